@@ -1,0 +1,1 @@
+"""Calibration benchmark: compare the calibration of many Hugging Face models."""
