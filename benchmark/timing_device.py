@@ -1,0 +1,214 @@
+"""The device that is timed: waiting for it, its clock and memory, and what to record about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.timing_record import Memory, Setting
+
+if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
+    import torch
+    from torch import Tensor, nn
+
+# Rows whose FLOPs are counted; text rows differ in length, so one would not do.
+_FLOP_ROWS = 16
+
+
+def available_threads() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe(model: nn.Module, device: torch.device) -> Setting:
+    """Record what latency depends on besides the model's weights."""
+    import torch
+
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return Setting(
+        device=str(device),
+        device_name=device_name(device),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        attention=_attention(model, device),
+        tf32=torch.get_float32_matmul_precision() != "highest",
+        compiled=_is_compiled(model),
+        inter_op_threads=torch.get_num_interop_threads(),
+        available_threads=available_threads(),
+        affinity=tuple(sorted(affinity)),
+        load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
+        other_device_processes=_other_processes(device),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's or the processor's name."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _attention(model: nn.Module, device: torch.device) -> str:
+    """Implementation that the model asks for and, for torch's own, the kernels it may pick."""
+    import torch
+
+    asked = getattr(getattr(model, "config", None), "_attn_implementation", None) or "none"
+    if asked != "sdpa" or device.type != "cuda":
+        return str(asked)
+    backends: Any = torch.backends.cuda  # its switches are not annotated
+    allowed = {
+        "flash": backends.flash_sdp_enabled(),
+        "efficient": backends.mem_efficient_sdp_enabled(),
+        "cudnn": backends.cudnn_sdp_enabled(),
+        "math": backends.math_sdp_enabled(),
+    }
+    return f"sdpa ({', '.join(name for name, on in allowed.items() if on)})"
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    # torch.compile(model) wraps the module; model.compile() sets this attribute instead.
+    return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
+
+
+def _other_processes(device: torch.device) -> int | None:
+    """Count other compute processes on a GPU; None where that cannot be read."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    query += ["--id", f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    pids = {int(line) for line in answer.stdout.split() if line.isdigit()}
+    return len(pids - {os.getpid()})
+
+
+def cuda_synchronizer(device: torch.device) -> Callable[[], None]:
+    """Return a call that waits until the GPU has nothing left to do."""
+    import torch
+
+    def synchronize() -> None:
+        torch.cuda.synchronize(device)
+
+    return synchronize
+
+
+class EventCall:
+    """A call that also measures itself with a pair of CUDA events.
+
+    One pair serves every query, since a single-stream query is waited for; `prepare` reads it
+    before the next query, outside the host's timed stretch.
+    """
+
+    def __init__(
+        self, call: Callable[[Any], object], device: torch.device, event: type | None = None
+    ) -> None:
+        import torch
+
+        self._call = call
+        self._start, self._end = ((event or torch.cuda.Event)(enable_timing=True) for _ in "ab")
+        self._pending = False
+        self._times_ms: list[float] = []
+        self.synchronize = cuda_synchronizer(device)
+
+    def __call__(self, batch: Any) -> None:
+        """Make the call between two events."""
+        self._start.record()
+        self._call(batch)
+        self._end.record()
+        self._pending = True
+
+    def prepare(self) -> None:
+        """Wait for the device and note the time of the query before, if any."""
+        self.synchronize()
+        if self._pending:
+            self._times_ms.append(self._start.elapsed_time(self._end))
+            self._pending = False
+
+    def forget(self) -> None:
+        """Drop what was noted so far (the warm-up)."""
+        self._pending = False
+        self._times_ms.clear()
+
+    def median_ms(self) -> float:
+        """Return the median over the queries since `forget`."""
+        self.prepare()
+        return float(np.median(self._times_ms))
+
+
+def cuda_peak(
+    device: torch.device,
+    call: Callable[[Any], object],
+    batches: Sequence[Mapping[str, Tensor]],
+) -> Memory | None:
+    """Run one pass and return the GPU's peak memory, or None on another device.
+
+    Args:
+        device: where model and batches are.
+        call: the forward pass.
+        batches: what to run.
+    """
+    if device.type != "cuda":
+        return None
+    import torch
+
+    torch.cuda.synchronize(device)
+    # Blocks cached by earlier work would count as reserved by this pass.
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    for batch in batches:
+        call(batch)
+    torch.cuda.synchronize(device)
+    return Memory(
+        fresh_process=False,
+        cuda_peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
+        cuda_peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
+    )
+
+
+def count_flops(model: nn.Module, single_rows: Sequence[Mapping[str, Tensor]]) -> float | None:
+    """Count floating point operations of one forward pass with torch's counter.
+
+    Matrix products, convolutions and attention are counted, a multiply-add as two operations;
+    element-wise work is not. The CPU's fused attention kernel has no formula in torch and is given
+    the GPU kernel's here: without it, attention would count as nothing.
+
+    Args:
+        model: on the batches' device.
+        single_rows: batches of one row; up to 16, spread evenly, are counted.
+
+    Returns:
+        The mean per row, or None when the counter finds nothing that it knows.
+    """
+    import torch
+    from torch.utils import flop_counter
+
+    aten: Any = torch.ops.aten
+    fused_on_cpu = aten._scaled_dot_product_flash_attention_for_cpu
+    attention: Any = flop_counter.flop_registry[aten._scaled_dot_product_flash_attention]
+    rows = single_rows[:: -(-len(single_rows) // _FLOP_ROWS)]
+    formulas = {fused_on_cpu: attention}
+    counter = flop_counter.FlopCounterMode(display=False, custom_mapping=formulas)
+    # inference_mode keeps composite operations from the counter, so it is lifted here.
+    with torch.inference_mode(False), torch.no_grad(), counter:
+        for batch in rows:
+            model(**{name: tensor.clone() for name, tensor in batch.items()})
+    total = counter.get_total_flops()
+    return total / len(rows) if total else None
