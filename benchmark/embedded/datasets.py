@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from benchmark.rows import IntArray, Rows
 
-_SPLIT_SEED = 2021
 _SENTENCE_ID_STEP = 1000  # id of a sentence = article x 1000 + position; no article has as many
 _MIN_WORDS = 5
 # A sentence ends at . ! ? (perhaps followed by a closing quote or bracket) before a capital,
@@ -242,7 +241,7 @@ def _assign_groups(groups: dict[int, int], label_of: dict[int, int]) -> dict[int
     assignment = {}
     for topic in sorted(set(label_of.values())):
         own = [group for group in set(groups.values()) if label_of[group] == topic]
-        for position, group in enumerate(_by_hash(own)):
+        for position, group in enumerate(_by_hash(own, "group")):
             assignment[group] = (0, 0, 1, 2, 2)[position % 5]
     return assignment
 
@@ -262,9 +261,13 @@ def _sample_sentences(pool: Sequence[_Sentence], quotas: IntArray) -> Rows:
 # Sampling
 
 
-def _by_hash(ids: Iterable[int]) -> list[int]:
-    """Return ids in a scrambled order that depends on nothing but the ids."""
-    return sorted(ids, key=lambda i: hashlib.sha256(f"{_SPLIT_SEED}:{i}".encode()).digest())
+def _by_hash(ids: Iterable[int], purpose: str) -> list[int]:
+    """Return ids in a scrambled order that depends on nothing but the ids and the purpose.
+
+    Rows chosen in one order must not be left in it: the rows of a later split come after those
+    of an earlier one, class by class, and its first rows would be of one class.
+    """
+    return sorted(ids, key=lambda i: hashlib.sha256(f"{purpose}:{i}".encode()).digest())
 
 
 def _quotas(labels: IntArray, size: int) -> IntArray:
@@ -277,14 +280,14 @@ def _quotas(labels: IntArray, size: int) -> IntArray:
 
 
 def _choose(ids: IntArray, labels: IntArray, quotas: IntArray) -> IntArray:
-    """Choose quotas[k] ids of each class k; the result is in hash order."""
+    """Choose quotas[k] ids of each class k; the result is in scrambled order."""
     chosen: list[int] = []
     for label, quota in enumerate(quotas):
-        own = _by_hash(ids[labels == label].tolist())
+        own = _by_hash(ids[labels == label].tolist(), "choice")
         if quota > len(own):
             raise ValueError(f"cannot choose {quota} rows of class {label}: there are {len(own)}")
         chosen += own[:quota]
-    return np.array(_by_hash(chosen), dtype=np.int64)
+    return np.array(_by_hash(chosen, "order"), dtype=np.int64)
 
 
 def _digest(splits: Sequence[Rows]) -> str:
@@ -300,13 +303,13 @@ def _digest(splits: Sequence[Rows]) -> str:
 
 # Change a fingerprint only together with the rows; results made before are then redone.
 _SOURCES: dict[str, tuple[Callable[[], _Loaded], str]] = {
-    "digits": (_load_digits, "4944b6afc0a86e30b30971ba64fadf8ca7ed5e5d0d6392f3aa04e3f3e46441cf"),
+    "digits": (_load_digits, "03d51395c779f40d8eadccbe85789c7cc5a0879a4e28e76ac395bf16fb2315a0"),
     "mnist-5k": (
         _load_mnist_5k,
-        "1087046ac09feafaabcf6dfac1ebd478870ebaaff7790fc87e9ea4f1a1f2cb71",
+        "78cac069b9b27b988fc7a93239c2cfa4524557930e92af326ef4d203aa474e31",
     ),
     "bbc-sentences": (
         _load_bbc_sentences,
-        "0e3e3cbc6aa604b4292a1c2303af01149e8db8fe953ee28412a5d0f52ee1c8a4",
+        "a4ebf90f081f95dee1543167b7fa4ad77923097379862ab03b9841ea4e087b8a",
     ),
 }
