@@ -1,14 +1,15 @@
 """Checked logits and labels, read in cache-sized blocks with the row maximum subtracted.
 
-Every statistic of this package starts here, so bad input is found, named and refused in one place, and
-numpy arrays and torch tensors of any float type look the same from here on. Torch is never imported.
+Every statistic of this package starts here, so bad input is found, named and refused in one place,
+and numpy arrays and torch tensors of any float type look the same from here on. Torch is never
+imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ Labels = Any
 BLOCK_ELEMENTS = 1 << 16
 # Below this size float64 costs a few milliseconds, so nothing is gained by float32.
 FLOAT64_ELEMENTS = 1 << 20
-# With few classes numpy reduces a class-major block up to a hundred times faster than a row-major one.
+# With few classes numpy reduces a class-major block up to a hundred times faster than a row-major
+# one.
 CLASS_MAJOR_CLASSES = 64
 ORDINARY_SCALES = (1e-6, 1e6)
 
@@ -35,8 +37,8 @@ class Block(NamedTuple):
     Attributes:
         rows: Which rows these are.
         source: [m, K] the logits as given.
-        shifted: [m, K] logits minus the row maximum, times the reader's factor; at most 0. The memory
-            belongs to the reader and is overwritten by the next block.
+        shifted: [m, K] logits minus the row maximum, times the reader's factor; at most 0. The
+            memory belongs to the reader and is overwritten by the next block.
         label_shifted: [m] the entry of `shifted` at the label.
     """
 
@@ -60,7 +62,7 @@ class LogitRows:
     values: Logits
     labels: IntArray
     dtype: type[np.floating[Any]]
-    order: str
+    order: Literal["C", "F"]
 
     @property
     def n_rows(self) -> int:
@@ -86,20 +88,21 @@ class LogitRows:
             ValueError: A row holds NaN or +inf, or nothing but -inf.
         """
         size = max(1, BLOCK_ELEMENTS // self.n_classes)
-        memory = np.empty((min(size, self.n_rows), self.n_classes), self.dtype, order=self.order)  # type: ignore[call-overload]
+        memory = np.empty((min(size, self.n_rows), self.n_classes), self.dtype, self.order)
         for start in range(0, self.n_rows, size):
             source = to_numpy(self.values[start : start + size])
             rows = slice(start, start + len(source))
             # Subtract before rounding to float32: a large common offset must not cost digits.
             staged = np.asarray(
                 source, np.promote_types(source.dtype, self.dtype), order=self.order
-            )  # type: ignore[call-overload]
+            )
             maximum = staged.max(axis=1, keepdims=True)
             if not np.isfinite(maximum).all():
                 raise ValueError(_describe_bad_row(source, start))
             shifted = memory[: len(source)]
-            np.subtract(staged, maximum, out=shifted, casting="same_kind")
-            if factor != 1.0:
+            if factor == 1.0:
+                np.subtract(staged, maximum, out=shifted, casting="same_kind")
+            else:
                 np.multiply(staged - maximum, factor, out=shifted, casting="same_kind")
             picked = shifted[np.arange(len(source)), self.labels[rows]]
             yield Block(rows, source, shifted, picked)
@@ -120,8 +123,8 @@ def check_rows(logits: Logits, labels: Labels) -> LogitRows:
         raise ValueError(f"logits must have shape [n, K], got {tuple(values.shape)}")
     if values.shape[1] < 2:
         raise ValueError(
-            f"logits have {values.shape[1]} column(s), but at least 2 classes are needed; for a single "
-            "sigmoid logit z pass the two columns (0, z)"
+            f"logits have {values.shape[1]} column(s), but at least 2 classes are needed; "
+            "for a single sigmoid logit z pass the two columns (0, z)"
         )
     if values.shape[0] == 0:
         raise ValueError("logits have no rows; is the split empty?")
@@ -131,7 +134,7 @@ def check_rows(logits: Logits, labels: Labels) -> LogitRows:
 def _assemble(values: Logits, labels: IntArray) -> LogitRows:
     n_classes = int(values.shape[1])
     small = len(labels) * n_classes <= FLOAT64_ELEMENTS
-    order = "F" if n_classes <= CLASS_MAJOR_CLASSES else "C"
+    order: Literal["C", "F"] = "F" if n_classes <= CLASS_MAJOR_CLASSES else "C"
     return LogitRows(values, labels, np.float64 if small else np.float32, order)
 
 
@@ -139,7 +142,8 @@ def _check_labels(labels: Labels, n_rows: int, n_classes: int) -> IntArray:
     array = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
     if array.shape != (n_rows,):
         raise ValueError(
-            f"logits have {n_rows} rows but labels have shape {array.shape}; pass one label for each row"
+            f"logits have {n_rows} rows but labels have shape {array.shape}; "
+            "pass one label for each row"
         )
     if array.dtype.kind not in "iub":
         raise ValueError(f"labels must be integers (class indices), got {array.dtype}")
@@ -147,8 +151,8 @@ def _check_labels(labels: Labels, n_rows: int, n_classes: int) -> IntArray:
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(
-            f"row {row}: label {array[row]} is not in 0 ... {n_classes - 1}; drop ignored rows (such as "
-            "-100) and count classes from 0"
+            f"row {row}: label {array[row]} is not in 0 ... {n_classes - 1}; drop ignored rows "
+            "(such as -100) and count classes from 0"
         )
     return array.astype(np.int64, copy=False)
 
@@ -182,6 +186,6 @@ def _describe_bad_row(source: FloatArray, start: int) -> str:
     if np.isneginf(source[row]).all():
         return f"row {start + row}: every logit is -inf; at least one class must stay unmasked"
     return (
-        f"row {start + row}: the logit of class {column} is {source[row, column]}; the model overflowed or "
-        "diverged, so repeat the run in a wider float type or drop the row"
+        f"row {start + row}: the logit of class {column} is {source[row, column]}; "
+        "the model overflowed or diverged, so repeat the run in a wider float type or drop the row"
     )

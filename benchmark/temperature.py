@@ -1,13 +1,14 @@
 """Temperature scaling, solved exactly.
 
-Dividing logits z by a temperature T > 0 rescales confidence without changing the prediction (Guo et al. 2017,
-"On Calibration of Modern Neural Networks"). With the inverse temperature b = 1/T the mean negative log-likelihood
+Dividing logits z by a temperature T > 0 rescales confidence without changing the prediction (Guo
+et al. 2017, "On Calibration of Modern Neural Networks"). With the inverse temperature b = 1/T the
+mean negative log-likelihood
 
     f(b) = mean_i [ logsumexp_k(b z_ik) - b z_iy ]
 
-is convex, with f'(b) = mean(E_p[z] - z_y) and f''(b) = mean(Var_p(z)), so a Newton iteration inside a bracket
-finds its minimum to rounding error. Whether the minimum lies at a limit (T = 0 or infinity) is decided in
-closed form before any iteration.
+is convex, with f'(b) = mean(E_p[z] - z_y) and f''(b) = mean(Var_p(z)), so a Newton iteration
+inside a bracket finds its minimum to rounding error. Whether the minimum lies at a limit (T = 0 or
+infinity) is decided in closed form before any iteration.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 
 from benchmark.logit_arrays import (
     ORDINARY_SCALES,
-    FloatArray,
     Float64Array,
+    FloatArray,
     Labels,
     LogitRows,
     Logits,
@@ -50,11 +51,13 @@ class TemperatureFit:
         temperature: In [0, inf]; 0 and inf are the limits named by `status`, 1 when `flat`.
         nll_before: Mean negative log-likelihood at T = 1, nats.
         nll_after: The same at `temperature` (its limit where that is 0 or inf).
-        gradient: d NLL / d log(1/T) at `temperature`, nats; about 0 when converged, exactly 0 at a limit.
+        gradient: d NLL / d log(1/T) at `temperature`, nats; about 0 when converged, exactly 0 at a
+            limit.
         iterations: Passes over all rows spent on the solution, after the first.
-        status: `converged`: an interior minimum. `at_zero`: every label attains its row's maximum, so ever
-            sharper is ever better. `at_infinity`: labels score no better than the row mean, so uniform
-            probabilities are best. `flat`: every row is constant and the temperature has no effect.
+        status: `converged`: an interior minimum. `at_zero`: every label attains its row's maximum,
+            so ever sharper is ever better. `at_infinity`: labels score no better than the row
+            mean, so uniform probabilities are best. `flat`: every row is constant and the
+            temperature has no effect.
         n_rows: Rows fitted on.
     """
 
@@ -78,7 +81,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
         The fit; its NLL is within 1e-9 nats of the optimum.
 
     Raises:
-        ValueError: Naming the first bad row: NaN or +inf logits, a label out of range or on a masked class;
+        ValueError: Naming the first bad row: NaN or +inf logits, a label out of range or on a
+        masked class;
             or no rows, one column, mismatched lengths.
     """
     rows = check_rows(logits, labels)
@@ -91,7 +95,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
         after = scan.nll_at_infinity
         return TemperatureFit(math.inf, scan.nll, after, 0.0, 0, "at_infinity", rows.n_rows)
     scale = _typical_spread(rows)
-    # Float32 squares of logits overflow or vanish only at such scales; elsewhere leave digits alone.
+    # Float32 squares of logits overflow or vanish only at such scales; elsewhere leave digits
+    # alone.
     ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
     factor = 1.0 if ordinary else 1.0 / scale
     start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
@@ -112,8 +117,8 @@ def log_probabilities(logits: Logits, temperature: float = 1.0) -> Float64Array:
 
     Args:
         logits: Float array or tensor [n, K].
-        temperature: In [0, inf]. At 0 the classes tied at the row maximum share the probability; at inf all
-            classes that are not masked (-inf) do.
+        temperature: In [0, inf]. At 0 the classes tied at the row maximum share the probability;
+            at inf all classes that are not masked (-inf) do.
 
     Returns:
         [n, K] float64, at most 0, -inf where the probability is 0.
@@ -127,7 +132,7 @@ def log_probabilities(logits: Logits, temperature: float = 1.0) -> Float64Array:
 
 
 def scale_shifted(shifted: FloatArray, temperature: float) -> FloatArray:
-    """Divide logits, whose row maximum is 0, by a temperature in [0, inf]; both limits are exact."""
+    """Divide logits with row maximum 0 by a temperature in [0, inf]; both limits are exact."""
     if temperature == 0:
         return np.where(shifted == 0, shifted.dtype.type(0), shifted.dtype.type(-np.inf))
     if math.isinf(temperature):
@@ -146,7 +151,7 @@ def check_temperature(temperature: float) -> None:
 
 
 class RowTerms(NamedTuple):
-    """Per-row negative log-likelihood at inverse temperature b, with its first two derivatives in b."""
+    """Negative log-likelihood of each row and its first two derivatives in b = 1/T."""
 
     nll: FloatArray
     slope: FloatArray
@@ -164,14 +169,15 @@ def row_terms(
         inverse: Inverse temperature, > 0.
         scratch: [m, K] memory like `shifted`, overwritten.
     """
-    inverse = shifted.dtype.type(inverse)
-    np.multiply(shifted, inverse, out=scratch)
+    np.multiply(shifted, shifted.dtype.type(inverse), out=scratch)
     np.exp(scratch, out=scratch)
     total = row_sum(scratch)
     np.multiply(scratch, shifted, out=scratch)
     mean = row_sum(scratch) / total
     variance = row_dot(scratch, shifted) / total - mean * mean
-    return RowTerms(np.log(total) - inverse * label_shifted, mean - label_shifted, variance)
+    return RowTerms(
+        np.log(total) - shifted.dtype.type(inverse) * label_shifted, mean - label_shifted, variance
+    )
 
 
 def row_sum(block: FloatArray) -> FloatArray:
@@ -183,7 +189,7 @@ def row_sum(block: FloatArray) -> FloatArray:
 
 
 def row_dot(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Return the inner products of corresponding rows of two blocks [m, K] in the same memory order."""
+    """Return the inner products of matching rows of two blocks [m, K] of one memory order."""
     if left.flags.c_contiguous:
         return np.asarray(np.vecdot(left, right))
     return np.asarray(np.einsum("ij,ij->i", left, right))
@@ -208,8 +214,8 @@ def _scan(rows: LogitRows) -> _Scan:
         if np.isneginf(at_label).any():
             row = block.rows.start + int(np.isneginf(at_label).argmax())
             raise ValueError(
-                f"row {row}: the label {rows.labels[row]} has logit -inf, so the likelihood is 0 at every "
-                "temperature; unmask the class or drop the row"
+                f"row {row}: the label {rows.labels[row]} has logit -inf, so the "
+                "likelihood is 0 at every temperature; unmask the class or drop the row"
             )
         total = shifted.sum(axis=1, dtype=np.float64)
         classes = np.full(len(total), rows.n_classes)
