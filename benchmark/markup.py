@@ -1,0 +1,269 @@
+"""Table, escaping and number formats: one description, written as markdown, LaTeX or CSV.
+
+Text from the registry or the data never reaches a page unescaped: a `Table` holds plain
+strings, and every writer escapes them for its own format.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard
+
+MISSING = "\N{EN DASH}"
+"""What a cell shows where there is no number. Nothing is ever imputed."""
+
+Align = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in the CSV, its header on a page, and how it is read.
+
+    Attributes:
+        key: name in the CSV file, with the unit as suffix where there is one.
+        header: what a page shows.
+        align: text left, numbers right.
+        help: one sentence for the tooltip of the HTML table.
+    """
+
+    key: str
+    header: str
+    align: Align = "right"
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell shows, the number it sorts by, and whether it stands out as the best."""
+
+    text: str
+    value: float | str | None = None
+    bold: bool = False
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `rows` holds one tuple of cells per row, in column order."""
+
+    columns: tuple[Column, ...]
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} cells in {len(self.columns)} columns")
+
+    def select(self, keys: Sequence[str]) -> Table:
+        """Return the table with the columns `keys`, in that order."""
+        names = [column.key for column in self.columns]
+        positions = [names.index(key) for key in keys]
+        return Table(
+            tuple(self.columns[i] for i in positions),
+            [tuple(row[i] for i in positions) for row in self.rows],
+        )
+
+    def to_markdown(self, limit: int | None = None) -> str:
+        """Return a pipe table padded so that it also reads well as plain text.
+
+        Args:
+            limit: rows shown; a last line says how many were left out.
+        """
+        rows = self.rows if limit is None else self.rows[:limit]
+        texts = [[escape_markdown(column.header) for column in self.columns]]
+        texts += [[_markdown_cell(cell) for cell in row] for row in rows]
+        widths = [max(3, *(_width(line[i]) for line in texts)) for i in range(len(self.columns))]
+        rule = [
+            "-" * (width - 1) + ":" if column.align == "right" else "-" * width
+            for column, width in zip(self.columns, widths, strict=True)
+        ]
+        lines = [self._pad(texts[0], widths), f"| {' | '.join(rule)} |"]
+        lines += [self._pad(line, widths) for line in texts[1:]]
+        return "\n".join(lines) + "\n"
+
+    def _pad(self, line: Sequence[str], widths: Sequence[int]) -> str:
+        padded = []
+        for text, width, column in zip(line, widths, self.columns, strict=True):
+            fill = " " * (width - _width(text))
+            padded.append(fill + text if column.align == "right" else text + fill)
+        return f"| {' | '.join(padded)} |"
+
+    def to_latex(self, caption: str, label: str) -> str:
+        """Return a booktabs table environment; `caption` is plain text."""
+        alignment = "".join("r" if column.align == "right" else "l" for column in self.columns)
+        header = " & ".join(escape_latex(column.header) for column in self.columns)
+        body = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in self.rows]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{escape_latex(caption)}}}",
+                rf"\label{{{label}}}",
+                rf"\begin{{tabular}}{{{alignment}}}",
+                r"\toprule",
+                header + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return CSV text with full precision; text that a spreadsheet would run is defused."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([escape_csv(name) for name in header])
+    writer.writerows([[escape_csv(value) for value in row] for row in rows])
+    return buffer.getvalue()
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    if cell.link:
+        text = f"[{text}]({cell.link})"
+    return f"**{text}**" if cell.bold else text
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.bold else text
+
+
+def _width(text: str) -> int:
+    """Return the columns a terminal uses for `text`."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    marks = sum(unicodedata.combining(character) > 0 for character in text)
+    return len(text) + wide - marks
+
+
+_MARKDOWN_ALWAYS = re.compile(r"[\\`*\[\]|~$@]")
+# An underscore within a word marks nothing up; leaving it alone keeps names readable.
+_MARKDOWN_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_MARKDOWN_LINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
+_MARKDOWN_LINE_START = re.compile(r"^(?:([#+\-=])|(\d{1,9})([.)])(?=\s|$))")
+
+
+def escape_markdown(text: str) -> str:
+    """Return `text` so that markdown shows it as it is, on one line.
+
+    Covers GitHub's flavour: emphasis, code, links and bare addresses, mathematics, mentions,
+    tables, HTML, and the markers that open a heading or a list at the start of a line.
+    """
+    text = visible(text).strip()
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _MARKDOWN_ALWAYS.sub(lambda match: "\\" + match[0], text)
+    text = _MARKDOWN_UNDERSCORE.sub(r"\\_", text)
+    text = _MARKDOWN_LINK.sub(lambda match: "\\" + match[0], text)
+    return _MARKDOWN_LINE_START.sub(_escape_line_start, text)
+
+
+def _escape_line_start(match: re.Match[str]) -> str:
+    marker, digits, dot = match.groups()
+    return f"\\{marker}" if marker else f"{digits}\\{dot}"
+
+
+def visible(text: str) -> str:
+    r"""Return `text` on one line, with control and invisible characters spelled out.
+
+    Line breaks and tabs become spaces; terminal escapes, direction overrides and the like
+    would change how the rest of a page is shown, so they are written as `\x1b`, `\u202e`.
+    """
+    text = re.sub(r"[\t\r\n\v\f\x85\u2028\u2029]+", " ", text)
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co"}
+        else character
+        for character in text
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\N{EN DASH}": "--",
+    "→": r"$\rightarrow$",
+    "±": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{MINUS SIGN}": "$-$",
+    "⚠": "!",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Return `text` so that LaTeX typesets it as it is."""
+    return "".join(_LATEX.get(character, character) for character in visible(text))
+
+
+def escape_csv(value: object) -> object:
+    """Return `value`; text starting like a spreadsheet formula gets a leading apostrophe."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
+        return "'" + value
+    return value
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Return whether `value` is a number that can be shown (infinity included)."""
+    return value is not None and not math.isnan(value)
+
+
+def decimals(value: float | None, places: int) -> str:
+    """Return `value` with fixed decimals, or a dash where there is none."""
+    if not is_number(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.{places}f}"
+
+
+def percent(value: float | None, places: int = 1) -> str:
+    """Return a share as a percentage, e.g. 0.873 -> '87.3%'."""
+    return MISSING if value is None or math.isnan(value) else f"{100 * value:.{places}f}%"
+
+
+def interval(low: float | None, high: float | None, places: int) -> str:
+    """Return '[low, high]', or nothing where there is no interval."""
+    if not is_number(low) or not is_number(high):
+        return ""
+    return f"[{decimals(low, places)}, {decimals(high, places)}]"
+
+
+def compact(value: float | None, unit: str = "") -> str:
+    """Return a number with three significant digits and a k/M/G suffix, e.g. '86.6M'."""
+    if not is_number(value):
+        return MISSING
+    for threshold, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= threshold * 0.9995:
+            return f"{_three_digits(value / threshold)}{suffix}{unit}"
+    return f"{_three_digits(value)}{unit}"
+
+
+def _three_digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 4)}f}"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return e.g. '1 model', '2 models', '1,200 families'."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

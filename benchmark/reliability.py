@@ -1,0 +1,106 @@
+"""Reliability of cached logits: binned confidence and accuracy, and the surest mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.temperature import log_probabilities
+
+if TYPE_CHECKING:
+    from benchmark.logits_store import LogitsSplit
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The top label of each row and how sure the model was.
+
+    Attributes:
+        ids: int64 [n] row ids.
+        labels: int64 [n] true classes.
+        predicted: int64 [n] classes of the highest logit.
+        before: float64 [n] probability of the predicted class, in [0, 1].
+        after: the same after temperature scaling.
+    """
+
+    ids: IntArray
+    labels: IntArray
+    predicted: IntArray
+    before: FloatArray
+    after: FloatArray
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each row was predicted right."""
+        return np.equal(self.predicted, self.labels)
+
+    def surest_mistakes(self, count: int) -> IntArray:
+        """Return positions of the wrong rows with the highest confidence, surest first."""
+        wrong = np.flatnonzero(~self.correct)
+        order = np.lexsort((self.ids[wrong], -self.before[wrong]))
+        return wrong[order[:count]]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram's numbers, for `BINS` equal-width bins of confidence.
+
+    Attributes:
+        counts: int64 [bins] rows per bin.
+        confidence: float64 [bins] mean confidence; NaN in empty bins.
+        accuracy: float64 [bins] share predicted right; NaN in empty bins.
+        band_low: float64 [bins] 2.5% point of the accuracy under perfect calibration.
+        band_high: float64 [bins] 97.5% point of the same.
+    """
+
+    counts: IntArray
+    confidence: FloatArray
+    accuracy: FloatArray
+    band_low: FloatArray
+    band_high: FloatArray
+
+
+def predict(split: LogitsSplit, temperature: float) -> Predictions:
+    """Return what a split's logits predict, before and after dividing by `temperature`."""
+    before = log_probabilities(split.logits)
+    after = log_probabilities(split.logits, temperature)
+    return Predictions(
+        ids=split.ids,
+        labels=split.labels,
+        predicted=before.argmax(axis=1),
+        before=np.exp(before.max(axis=1)),
+        after=np.exp(after.max(axis=1)),
+    )
+
+
+def reliability(confidence: FloatArray, correct: NDArray[np.bool_]) -> Reliability:
+    """Bin predictions by confidence, with consistency bands.
+
+    The bands show where a perfectly calibrated model's accuracy would fall in 95% of samples
+    of this size (Broecker and Smith 2007, "Increasing the reliability of reliability
+    diagrams"). They are binomial at the bin's mean confidence, which is slightly wider than
+    the exact Poisson-binomial.
+
+    Args:
+        confidence: [n] in [0, 1]; exactly 1 belongs to the last bin.
+        correct: [n].
+    """
+    from scipy.stats import binom  # a second's import, only needed when a diagram is drawn
+
+    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(index, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(index, confidence, minlength=BINS) / counts
+        accuracy = np.bincount(index, correct, minlength=BINS) / counts
+        probability = np.clip(mean, 0, 1)  # a mean of ones can exceed 1 by rounding
+        low = binom.ppf(0.025, counts, probability) / counts
+        high = binom.ppf(0.975, counts, probability) / counts
+    return Reliability(counts, mean, accuracy, low, high)

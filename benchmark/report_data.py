@@ -1,0 +1,293 @@
+"""What a report needs of a result tree: the tidy frame, its mean over seeds, what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.results import Record, ResultsError, _frame_rows, read_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = (
+    "accuracy",
+    "nll",
+    "brier",
+    "ece_15",
+    "debiased_calibration_error",
+    "signed_gap",
+)
+"""The metrics that tables and figures show; the records hold more."""
+
+FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
+TIMING = ("latency_p50_ms", "latency_p90_ms", "throughput", "peak_memory_mb")
+_CHUNK_ROWS = 5_000
+
+
+class ReportError(ValueError):
+    """The report cannot be written; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run without a result, and why."""
+
+    run: str
+    status: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One suite's results as the report uses them.
+
+    Attributes:
+        suite: name of the suite.
+        root: folder of the suite below results/.
+        frame: one row per run and scored split (see `results.load_results`).
+        problems: runs that failed, were skipped, or are expected and not there.
+        timing_problems: runs that have scores but no timing, with the reason.
+        runs: number of runs that were completed, failed, ...
+        machines: hardware and software the runs were made on, most frequent first.
+        label_names: class names by dataset.
+        finished: first and last time a run finished, ISO 8601.
+    """
+
+    suite: str
+    root: Path
+    frame: pd.DataFrame
+    problems: tuple[Problem, ...] = ()
+    timing_problems: tuple[Problem, ...] = ()
+    runs: Counter[str] = field(default_factory=Counter)
+    machines: tuple[str, ...] = ()
+    label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    finished: tuple[str, str] = ("", "")
+
+    @property
+    def scored(self) -> pd.DataFrame:
+        """The rows on test splits: completed runs only."""
+        return self.frame[self.frame["split"].notna() & (self.frame["status"] == "completed")]
+
+    @property
+    def in_distribution(self) -> pd.DataFrame:
+        """The scored rows of unshifted test splits."""
+        scored = self.scored
+        return scored[scored["split"] == "test"]
+
+
+def suite_names(results: Path) -> list[str]:
+    """Return the names of the suites below `results`, sorted.
+
+    Raises:
+        ReportError: the folder is missing or holds no suite.
+    """
+    if not results.is_dir():
+        raise ReportError(f"{results}: no such folder; run benchmark/run.py first")
+    names = sorted(
+        folder.name
+        for folder in results.iterdir()
+        if folder.is_dir() and next(_run_folders(folder), None) is not None
+    )
+    if not names:
+        raise ReportError(
+            f"{results}: no record.json at <suite>/<model>/<dataset>/seed-<n>/;"
+            " run benchmark/run.py first, or point --results at the folder that holds the suites"
+        )
+    return names
+
+
+def _run_folders(suite: Path) -> Iterator[Path]:
+    for record in suite.glob("*/*/seed-*/record.json"):
+        yield record.parent
+
+
+def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> ReportData:
+    """Read the records of `results/suite`, one at a time, so that memory stays small.
+
+    Args:
+        results: folder that holds one folder per suite.
+        suite: the suite's name.
+        expected: names (model/dataset/seed-n) of planned runs; those without a record are
+            listed as missing.
+
+    Raises:
+        ReportError: there is no such suite, or it has no record.
+    """
+    known = suite_names(results)
+    if suite not in known:
+        raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
+    root = results / suite
+    reader = _Reader(root)
+    for folder in sorted(_run_folders(root)):
+        reader.add(folder)
+    return reader.finish(suite, expected)
+
+
+class _Reader:
+    """Collects what the report needs of each record, and lets the record go."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rows: list[dict[str, Any]] = []
+        self.chunks: list[pd.DataFrame] = []
+        self.problems: list[Problem] = []
+        self.timing_problems: list[Problem] = []
+        self.runs: Counter[str] = Counter()
+        self.machines: Counter[str] = Counter()
+        self.label_names: dict[str, tuple[str, ...]] = {}
+        self.finished: list[str] = []
+        self.names: set[str] = set()
+
+    def add(self, folder: Path) -> None:
+        name = "/".join(folder.parts[-3:])
+        try:
+            record = read_record(folder)
+        except ResultsError as error:
+            self.problems.append(Problem(name, "unreadable", "record", str(error)))
+            self.runs["unreadable"] += 1
+            self.names.add(name)
+            return
+        if record is None:  # removed since the folder was listed
+            return
+        self._note(record)
+        for row in _frame_rows(folder, record):
+            row["folder"] = str(folder.relative_to(self.root))
+            self.rows.append(row)
+        if len(self.rows) >= _CHUNK_ROWS:
+            self._flush()
+
+    def _note(self, record: Record) -> None:
+        self.names.add(record.name)
+        self.runs[record.status] += 1
+        self.machines[describe_machine(record.provenance)] += 1
+        self.finished.append(record.finished_at.isoformat(timespec="seconds"))
+        if record.data is not None:
+            self.label_names.setdefault(record.dataset, record.data.label_names)
+        if record.status != "completed":
+            failure = record.failure
+            stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")
+            self.problems.append(Problem(record.name, record.status, stage, reason))
+        elif record.timing_failure is not None:
+            message = record.timing_failure.message
+            self.timing_problems.append(Problem(record.name, "not timed", "timing", message))
+
+    def _flush(self) -> None:
+        import pandas as pd
+
+        if self.rows:
+            self.chunks.append(pd.DataFrame(self.rows))
+            self.rows = []
+
+    def finish(self, suite: str, expected: Iterable[str]) -> ReportData:
+        import pandas as pd
+
+        self._flush()
+        frame = pd.concat(self.chunks, ignore_index=True) if self.chunks else pd.DataFrame()
+        missing = [name for name in dict.fromkeys(expected) if name not in self.names]
+        self.runs["missing"] = len(missing)
+        self.problems += [
+            Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
+        ]
+        times = sorted(self.finished)
+        return ReportData(
+            suite=suite,
+            root=self.root,
+            frame=_with_columns(frame),
+            problems=tuple(self.problems),
+            timing_problems=tuple(self.timing_problems),
+            runs=self.runs,
+            machines=tuple(name for name, _ in self.machines.most_common()),
+            label_names=self.label_names,
+            finished=(times[0], times[-1]) if times else ("", ""),
+        )
+
+
+def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that no record had, empty, so that callers need not ask for each."""
+    wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
+    wanted += [*FACTS, *TIMING, "timing_unstable", "temperature_status"]
+    wanted += [f"temperature{end}" for end in ("", "_low", "_high")]
+    for metric in METRICS:
+        for moment in ("before", "after"):
+            ends = ("", "_low", "_high", "_floor_mean", "_floor_q95")
+            wanted += [f"{metric}_{moment}{end}" for end in ends]
+    absent = [column for column in wanted if column not in frame]
+    return frame.assign(**dict.fromkeys(absent, float("nan")))
+
+
+def describe_machine(provenance: dict[str, Any]) -> str:
+    """Return one line on the hardware and software of a run, from its provenance."""
+    packages = provenance.get("packages") or {}
+    parts = [provenance.get("device_name") or provenance.get("processor")]
+    if provenance.get("cores"):
+        parts.append(f"{provenance['cores']} cores")
+    if provenance.get("memory_gib"):
+        parts.append(f"{provenance['memory_gib']} GiB memory")
+    if provenance.get("python"):
+        parts.append(f"Python {provenance['python']}")
+    parts += [f"{name} {packages[name]}" for name in ("torch", "transformers") if name in packages]
+    return ", ".join(str(part) for part in parts if part) or "not recorded"
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """Return `folder/spec.json`, or an empty dictionary where it is missing or damaged."""
+    try:
+        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return spec if isinstance(spec, dict) else {}
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Return the rows as named tuples; their fields are the frame's columns."""
+    return list(frame.itertuples(index=False))
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average each model's runs over seeds: one row per (dataset, split, model).
+
+    For a column `c` with an interval the result holds `c` (mean over seeds), `c_low` and
+    `c_high` (means of the seeds' bounds: the uncertainty from the test rows, conservative
+    because it takes the seeds' errors as fully correlated), `c_least` and `c_most` (lowest
+    bound and highest bound of any seed, used to decide what may stand out as best), and
+    `c_sd` (standard deviation over seeds, missing with one seed). `seeds` counts the runs.
+    """
+    import pandas as pd
+
+    keys = ["dataset", "split", "model"]
+    values = [f"{metric}_{moment}" for metric in METRICS for moment in ("before", "after")]
+    values += ["temperature", *TIMING]
+    ends = ("", "_low", "_high", "_floor_mean", "_floor_q95")
+    numbers = [value + end for value in values for end in ends if value + end in rows]
+    lows = [name for name in numbers if name.endswith("_low")]
+    highs = [name for name in numbers if name.endswith("_high")]
+    groups = rows.astype(dict.fromkeys(numbers, float)).groupby(keys, sort=True, observed=True)
+    parts = [
+        groups[["shifted", *FACTS, "n"]].first(),
+        groups["seed"].nunique().rename("seeds"),
+        groups["timing_unstable"].agg(_any_reason),
+        groups[numbers].mean(),
+        groups[values].std().add_suffix("_sd"),
+        groups[lows].min().rename(columns=lambda name: name.replace("_low", "_least")),
+        groups[highs].max().rename(columns=lambda name: name.replace("_high", "_most")),
+    ]
+    return pd.concat(parts, axis=1).copy().reset_index()
+
+
+def _any_reason(reasons: Sequence[Any]) -> str:
+    """Join the seeds' distinct reasons for mistrusting their timing; '' when there is none."""
+    found: dict[str, None] = {}
+    for reason in reasons:
+        if isinstance(reason, str) and reason:
+            found[reason] = None
+        elif isinstance(reason, (list, tuple)):
+            found.update(dict.fromkeys(str(part) for part in reason))
+        elif reason is True:
+            found["unstable"] = None
+    return "; ".join(found)

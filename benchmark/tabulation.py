@@ -1,0 +1,228 @@
+"""The cross-model tables of a report, from the frame averaged over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, percent
+from benchmark.report_data import rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Any
+"""A named tuple of `report_data.rows_of`: its fields are the columns of `over_seeds`."""
+
+Best = frozenset[tuple[str, str]]
+"""(column, model) pairs that stand out."""
+
+
+class Measure(NamedTuple):
+    """A column that can have a best model."""
+
+    column: str
+    higher_is_better: bool
+
+
+MEASURES = (
+    Measure("accuracy_before", True),
+    Measure("nll_before", False),
+    Measure("nll_after", False),
+    Measure("brier_before", False),
+    Measure("brier_after", False),
+    Measure("debiased_calibration_error_before", False),
+    Measure("debiased_calibration_error_after", False),
+)
+"""Measures with a valid interval. ECE has none, and latency is not compared by interval."""
+
+
+def supported_best(rows: pd.DataFrame) -> Best:
+    """Return which model is best at what, where the intervals leave no doubt.
+
+    A model stands out if its interval, stretched over all its seeds, lies wholly on the better
+    side of every other model's. This is stricter than a paired test on the same rows.
+
+    Args:
+        rows: one dataset's rows of `report_data.over_seeds`.
+    """
+    found = set()
+    for column, higher in MEASURES:
+        least, most = f"{column}_least", f"{column}_most"
+        if least not in rows or len(rows) < 2:
+            continue
+        known = rows[rows[least].notna() & rows[most].notna()]
+        if len(known) < 2 or len(known) < rows[column].notna().sum():
+            continue
+        ordered = known.sort_values(least if higher else most, ascending=not higher)
+        best, rest = ordered.iloc[0], ordered.iloc[1:]
+        clear = best[least] > rest[most].max() if higher else best[most] < rest[least].min()
+        if clear:
+            found.add((column, str(best["model"])))
+    return frozenset(found)
+
+
+class _Field(NamedTuple):
+    """One column of a table and how its cell is made from a row."""
+
+    column: Column
+    cell: Callable[[Row, Best], Cell]
+
+
+def _text(name: str) -> Callable[[Row, Best], Cell]:
+    return lambda row, best: Cell(str(getattr(row, name)), str(getattr(row, name)))
+
+
+def _model(row: Row, best: Best) -> Cell:
+    return Cell(row.model, row.model, link=f"models/{row.model}.md")
+
+
+def _parameters(row: Row, best: Best) -> Cell:
+    return Cell(compact(row.parameters), row.parameters)
+
+
+def _accuracy(row: Row, best: Best) -> Cell:
+    spread = row.accuracy_before_sd
+    text = percent(row.accuracy_before)
+    if not math.isnan(spread):
+        text = f"{text} ± {100 * spread:.1f}"
+    return Cell(text, row.accuracy_before, ("accuracy_before", row.model) in best)
+
+
+def _before_after(metric: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
+    def cell(row: Row, best: Best) -> Cell:
+        before = getattr(row, f"{metric}_before")
+        after = getattr(row, f"{metric}_after")
+        text = f"{decimals(scale * before, places)} → {decimals(scale * after, places)}"
+        bold = (f"{metric}_after", row.model) in best
+        return Cell(text, after, bold)
+
+    return cell
+
+
+def _noise(row: Row, best: Best) -> Cell:
+    floor = row.ece_15_before_floor_mean
+    return Cell(decimals(100 * floor, 2), floor)
+
+
+def _with_interval(column: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
+    def cell(row: Row, best: Best) -> Cell:
+        value = getattr(row, column)
+        bounds = interval(
+            scale * getattr(row, f"{column}_low"), scale * getattr(row, f"{column}_high"), places
+        )
+        text = f"{decimals(scale * value, places)} {bounds}".strip()
+        return Cell(text, value, (column, row.model) in best)
+
+    return cell
+
+
+def _direction(row: Row, best: Best) -> Cell:
+    """Say whether confidence exceeds accuracy, as far as the interval of the gap allows."""
+    low, high = row.signed_gap_before_low, row.signed_gap_before_high
+    if math.isnan(low) or math.isnan(high):
+        return Cell(MISSING, None)
+    text = "over" if low > 0 else "under" if high < 0 else "unclear"
+    return Cell(text, row.signed_gap_before)
+
+
+def _latency(row: Row, best: Best) -> Cell:
+    if math.isnan(row.latency_p50_ms):
+        return Cell(MISSING, None)
+    flag = " ⚠" if row.timing_unstable else ""
+    p90 = decimals(row.latency_p90_ms, 2)
+    return Cell(f"{decimals(row.latency_p50_ms, 2)} / {p90}{flag}", row.latency_p50_ms)
+
+
+def _compact(name: str) -> Callable[[Row, Best], Cell]:
+    return lambda row, best: Cell(compact(getattr(row, name)), getattr(row, name))
+
+
+def _memory(row: Row, best: Best) -> Cell:
+    return Cell(decimals(row.peak_memory_mb, 0), row.peak_memory_mb)
+
+
+def _seeds(row: Row, best: Best) -> Cell:
+    return Cell(str(row.seeds), row.seeds)
+
+
+_MODEL = _Field(Column("model", "model", "left", "name in the registry"), _model)
+_MIXER = _Field(
+    Column("mixer", "mixer", "left", "what mixes information between positions"), _text("mixer")
+)
+QUALITY_FIELDS = (
+    _MODEL,
+    _MIXER,
+    _Field(Column("accuracy", "accuracy", help="share right; ± is over seeds"), _accuracy),
+    _Field(
+        Column("ece", "ECE %", help="15 equal-width bins, before → after scaling"),
+        _before_after("ece_15", 2, 100),
+    ),
+    _Field(
+        Column("noise", "noise %", help="ECE that perfect calibration would show, before"), _noise
+    ),
+    _Field(
+        Column("debiased_before", "debiased % before", help="debiased error [95% interval]"),
+        _with_interval("debiased_calibration_error_before", 2, 100),
+    ),
+    _Field(
+        Column("debiased_after", "debiased % after", help="the same after temperature scaling"),
+        _with_interval("debiased_calibration_error_after", 2, 100),
+    ),
+    _Field(
+        Column("temperature", "T", help="temperature [95% interval]"),
+        _with_interval("temperature", 2),
+    ),
+    _Field(
+        Column("confidence", "confidence", "left", "over or under accuracy, before scaling"),
+        _direction,
+    ),
+)
+DETAIL_FIELDS = (
+    _MODEL,
+    _Field(Column("family", "family", "left", "architecture paper"), _text("family")),
+    _Field(Column("parameters", "parameters", help="all weights"), _parameters),
+    _Field(
+        Column("nll", "NLL", help="negative log-likelihood (nats), before → after"),
+        _before_after("nll", 3),
+    ),
+    _Field(
+        Column("brier", "Brier", help="summed over classes (0 to 2), before → after"),
+        _before_after("brier", 3),
+    ),
+    _Field(Column("latency_ms", "p50 / p90 ms", help="one row at a time; ⚠ unstable"), _latency),
+    _Field(Column("throughput", "rows/s", help="best batch size"), _compact("throughput")),
+    _Field(Column("peak_memory_mb", "memory MB", help="peak, process or device"), _memory),
+    _Field(Column("seeds", "seeds", help="runs averaged"), _seeds),
+)
+
+
+def _build(rows: pd.DataFrame, fields: Sequence[_Field]) -> Table:
+    best = supported_best(rows)
+    ordered = rows.sort_values(["accuracy_before", "model"], ascending=[False, True])
+    return Table(
+        tuple(field.column for field in fields),
+        [tuple(field.cell(row, best) for field in fields) for row in rows_of(ordered)],
+    )
+
+
+def quality_table(rows: pd.DataFrame) -> Table:
+    """Return one dataset's calibration table, most accurate model first.
+
+    Args:
+        rows: one dataset's test rows of `report_data.over_seeds`.
+    """
+    return _build(rows, QUALITY_FIELDS)
+
+
+def detail_table(rows: pd.DataFrame) -> Table:
+    """Return one dataset's table of likelihoods, speed and memory, in the same order."""
+    return _build(rows, DETAIL_FIELDS)
+
+
+def full_table(rows: pd.DataFrame) -> Table:
+    """Return both tables side by side, for the sortable HTML page."""
+    names = {field.column.key for field in QUALITY_FIELDS}
+    rest = tuple(field for field in DETAIL_FIELDS if field.column.key not in names)
+    return _build(rows, QUALITY_FIELDS + rest)
