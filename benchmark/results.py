@@ -22,7 +22,7 @@ from benchmark.timing_record import Timing
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["completed", "failed", "skipped", "unavailable"]
 
 
@@ -122,7 +122,11 @@ class Failure(_Stored):
 
 
 class Record(_Stored):
-    """Everything known of one run. `keys` says which inputs each stage's result came from."""
+    """Everything known of one run.
+
+    `keys` says which inputs each stage's result came from. Seeds share one measurement of
+    latency, since they share the architecture; `timed_run` names the run that was measured.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     suite: str
@@ -137,6 +141,7 @@ class Record(_Stored):
     temperature: Temperature | None = None
     scores: dict[str, SplitScores] = {}
     timing: Timing | None = None
+    timed_run: str | None = None
     timing_failure: Failure | None = None
     failure: Failure | None = None
     provenance: dict[str, Any] = {}
@@ -246,11 +251,12 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
 
     rows: list[dict[str, Any]] = []
     for folder, record in find_records(Path(results)):
-        rows.extend(_frame_rows(folder, record))
+        rows.extend(tidy_rows(folder, record))
     return pd.DataFrame(rows)
 
 
-def _frame_rows(folder: Path, record: Record) -> list[dict[str, Any]]:
+def tidy_rows(folder: Path, record: Record) -> list[dict[str, Any]]:
+    """Return one record's rows of the frame that `load_results` describes."""
     common: dict[str, Any] = {
         **record.model_dump(include={"suite", "model", "dataset", "seed", "status"}),
         **record.facts.model_dump(exclude={"source", "reference"}),
@@ -282,11 +288,11 @@ def _timing_columns(timing: Timing | None) -> dict[str, Any]:
     if timing is None:
         return {"latency_p50_ms": None}
     return {
-        "latency_p50_ms": timing.latency_p50_ms,
-        "latency_p90_ms": timing.latency_p90_ms,
-        "throughput": timing.throughput,
+        "latency_p50_ms": timing.latency_ms(50),
+        "latency_p90_ms": timing.latency_ms(90),
+        "throughput": None if timing.best_offline is None else timing.best_offline.samples_per_s,
         "peak_memory_mb": timing.peak_memory_mb,
-        "timing_unstable": timing.unstable,
+        "timing_unstable": bool(timing.unstable),
     }
 
 

@@ -1,0 +1,310 @@
+"""Model entry -> preprocessor (tokenizer or image processor) and model.
+
+A `scratch` entry goes the same way as a hub checkpoint: its tokenizer or image processor is
+made from the training split, saved as a checkpoint folder, and loaded by the Auto classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import transformers
+from filelock import FileLock
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ViTImageProcessorPil,
+)
+from transformers.utils import logging as transformers_logging
+
+from benchmark.corpus import Corpus
+from benchmark.embedded import register_models
+from benchmark.failures import RunError, UnavailableError
+from benchmark.plan import RunSpec
+from benchmark.provenance import fingerprint_path, resolve_hub_revision
+from benchmark.registry import ModelEntry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Preprocessor = Any
+"""A transformers tokenizer or image processor; the library types neither."""
+
+_MODEL_CLASSES = {
+    "image": AutoModelForImageClassification,
+    "text": AutoModelForSequenceClassification,
+}
+_SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+# The library's advice (unused weights, missing torchvision) is noise in a run's log: what
+# matters is checked here and raised as a typed error.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+register_models()
+
+
+@dataclass(frozen=True)
+class LoadedPreprocessor:
+    """A tokenizer or image processor, and a key that is equal when its output is."""
+
+    processor: Preprocessor
+    key: str
+
+
+def resolve_model_revision(entry: ModelEntry) -> str:
+    """Return the identity of the entry's checkpoint without loading it.
+
+    Raises:
+        RevisionUnavailableError: the hub or the path does not have it.
+    """
+    if entry.hub is not None:
+        return resolve_hub_revision(entry.hub, entry.revision, "model")
+    if entry.path is not None:
+        return fingerprint_path(entry.path)
+    return f"scratch-transformers-{transformers.__version__.split('.')[0]}"
+
+
+def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPreprocessor:
+    """Return the tokenizer or image processor that belongs to the run's checkpoint.
+
+    Args:
+        spec: the run.
+        corpus: its data; a scratch entry's preprocessor is made from the training split.
+        cache: folder for what is made once and shared by runs.
+
+    Raises:
+        UnavailableError: the checkpoint has none, or it cannot be fetched.
+    """
+    if spec.model.scratch is not None:
+        key = _scratch_key(spec)
+        source = str(_scratch_preprocessor(spec, corpus, cache / "preprocessors" / key))
+    else:
+        key = _short_hash([_source_name(spec.model), spec.model_revision])
+        source = _source_name(spec.model)
+    return LoadedPreprocessor(_auto_preprocessor(spec, source), key)
+
+
+def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
+    options = _hub_options(spec)
+    try:
+        if spec.model.modality == "text":
+            return AutoTokenizer.from_pretrained(source, **options)
+        return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            f"model {spec.model.name}: no preprocessor at {source}: {_first_line(error)}"
+        ) from error
+
+
+def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> PreTrainedModel:
+    """Return the checkpoint with a head for the dataset's classes, on the CPU.
+
+    New weights (all of a scratch model's, else the head's) are drawn from the run's seed.
+
+    Raises:
+        RunError: a scratch config is invalid.
+        UnavailableError: the weights cannot be read or fetched.
+    """
+    transformers.set_seed(spec.seed)
+    label_options = _label_options(corpus)
+    model_class = _MODEL_CLASSES[spec.model.modality]
+    if spec.model.scratch is not None:
+        config = _scratch_config(spec, corpus, preprocessor, label_options)
+        new_model: PreTrainedModel = model_class.from_config(config)
+        return new_model
+    try:
+        model: PreTrainedModel = model_class.from_pretrained(
+            _source_name(spec.model),
+            ignore_mismatched_sizes=not spec.model.evaluate,
+            use_safetensors=True,
+            **({} if spec.model.evaluate else label_options),
+            **_hub_options(spec),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UnavailableError(
+            f"model {spec.model.name}: cannot be loaded: {_first_line(error)}"
+        ) from error
+    model.float()
+    return model
+
+
+def label_columns(model: PreTrainedModel, corpus: Corpus) -> list[int]:
+    """Return, for each class of the dataset, the column of a published head that means it.
+
+    Names are compared without regard to case. A head with placeholder names (LABEL_0, ...)
+    is taken to be in the dataset's order if the number of classes agrees.
+
+    Raises:
+        RunError: the classes differ; the message prints both lists.
+    """
+    names: Any = model.config.id2label
+    head = [str(names[index]).lower() for index in sorted(names)]
+    data = [name.lower() for name in corpus.label_names]
+    if sorted(head) == sorted(data) and len(set(head)) == len(head):
+        return [head.index(name) for name in data]
+    if len(head) == len(data) and all(name.startswith("label_") for name in head):
+        return list(range(len(data)))
+    raise RunError(
+        "the checkpoint's classes are not the dataset's. Checkpoint: "
+        f"{', '.join(head)}. Dataset: {', '.join(data)}"
+    )
+
+
+def load_trained_model(folder: Path, modality: str) -> PreTrainedModel:
+    """Return the fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
+    model: PreTrainedModel = _MODEL_CLASSES[modality].from_pretrained(folder, use_safetensors=True)
+    model.eval()
+    return model
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Return the number of parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _hub_options(spec: RunSpec) -> dict[str, Any]:
+    if spec.model.hub is None:
+        return {}
+    return {
+        "revision": spec.model_revision,
+        "trust_remote_code": spec.model.trust_remote_code,
+    }
+
+
+def _source_name(entry: ModelEntry) -> str:
+    return entry.hub if entry.hub is not None else str(entry.path)
+
+
+def _label_options(corpus: Corpus) -> dict[str, Any]:
+    names = corpus.label_names
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else repr(error)
+
+
+# --- scratch entries ------------------------------------------------------------------------
+
+
+def _scratch_config(
+    spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor, label_options: dict[str, Any]
+) -> Any:
+    """Complete the entry's architecture with what the data decide."""
+    settings = dict(spec.model.scratch or {})
+    model_type = settings.pop("model_type")
+    if spec.model.modality == "image":
+        filled = {"image_size": _image_size(spec, corpus), "num_channels": 3}
+    else:
+        filled = {
+            "vocab_size": len(preprocessor),
+            "pad_token_id": preprocessor.pad_token_id,
+            "max_position_embeddings": preprocessor.model_max_length,
+        }
+    try:
+        return AutoConfig.for_model(model_type, **{**settings, **filled}, **label_options)
+    except Exception as error:  # each architecture validates its config in its own way
+        raise RunError(f"model {spec.model.name}: scratch config: {_first_line(error)}") from error
+
+
+def _image_size(spec: RunSpec, corpus: Corpus) -> int:
+    wanted = (spec.model.scratch or {}).get("image_size")
+    if wanted is not None:
+        return int(wanted)
+    assert corpus.train.images is not None
+    height, width, _ = corpus.train.images[0].shape
+    return int(max(height, width))
+
+
+def _scratch_key(spec: RunSpec) -> str:
+    scratch = spec.model.scratch or {}
+    made_from = {name: scratch.get(name) for name in ("vocab_size", "image_size")}
+    return _short_hash([spec.data_key(), spec.dataset.max_length, made_from])
+
+
+def _short_hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _scratch_preprocessor(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
+    """Make the preprocessor folder unless it exists; safe with several processes at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+            try:
+                _make_preprocessor(spec, corpus).save_pretrained(temporary)
+                os.replace(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _make_preprocessor(spec: RunSpec, corpus: Corpus) -> Preprocessor:
+    if spec.model.modality == "image":
+        return _fit_image_processor(corpus, _image_size(spec, corpus))
+    vocab_size = int((spec.model.scratch or {}).get("vocab_size", 8000))
+    return _train_tokenizer(corpus, vocab_size, spec.dataset.max_length or 512)
+
+
+def _fit_image_processor(corpus: Corpus, size: int) -> Preprocessor:
+    """Return a processor that standardises each channel by the training split's statistics."""
+    assert corpus.train.images is not None
+    sums, squares, pixels = np.zeros(3), np.zeros(3), 0
+    for index in range(len(corpus.train.images)):
+        image = corpus.train.images[index].astype(np.float64).reshape(-1, 3) / 255
+        sums, squares = sums + image.sum(axis=0), squares + (image**2).sum(axis=0)
+        pixels += len(image)
+    mean = sums / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-12))
+    return ViTImageProcessorPil(
+        size={"height": size, "width": size},
+        image_mean=[round(float(value), 6) for value in mean],
+        image_std=[round(float(value), 6) for value in deviation],
+    )
+
+
+def _train_tokenizer(corpus: Corpus, vocab_size: int, max_length: int) -> Preprocessor:
+    """Return a WordPiece tokenizer (Schuster & Nakajima 2012) of the training split."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    assert corpus.train.texts is not None
+    tokens = list(_SPECIAL_TOKENS.values())
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=tokens, show_progress=False
+    )
+    tokenizer.train_from_iterator([*corpus.train.texts, *(corpus.train.text_pairs or [])], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, **_SPECIAL_TOKENS
+    )

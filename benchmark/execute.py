@@ -1,0 +1,449 @@
+"""One RunSpec through the stages: training, logits, scores. Used by every executor.
+
+A stage is redone only when its own key changed. torch and transformers are imported when a
+stage needs them, so that finding nothing to do, or re-scoring cached logits, costs neither.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from benchmark.corpus import (
+    CLEAN_SPLITS,
+    load_corpus,
+    resolve_data_revision,
+    shifted_rows,
+    shifted_split_names,
+)
+from benchmark.failures import OtherProcessError, outcome, together
+from benchmark.launch import launched_processes, make_accelerator, process_index
+from benchmark.logits_store import stored_key, write_logits
+from benchmark.plan import RunSpec, Stage
+from benchmark.progress import Progress, SilentProgress
+from benchmark.provenance import (
+    describe_device,
+    describe_machine,
+    fingerprint_path,
+    resolve_hub_revision,
+)
+from benchmark.registry import Entry, Pretraining
+from benchmark.results import (
+    DataFacts,
+    ModelFacts,
+    Record,
+    ResultsError,
+    Status,
+    Training,
+    read_record,
+    write_record,
+    write_text,
+)
+from benchmark.rows import Rows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+    from benchmark.checkpoint import LoadedPreprocessor
+    from benchmark.corpus import Corpus
+    from benchmark.encoding import EncodedSplit
+
+_EVALUATION_BATCH = 256
+SCORED_STAGES: tuple[Stage, ...] = ("training", "logits", "scores")
+
+
+class TrainedModel(Entry):
+    """`training.json`: marks `model/` as the finished result of the training stage."""
+
+    key: str
+    training: Training | None
+    parameters: int
+    data: DataFacts
+
+
+def resolve(spec: RunSpec) -> RunSpec:
+    """Return the spec with its inputs' identities filled in (hub commits, content hashes).
+
+    Raises:
+        RevisionUnavailableError: the hub or a path does not have an input.
+        RunError: an embedded dataset's name is unknown.
+    """
+    return spec.model_copy(
+        update={
+            "model_revision": _model_revision(spec),
+            "data_revision": resolve_data_revision(spec.dataset),
+        }
+    )
+
+
+def _model_revision(spec: RunSpec) -> str | None:
+    if spec.model.hub is not None:
+        return resolve_hub_revision(spec.model.hub, spec.model.revision, "model")
+    if spec.model.path is not None:
+        return fingerprint_path(spec.model.path)
+    return None  # scratch: the config in the entry is all there is
+
+
+def stale_stages(spec: RunSpec, results: Path, *, timing: bool = True) -> list[Stage]:
+    """Return the stages that a resolved run still needs, in order.
+
+    An unreadable record counts as none: scores are made anew from the cached logits.
+    """
+    folder = spec.folder(results)
+    record = _usable_record(folder)
+    keys = {} if record is None else record.keys
+    stale: list[Stage] = []
+    if record is None or record.status != "completed" or keys.get("scores") != spec.key("scores"):
+        if stored_key(folder) != spec.key("logits"):
+            trained = _trained_model(folder)
+            if trained is None or trained.key != spec.key("training"):
+                stale.append("training")
+            stale.append("logits")
+        stale.append("scores")
+    if timing and keys.get("timing") != spec.key("timing"):
+        stale.append("timing")
+    return stale
+
+
+def _usable_record(folder: Path) -> Record | None:
+    try:
+        return read_record(folder)
+    except ResultsError:
+        return None
+
+
+def _trained_model(folder: Path) -> TrainedModel | None:
+    if not (folder / "model").is_dir():
+        return None
+    return _training_facts(folder)
+
+
+def _training_facts(folder: Path) -> TrainedModel | None:
+    try:
+        text = (folder / "training.json").read_text(encoding="utf-8")
+        return TrainedModel.model_validate_json(text)
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def execute(
+    spec: RunSpec,
+    results: Path | str = "results",
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Record:
+    """Do what is missing of one run and return its record, which is also written to disk.
+
+    In a launch of several processes every process must call this with the same arguments.
+    A run that fails gives a record that says why; only an interruption raises.
+
+    Args:
+        spec: the run, as `plan` made it.
+        results: the results tree.
+        force: redo every stage, whatever is cached.
+        progress: told of each step.
+    """
+    results = Path(results)
+    folder = spec.folder(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(spec, folder, results / ".cache", force, progress or SilentProgress())
+    with _sole_writer(folder):
+        return run.record()
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other launches out of the run's folder; the ranks of this one go in together."""
+    if process_index() > 0:
+        yield
+        return
+    with FileLock(folder / ".lock"):
+        yield
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What training and the forward pass work on."""
+
+    corpus: Corpus
+    preprocessor: LoadedPreprocessor
+    splits: dict[str, EncodedSplit]
+    model: PreTrainedModel
+
+
+@dataclass
+class _Run:
+    """One run under way. `stage` is what a failure is blamed on."""
+
+    spec: RunSpec
+    folder: Path
+    cache: Path
+    force: bool
+    progress: Progress
+    stage: str = "inputs"
+    accelerator: Accelerator | None = field(default=None, init=False)
+    training: Training | None = field(default=None, init=False)
+
+    def record(self) -> Record:
+        """Go through the stages; turn an error into a record of it."""
+        try:
+            self.spec = resolve(self.spec)
+            stale = list(SCORED_STAGES) if self.force else self._stale_stages()
+            previous = _usable_record(self.folder)
+            if not stale and previous is not None:
+                return previous
+            if "logits" in stale:
+                self._make_logits(train="training" in stale)
+            record = self._score(previous)
+        except Exception as error:
+            record = self._failed_record(error)
+            if isinstance(error, OtherProcessError):
+                return record  # the process that brought the error writes it down
+        finally:
+            self._release()
+        if process_index() == 0 or record.status != "completed":
+            write_record(self.folder, record)
+        return record
+
+    def _stale_stages(self) -> list[Stage]:
+        """Return what is missing; the first process decides, since files change meanwhile."""
+        stale = stale_stages(self.spec, self.cache.parent, timing=False)
+        if launched_processes() > 1:
+            from accelerate.utils import broadcast_object_list
+
+            self._launch()
+            stale = broadcast_object_list([stale])[0]
+        return stale
+
+    def _launch(self) -> Accelerator:
+        if self.accelerator is None:
+            self.accelerator = make_accelerator(self.spec.recipe.mixed_precision)
+        return self.accelerator
+
+    def _release(self) -> None:
+        if self.accelerator is not None:
+            self.accelerator.free_memory()
+            self.accelerator = None
+
+    # --- training and logits ------------------------------------------------------------------
+
+    def _make_logits(self, *, train: bool) -> None:
+        accelerator = self._launch()
+        inputs = together(accelerator, lambda: self._load(train))
+        if train and not self.spec.model.evaluate:
+            self._train(inputs, accelerator)
+        else:
+            inputs.model.to(accelerator.device)
+        if train:
+            together(accelerator, lambda: self._save_model(inputs))
+        self.stage = "logits"
+        columns = self._columns(inputs)
+        scored = [name for name in inputs.splits if name != "train"]
+        self.progress.stage("logits", sum(len(inputs.splits[name]) for name in scored))
+        from benchmark.logits import predict_logits
+
+        outputs = {
+            name: predict_logits(
+                inputs.model,
+                inputs.splits[name],
+                batch_size=_EVALUATION_BATCH,
+                accelerator=accelerator,
+                pad_token_id=_pad_token_id(inputs.preprocessor),
+                progress=self.progress,
+            ).columns(columns)
+            for name in scored
+        }
+        if accelerator.is_main_process:
+            write_logits(self.folder, outputs, self.spec.key("logits"))
+
+    def _load(self, train: bool) -> _Inputs:
+        from benchmark.checkpoint import build_model, load_preprocessor, load_trained_model
+
+        self.stage = "data"
+        spec = self.spec
+        revision = spec.data_revision if spec.dataset.hub is not None else None
+        corpus = load_corpus(spec.dataset, revision=revision, limit=spec.limit)
+        self.stage = "checkpoint"
+        preprocessor = load_preprocessor(spec, corpus, self.cache)
+        self.stage = "encoding"
+        splits = self._encode_splits(corpus, preprocessor, train)
+        self.stage = "checkpoint"
+        if train:
+            model = build_model(spec, corpus, preprocessor.processor)
+        else:
+            model = load_trained_model(self.folder / "model", spec.model.modality)
+        return _Inputs(corpus, preprocessor, splits, model)
+
+    def _encode_splits(
+        self, corpus: Corpus, preprocessor: LoadedPreprocessor, train: bool
+    ) -> dict[str, EncodedSplit]:
+        from benchmark.encoding import encode
+
+        rows: dict[str, Callable[[], Rows]] = {
+            "calibration": lambda: corpus.calibration,
+            "test": lambda: corpus.test,
+        }
+        if train and not self.spec.model.evaluate:
+            rows = {"train": lambda: corpus.train, **rows}
+        for name in shifted_split_names(self.spec.dataset):
+            rows[name] = partial(shifted_rows, self.spec.dataset, corpus.test, name)
+        data_key = self.spec.data_key()
+        return {
+            name: encode(
+                make_rows,
+                preprocessor,
+                max_length=self.spec.dataset.max_length,
+                cache=self.cache,
+                key=f"{data_key}-{name}-{self.spec.dataset.shift_rows or 'all'}",
+            )
+            for name, make_rows in rows.items()
+        }
+
+    def _train(self, inputs: _Inputs, accelerator: Accelerator) -> None:
+        from benchmark.training import train
+
+        self.stage = "training"
+        self.training = train(
+            inputs.model,
+            inputs.splits["train"],
+            self.spec.recipe,
+            seed=self.spec.seed,
+            accelerator=accelerator,
+            pad_token_id=_pad_token_id(inputs.preprocessor),
+            state_path=self._state_path,
+            key=self.spec.key("training"),
+            progress=self.progress,
+        )
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "training-state.safetensors"
+
+    def _save_model(self, inputs: _Inputs) -> None:
+        """Keep the model as a checkpoint folder that the Auto classes load; mark it finished."""
+        if process_index() > 0:
+            return
+        from benchmark.checkpoint import count_parameters
+
+        (self.folder / "training.json").unlink(missing_ok=True)
+        final = self.folder / "model"
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".model-"))
+        try:
+            inputs.model.save_pretrained(temporary)
+            inputs.preprocessor.processor.save_pretrained(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        facts = TrainedModel(
+            key=self.spec.key("training"),
+            training=self.training,
+            parameters=count_parameters(inputs.model),
+            data=DataFacts(
+                label_names=inputs.corpus.label_names,
+                rows={name: len(getattr(inputs.corpus, name)) for name in CLEAN_SPLITS},
+                limit=self.spec.limit,
+            ),
+        )
+        write_text(self.folder / "training.json", facts.model_dump_json(indent=1) + "\n")
+        self._state_path.unlink(missing_ok=True)
+
+    def _columns(self, inputs: _Inputs) -> list[int]:
+        from benchmark.checkpoint import label_columns
+
+        if self.spec.model.evaluate:
+            return label_columns(inputs.model, inputs.corpus)
+        return list(range(len(inputs.corpus.label_names)))
+
+    # --- scores -------------------------------------------------------------------------------
+
+    def _score(self, previous: Record | None) -> Record:
+        from benchmark.scoring import score_run
+
+        self.stage = "scores"
+        trained = _training_facts(self.folder)
+        if process_index() > 0:
+            return self._record("completed")
+        self.progress.stage("scores", 1)
+        temperature, scores = score_run(self.folder)
+        self.progress.advance()
+        write_text(self.folder / "spec.json", self.spec.model_dump_json(indent=1) + "\n")
+        timing_key = None if previous is None else previous.keys.get("timing")
+        keep_timing = timing_key == self.spec.key("timing")
+        return self._record(
+            "completed",
+            keys={stage: self.spec.key(stage) for stage in SCORED_STAGES}
+            | ({"timing": timing_key} if keep_timing and timing_key else {}),
+            data=None if trained is None else trained.data,
+            training=None if trained is None else trained.training,
+            temperature=temperature,
+            scores=scores,
+            timing=previous.timing if previous is not None and keep_timing else None,
+            timed_run=previous.timed_run if previous is not None and keep_timing else None,
+        )
+
+    def _failed_record(self, error: Exception) -> Record:
+        status, failure = outcome(error, self.stage)
+        return self._record(status, failure=failure)
+
+    def _record(self, status: Status, **parts: Any) -> Record:
+        trained = _training_facts(self.folder)
+        device = str(self.accelerator.device) if self.accelerator is not None else None
+        return Record(
+            suite=self.spec.suite,
+            model=self.spec.model.name,
+            dataset=self.spec.dataset.name,
+            seed=self.spec.seed,
+            status=status,
+            facts=model_facts(self.spec, None if trained is None else trained.parameters),
+            provenance=describe_machine()
+            | {
+                "model_revision": self.spec.model_revision,
+                "data_revision": self.spec.data_revision,
+                "device": None if device is None else describe_device(device),
+            },
+            finished_at=datetime.now(UTC),
+            **parts,
+        )
+
+
+def model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
+    """Return what the claim needs to know of the run's checkpoint.
+
+    A scratch model has seen no pretraining data; that is a fact, not a gap.
+    """
+    entry, pretraining = spec.model, spec.model.pretraining
+    if entry.scratch is not None:
+        pretraining = Pretraining(
+            examples=0, label_smoothing=False, mixup=False, distillation=False
+        )
+    smoothed = True if spec.recipe.label_smoothing > 0 else pretraining.label_smoothing
+    return ModelFacts(
+        mixer=entry.mixer,
+        family=entry.family,
+        modality=entry.modality,
+        source=entry.hub or (str(entry.path) if entry.path else "scratch"),
+        parameters=parameters,
+        pretraining_examples=pretraining.examples,
+        label_smoothing=smoothed,
+        mixup=pretraining.mixup,
+        distillation=pretraining.distillation,
+        reference=entry.reference,
+    )
+
+
+def _pad_token_id(preprocessor: LoadedPreprocessor) -> int | None:
+    return getattr(preprocessor.processor, "pad_token_id", None)

