@@ -1,24 +1,30 @@
-"""Figures of a report: frame -> matplotlib figure with caption and alternative text.
-
-A mixer has one colour and one marker in every figure. Nothing here reads files.
-"""
+"""Figures of a report: frame -> SVG with caption and alternative text. Nothing here reads files."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.markup import compact, plural
+from benchmark.figure_style import (
+    MIXER_COLORS,
+    MIXER_MARKERS,
+    MUTED,
+    Drawing,
+    label_points,
+    mixer_legend,
+    mixers_in,
+    new_figure,
+    shorten,
+    to_svg,
+    use_log_axis,
+)
+from benchmark.markup import plural
 from benchmark.report_data import rows_of
 
 if TYPE_CHECKING:
@@ -27,113 +33,16 @@ if TYPE_CHECKING:
 
     from benchmark.reliability import Reliability
 
-_COLORBLIND = sns.color_palette("colorblind")
-MIXER_COLORS = {
-    "attention": _COLORBLIND[0],
-    "convolution": _COLORBLIND[3],
-    "hybrid": _COLORBLIND[2],
-    "mlp": _COLORBLIND[4],
-    "other": (0.35, 0.35, 0.35),
-}
-MIXER_MARKERS = {"attention": "o", "convolution": "s", "hybrid": "D", "mlp": "^", "other": "X"}
-MUTED = "0.45"
-WIDTH = 7.2
-"""Inches. Figures are shown at this size or smaller, so their text stays readable."""
-
 MAX_ROWS = 30
 """Rows of a dumbbell figure; with more models than that, families are shown."""
 
+MAX_PANELS = 8
+MAX_NAMED = 16
+FIT_MODELS = 4
+"""Fewer models than this get no fitted line."""
+
+ERROR = "debiased_calibration_error_before"
 ERROR_NAME = "debiased calibration error"
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.4",
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    # Text as paths looks the same everywhere; the salt makes element names reproducible.
-    "svg.fonttype": "path",
-    "svg.hashsalt": "calibration-benchmark",
-    # A dollar sign in a family's name is a dollar sign, not mathematics.
-    "text.parse_math": False,
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure with the text that goes with it.
-
-    Attributes:
-        name: file name without suffix.
-        svg: the figure as SVG text, the same for the same data.
-        caption: what to see, n, and how intervals were made; plain text.
-        alt: one line for readers who cannot see the figure; plain text.
-    """
-
-    name: str
-    svg: str
-    caption: str
-    alt: str
-
-
-def to_svg(figure: Figure) -> str:
-    """Render a figure as SVG text without date or random names."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().decode("utf-8")
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    return text[text.index("<svg") :]
-
-
-def new_figure(
-    height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, Sequence[Axes]]:
-    """Return an empty figure of the report's width and its axes, flat, row by row."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.flat)
-
-
-def mixers_in(values: Iterable[str]) -> list[str]:
-    """Return the mixers present, in the order every legend uses."""
-    present = set(values)
-    return [mixer for mixer in MIXER_COLORS if mixer in present]
-
-
-def mixer_legend(figure: Figure, mixers: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
-    """Put one legend of the mixers (and of `extra` marks) above the figure's panels."""
-    handles = [
-        Line2D([], [], color=MIXER_COLORS[m], marker=MIXER_MARKERS[m], linestyle="", label=m)
-        for m in mixers
-    ]
-    with mpl.rc_context(_STYLE):
-        figure.legend(
-            handles=[*handles, *extra],
-            loc="outside upper left",
-            ncols=8,
-            handletextpad=0.3,
-            columnspacing=1.2,
-        )
-
-
-def shorten(text: str, limit: int = 26) -> str:
-    """Return `text` cut to `limit` characters with an ellipsis in the middle."""
-    if len(text) <= limit:
-        return text
-    keep = limit - 1
-    return f"{text[: math.ceil(keep / 2)]}…{text[len(text) - keep // 2 :]}"
 
 
 def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
@@ -220,6 +129,10 @@ class Axis:
 
 ACCURACY = Axis("accuracy_before", "accuracy (%)", 100)
 PARAMETERS = Axis("parameters", "parameters", 1, logarithmic=True)
+LATENCY = Axis("latency_p50_ms", "median latency (ms)", 1, logarithmic=True)
+
+Panel = tuple["Axes", str, "pd.DataFrame"]
+"""Axes, dataset, and the dataset's rows."""
 
 
 def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing:
@@ -230,111 +143,115 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing:
         axis: the horizontal axis.
         name: file name without suffix.
     """
-    error = "debiased_calibration_error_before"
-    table = table[table[error].notna() & table[axis.column].notna()]
-    datasets = panel_datasets(table)
-    columns = min(2, len(datasets))
-    figure, panels = new_figure(
-        0.6 + 3.1 * math.ceil(len(datasets) / columns), math.ceil(len(datasets) / columns), columns
-    )
+    table = table[table[ERROR].notna() & table[axis.column].notna()]
+    figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
-    for panel, dataset in zip(panels, datasets, strict=False):
-        rows = table[table["dataset"] == dataset]
+    for panel, dataset, rows in panels:
         fitted |= _scatter_panel(panel, rows, axis)
         panel.set_title(shorten(dataset, 34), loc="left")
         panel.set_xlabel(axis.label)
-    for panel in panels[len(datasets) :]:
-        panel.set_axis_off()
-    for panel in panels[::columns]:
-        panel.set_ylabel(f"{ERROR_NAME} (pp)")
+    panels[0][0].set_ylabel(f"{ERROR_NAME} (pp)")
     mixer_legend(figure, mixers_in(table["mixer"]))
-    figure.draw_without_rendering()
-    for panel, dataset in zip(panels, datasets, strict=False):
-        rows = table[table["dataset"] == dataset]
-        if len(rows) <= 16:
-            x, y = axis.scale * rows[axis.column], 100 * rows[error]
-            label_points(panel, x, y, [str(model) for model in rows["model"]])
+    _label_panels(figure, panels, axis, ERROR)
     lines = (
-        "Lines are least-squares fits for mixers with at least four models in a panel, shaded: "
+        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
         "95% interval of the fitted mean, treating models as independent."
         if fitted
-        else "No line is fitted where a mixer has fewer than four models in a panel."
+        else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
     )
     what = axis.label.split(" (")[0]
     caption = (
         f"{ERROR_NAME.capitalize()} before temperature scaling (percentage points, pp) against "
         f"{what}: one mark per model, {plural(len(table), 'mark')} in all, mean over seeds; "
-        "bars: 95% bootstrap interval over test rows. If size or accuracy explained everything, "
-        f"mixers would lie on one curve. {lines}{_left_out(table, datasets)}"
+        "bars: 95% interval over test rows. If size or accuracy explained everything, "
+        f"mixers would lie on one curve. {lines}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(len(table), 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt)
 
 
-MAX_PANELS = 8
+def _dataset_panels(table: pd.DataFrame, height: float = 3.1) -> tuple[Figure, list[Panel]]:
+    """Return a figure with one panel per dataset: the `MAX_PANELS` with most models."""
+    counts = table["dataset"].value_counts().sort_index(kind="stable")
+    datasets = sorted(counts.nlargest(MAX_PANELS).index)
+    columns = min(2, len(datasets))
+    lines = math.ceil(len(datasets) / columns)
+    figure, axes = new_figure(0.6 + height * lines, lines, columns)
+    for spare in axes[len(datasets) :]:
+        spare.set_axis_off()
+    panels = [
+        (spot, str(dataset), table[table["dataset"] == dataset])
+        for spot, dataset in zip(axes, datasets, strict=False)
+    ]
+    return figure, panels
 
 
-def panel_datasets(table: pd.DataFrame) -> list[str]:
-    """Return the datasets that get a panel: at most `MAX_PANELS`, those with most models."""
-    counts = table["dataset"].value_counts()
-    return sorted(counts.sort_index(kind="stable").nlargest(MAX_PANELS).index)
-
-
-def _left_out(table: pd.DataFrame, datasets: Sequence[str]) -> str:
-    rest = table["dataset"].nunique() - len(datasets)
+def _left_out(table: pd.DataFrame, panels: Sequence[Panel]) -> str:
+    rest = table["dataset"].nunique() - len(panels)
     return f" {plural(rest, 'more dataset')} not drawn; see the tables." if rest else ""
+
+
+def _label_panels(figure: Figure, panels: Sequence[Panel], axis: Axis, error: str) -> None:
+    """Name the models in panels that are not crowded."""
+    figure.draw_without_rendering()
+    for panel, _, rows in panels:
+        if len(rows) > MAX_NAMED:
+            continue
+        low, high = _bounds(rows, error)
+        names = [str(model) for model in rows["model"]]
+        x, y = axis.scale * rows[axis.column], 100 * rows[error]
+        label_points(panel, x, y, names, low, high)
+
+
+def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
+    """Return the ends of the bars in percentage points; the value itself without interval."""
+    low = rows[f"{error}_low"].fillna(rows[error]).to_numpy(float)
+    high = rows[f"{error}_high"].fillna(rows[error]).to_numpy(float)
+    return 100 * low, 100 * high
+
+
+def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
+    """Draw one mark with its bar per model, coloured by mixer."""
+    crowded = len(rows) > 60
+    if axis.logarithmic:
+        use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
+    for mixer in mixers_in(rows["mixer"]):
+        own = rows[rows["mixer"] == mixer]
+        y = 100 * own[error].to_numpy(float)
+        low, high = _bounds(own, error)
+        axes.errorbar(
+            axis.scale * own[axis.column].to_numpy(float),
+            y,
+            np.clip([y - low, high - y], 0, None),
+            fmt=MIXER_MARKERS[mixer],
+            color=MIXER_COLORS[mixer],
+            alpha=0.4 if crowded else 0.9,
+            markersize=3 if crowded else 6,
+            elinewidth=0.9,
+        )
+    lowest = float(np.nanmin([0, *_bounds(rows, error)[0]]))
+    axes.set_ylim(bottom=1.05 * lowest)
 
 
 def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
     """Draw one dataset's models; return the mixers that got a fitted line."""
-    error = "debiased_calibration_error_before"
+    _draw_marks(axes, rows, axis, ERROR)
     fitted = set()
-    if axis.logarithmic:
-        _use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
     for mixer in mixers_in(rows["mixer"]):
         own = rows[rows["mixer"] == mixer]
-        x = own[axis.column].to_numpy(float) * axis.scale
-        y = own[error].to_numpy(float) * 100
-        color = MIXER_COLORS[mixer]
-        low = y - 100 * own[f"{error}_low"].fillna(own[error]).to_numpy(float)
-        high = 100 * own[f"{error}_high"].fillna(own[error]).to_numpy(float) - y
-        bars = np.clip([low, high], 0, None)
-        style: dict[str, Any] = {
-            "markersize": 6 if len(rows) <= 60 else 3,
-            "elinewidth": 0.9,
-            "capsize": 0,
-        }
-        alpha = 0.9 if len(rows) <= 60 else 0.4
-        marker = MIXER_MARKERS[mixer]
-        axes.errorbar(x, y, bars, fmt=marker, color=color, alpha=alpha, **style)
-        if _fit_line(axes, x, y, color, axis.logarithmic):
+        x = axis.scale * own[axis.column].to_numpy(float)
+        y = 100 * own[ERROR].to_numpy(float)
+        if len(own) >= FIT_MODELS and np.ptp(x) > 0:
+            _fit_line(axes, x, y, MIXER_COLORS[mixer], axis.logarithmic)
             fitted.add(mixer)
-    axes.set_ylim(bottom=0)
     return fitted
 
 
-def _use_log_axis(axes: Axes, values: Any) -> None:
-    """Scale x by logarithm, with up to four labelled ticks at round numbers."""
-    axes.set_xscale("log")
-    low, high = values.min() / 1.15, values.max() * 1.15
-    axes.set_xlim(low, high)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
-        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
-        if len(ticks) >= 3:
-            break
-    ticks = ticks[:: math.ceil(len(ticks) / 4)]
-    axes.set_xticks(ticks, [compact(tick) for tick in ticks])
-    axes.set_xticks([], minor=True)
-
-
-def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> bool:
-    """Draw a least-squares line with the 95% interval of its mean; False when x is too poor."""
+def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None:
+    """Draw a least-squares line with the 95% interval of its mean."""
     from scipy.stats import t as student
 
     x = np.log(x) if logarithmic else x
-    if len(x) < 4 or np.ptp(x) == 0:
-        return False
     slope, intercept = np.polyfit(x, y, 1)
     grid = np.linspace(x.min(), x.max(), 50)
     centre, spread = x.mean(), ((x - x.mean()) ** 2).sum()
@@ -345,49 +262,155 @@ def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> bool
     shown = np.exp(grid) if logarithmic else grid
     axes.plot(shown, mean, color=color, linewidth=1.2)
     axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
-    return True
 
 
-def label_points(axes: Axes, x: Any, y: Any, labels: Sequence[str]) -> None:
-    """Name points where there is room: a name covers no other name, no mark, no edge.
+def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
+    """Draw error after scaling against median latency, with the front of undominated models.
 
-    The figure's layout must be final, because room is measured in pixels.
+    Returns None where nothing was timed.
     """
-    from matplotlib.transforms import Bbox
+    error = "debiased_calibration_error_after"
+    table = table[table[error].notna() & table["latency_p50_ms"].notna()]
+    if table.empty:
+        return None
+    figure, panels = _dataset_panels(table)
+    for panel, dataset, rows in panels:
+        _draw_marks(panel, rows, LATENCY, error)
+        front = undominated(rows["latency_p50_ms"], rows[error])
+        x = rows["latency_p50_ms"].to_numpy(float)[front]
+        y = 100 * rows[error].to_numpy(float)[front]
+        panel.step(x, y, where="post", color="0.5", linewidth=1, linestyle="--", zorder=1)
+        panel.set_title(shorten(dataset, 34), loc="left")
+        panel.set_xlabel(LATENCY.label)
+    panels[0][0].set_ylabel(f"{ERROR_NAME} after (pp)")
+    extra = [Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="Pareto front")]
+    mixer_legend(figure, mixers_in(table["mixer"]), extra)
+    _label_panels(figure, panels, LATENCY, error)
+    unstable = int((table["timing_reasons"] != "").sum())
+    doubt = f" {plural(unstable, 'model')} had a disturbed timing (⚠ in the tables)."
+    caption = (
+        f"{ERROR_NAME.capitalize()} after temperature scaling against median latency of one row "
+        f"at a time, {plural(len(table), 'mark')}, mean over seeds; bars: 95% interval over test "
+        "rows. Lower left is better. On the dashed front no model is both faster and better "
+        "calibrated; where bars overlap, the order on the front is not settled. Accuracy is not "
+        f"on this figure.{doubt if unstable else ''}{_left_out(table, panels)}"
+    )
+    alt = f"Calibration error after scaling against latency for {plural(len(table), 'model')}."
+    return Drawing(name, to_svg(figure), caption, alt)
 
-    with mpl.rc_context(_STYLE):
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        points = axes.transData.transform(np.column_stack([x, y]))
-        inside = axes.get_window_extent()
-        taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in points]
-        for position, label in zip(points, labels, strict=True):
-            for dx, dy, side in _LABEL_PLACES:
-                text = axes.annotate(
-                    shorten(label, 18),
-                    axes.transData.inverted().transform(position),
-                    (dx, dy),
-                    textcoords="offset points",
-                    ha=side,
-                    va="center",
-                    fontsize=7.5,
-                    color="0.25",
-                )
-                text.set_in_layout(False)
-                box = text.get_window_extent()
-                fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
-                fits &= inside.y0 <= box.y0 and box.y1 <= inside.y1
-                if fits and not any(box.overlaps(other) for other in taken):
-                    taken.append(box)
-                    break
-                text.remove()
+
+def undominated(costs: Iterable[float], errors: Iterable[float]) -> list[int]:
+    """Return positions of the points that no other point beats in both, cheapest first."""
+    pairs = [(cost, error, i) for i, (cost, error) in enumerate(zip(costs, errors, strict=True))]
+    front: list[int] = []
+    lowest = math.inf
+    for _, error, index in sorted(pairs):
+        if error < lowest:
+            front.append(index)
+            lowest = error
+    return front
 
 
-_LABEL_PLACES = (
-    *((6, 0, "left"), (-6, 0, "right"), (5, 7, "left"), (-5, 7, "right")),
-    *((5, -7, "left"), (-5, -7, "right"), (0, 10, "center"), (0, -10, "center")),
-)
-"""Offsets in points and the side of the name that is nearest to its point, in order of trial."""
+def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing:
+    """Draw each model's temperature with its interval, families grouped by mixer."""
+    table = table[np.isfinite(table["temperature"].astype(float)) & (table["temperature"] > 0)]
+    order = {mixer: index for index, mixer in enumerate(MIXER_COLORS)}
+    counts = table.groupby(["mixer", "family"], observed=True).size().reset_index(name="models")
+    shown = counts.nlargest(MAX_ROWS, "models")
+    shown = shown.sort_values(
+        ["mixer", "family"], key=lambda c: c.map(order) if c.name == "mixer" else c, ascending=False
+    )
+    families = [(str(row.mixer), str(row.family)) for row in rows_of(shown)]
+    figure, (axes,) = new_figure(1.3 + 0.28 * len(families))
+    datasets = sorted(table["dataset"].unique())
+    height = {family: index for index, family in enumerate(families)}
+    low, high = 1.0, 1.0
+    for row in rows_of(table):
+        position = height.get((row.mixer, row.family))
+        if position is None:
+            continue
+        offset = 0.36 * ((datasets.index(row.dataset) + 0.5) / len(datasets) - 0.5)
+        ends = [row.temperature_low, row.temperature_high]
+        if not np.isfinite(ends).all() or ends[0] <= 0:
+            ends = [row.temperature] * 2
+        color, marker = MIXER_COLORS[row.mixer], MIXER_MARKERS[row.mixer]
+        axes.plot(ends, [position - offset] * 2, color=color, linewidth=1.2)
+        axes.plot(row.temperature, position - offset, marker, color=color, markersize=5)
+        low, high = min(low, *ends), max(high, *ends)
+    use_log_axis(axes, np.array([low, high]))
+    axes.axvline(1, color="0.4", linewidth=1)
+    axes.set_yticks(range(len(families)), [shorten(family) for _, family in families])
+    axes.set_ylim(-0.6, len(families) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("temperature (logarithmic; over 1: the model was over-confident)")
+    mixer_legend(figure, mixers_in(table["mixer"]))
+    hidden = len(counts) - len(shown)
+    more = f" {plural(hidden, 'family', 'families')} with fewer models not drawn." if hidden else ""
+    caption = (
+        f"Fitted temperature by family: {plural(len(table), 'model')} on "
+        f"{plural(len(datasets), 'dataset')}, one mark each (within a family from top to bottom: "
+        f"{', '.join(shorten(str(d)) for d in datasets[:MAX_PANELS])}), mean over seeds; bars: 95% "
+        "interval from resampling the calibration rows. A temperature of 1 means that scaling "
+        f"changes nothing.{more}"
+    )
+    alt = f"Temperature of {plural(len(families), 'family', 'families')}, by mixer."
+    return Drawing(name, to_svg(figure), caption, alt)
+
+
+def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
+    """Draw error after scaling against the severity of a shift, a line per model.
+
+    Args:
+        table: all splits from `report_data.over_seeds`; shifted ones are `<kind>-<severity>`.
+        name: file name without suffix.
+
+    Returns None where there is no shifted split.
+    """
+    error = "debiased_calibration_error_after"
+    table = table[table[error].notna()]
+    parts = table["split"].str.extract(r"^(?P<kind>.+)-(?P<severity>\d+)$")
+    table = table.assign(kind=parts["kind"], severity=parts["severity"].astype(float))
+    kinds = table[["dataset", "kind"]].dropna().drop_duplicates().sort_values(["dataset", "kind"])
+    pairs = [(str(dataset), str(kind)) for dataset, kind in kinds.to_numpy()]
+    if not pairs:
+        return None
+    shown = pairs[: 2 * MAX_PANELS]
+    columns = min(3, len(shown))
+    lines = math.ceil(len(shown) / columns)
+    figure, axes = new_figure(0.8 + 2.2 * lines, lines, columns)
+    for spare in axes[len(shown) :]:
+        spare.set_axis_off()
+    for spot, (dataset, kind) in zip(axes, shown, strict=False):
+        rows = table[table["dataset"] == dataset]
+        _shift_panel(spot, rows[(rows["split"] == "test") | (rows["kind"] == kind)], error)
+        spot.set_title(shorten(f"{dataset}: {kind}", 26), loc="left", fontsize=9)
+    figure.supxlabel("severity of the shift (0: clean test rows)", fontsize=10)
+    figure.supylabel(f"{ERROR_NAME} after (pp)", fontsize=10)
+    mixer_legend(figure, mixers_in(table["mixer"]))
+    models = table["model"].nunique()
+    caption = (
+        f"{ERROR_NAME.capitalize()} after temperature scaling on corrupted test rows; the "
+        f"temperature is always fitted on clean rows. Thin: {plural(models, 'model')}, mean over "
+        "seeds; thick: mean of a mixer's models. Intervals are in tables/runs.csv."
+    )
+    alt = f"Calibration error after scaling against shift severity, {plural(models, 'model')}."
+    return Drawing(name, to_svg(figure), caption, alt)
+
+
+def _shift_panel(axes: Axes, rows: pd.DataFrame, error: str) -> None:
+    rows = rows.assign(severity=rows["severity"].fillna(0))
+    for mixer in mixers_in(rows["mixer"]):
+        color = MIXER_COLORS[mixer]
+        grid = rows[rows["mixer"] == mixer].pivot_table(
+            index="severity", columns="model", values=error, observed=True
+        )
+        axes.plot(grid.index, 100 * grid.to_numpy(), color=color, linewidth=0.7, alpha=0.5)
+        mean = 100 * grid.mean(axis=1)
+        axes.plot(
+            grid.index, mean, MIXER_MARKERS[mixer] + "-", color=color, linewidth=2, markersize=4
+        )
+    axes.set_xticks(sorted(rows["severity"].unique()))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
 
 @dataclass(frozen=True)

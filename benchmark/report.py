@@ -29,7 +29,7 @@ from benchmark.report_data import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.figures import Drawing
+    from benchmark.figure_style import Drawing
     from benchmark.registry import Claim
 
 MARKER = "report.json"
@@ -170,7 +170,7 @@ def _write_pages(data: ReportData, claim: Claim | None, folder: Path) -> None:
 
 
 def _contents(data: ReportData) -> Contents:
-    from benchmark import figures, tabulation
+    from benchmark import tabulation
 
     scored = data.in_distribution
     table = over_seeds(scored)
@@ -185,20 +185,30 @@ def _contents(data: ReportData) -> Contents:
                 detail=tabulation.detail_table(rows),
                 drawings=_dataset_drawings(data, rows, name),
                 unstable=[
-                    f"{row.model}: {row.timing_unstable}"
+                    f"{row.model}: {row.timing_reasons}"
                     for row in rows_of(rows)
-                    if row.timing_unstable
+                    if row.timing_reasons
                 ],
                 csv=f"tables/{name}.csv",
                 latex=f"tables/{name}.tex",
             )
         )
     if len(table):
-        contents.across = [
-            figures.scatter(table, figures.ACCURACY, "error-by-accuracy"),
-            figures.scatter(table, figures.PARAMETERS, "error-by-parameters"),
-        ]
+        contents.across = _across_drawings(data, table)
     return contents
+
+
+def _across_drawings(data: ReportData, table: pd.DataFrame) -> list[Drawing]:
+    from benchmark import figures
+
+    drawings = [
+        figures.scatter(table, figures.ACCURACY, "error-by-accuracy"),
+        figures.scatter(table, figures.PARAMETERS, "error-by-parameters"),
+        figures.temperature_by_family(table, "temperature-by-family"),
+        figures.pareto(table, "latency-and-error"),
+        figures.under_shift(over_seeds(data.scored), "error-under-shift"),
+    ]
+    return [drawing for drawing in drawings if drawing is not None]
 
 
 def _dataset_drawings(data: ReportData, rows: pd.DataFrame, dataset: str) -> list[Drawing]:

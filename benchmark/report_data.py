@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.results import Record, ResultsError, _frame_rows, read_record
+from benchmark.results import Record, ResultsError, read_record, tidy_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,15 +149,17 @@ class _Reader:
         try:
             record = read_record(folder)
         except ResultsError as error:
-            self.problems.append(Problem(name, "unreadable", "record", str(error)))
+            reason = str(error).replace(f"{self.root}/", "")
+            self.problems.append(Problem(name, "unreadable", "record", reason))
             self.runs["unreadable"] += 1
             self.names.add(name)
             return
         if record is None:  # removed since the folder was listed
             return
         self._note(record)
-        for row in _frame_rows(folder, record):
+        for row in tidy_rows(folder, record):
             row["folder"] = str(folder.relative_to(self.root))
+            row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
             self._flush()
@@ -211,7 +213,7 @@ class _Reader:
 def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that no record had, empty, so that callers need not ask for each."""
     wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
-    wanted += [*FACTS, *TIMING, "timing_unstable", "temperature_status"]
+    wanted += [*FACTS, *TIMING, "timing_reasons", "temperature_status"]
     wanted += [f"temperature{end}" for end in ("", "_low", "_high")]
     for metric in METRICS:
         for moment in ("before", "after"):
@@ -271,7 +273,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     parts = [
         groups[["shifted", *FACTS, "n"]].first(),
         groups["seed"].nunique().rename("seeds"),
-        groups["timing_unstable"].agg(_any_reason),
+        groups["timing_reasons"].agg(_any_reason),
         groups[numbers].mean(),
         groups[values].std().add_suffix("_sd"),
         groups[lows].min().rename(columns=lambda name: name.replace("_low", "_least")),
@@ -280,14 +282,6 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, axis=1).copy().reset_index()
 
 
-def _any_reason(reasons: Sequence[Any]) -> str:
+def _any_reason(reasons: Iterable[str]) -> str:
     """Join the seeds' distinct reasons for mistrusting their timing; '' when there is none."""
-    found: dict[str, None] = {}
-    for reason in reasons:
-        if isinstance(reason, str) and reason:
-            found[reason] = None
-        elif isinstance(reason, (list, tuple)):
-            found.update(dict.fromkeys(str(part) for part in reason))
-        elif reason is True:
-            found["unstable"] = None
-    return "; ".join(found)
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

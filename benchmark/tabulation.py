@@ -130,7 +130,7 @@ def _direction(row: Row, best: Best) -> Cell:
 def _latency(row: Row, best: Best) -> Cell:
     if math.isnan(row.latency_p50_ms):
         return Cell(MISSING, None)
-    flag = " ⚠" if row.timing_unstable else ""
+    flag = " ⚠" if row.timing_reasons else ""
     p90 = decimals(row.latency_p90_ms, 2)
     return Cell(f"{decimals(row.latency_p50_ms, 2)} / {p90}{flag}", row.latency_p50_ms)
 

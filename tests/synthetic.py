@@ -58,6 +58,15 @@ MODELS = (
     FakeModel("convnextv2-tiny", "convolution", "ConvNeXt", 351_226, 3.2, 1.9, 1.4),
     FakeModel("poolformer-tiny", "other", "PoolFormer", 208_394, 2.4, 1.5, 1.0),
 )
+TEXT_MODELS = (
+    FakeModel("bert-tiny", "attention", "BERT", 300_121, 1.9, 1.4, 1.0),
+    FakeModel("distilbert-tiny", "attention", "DistilBERT", 280_044, 1.8, 1.3, 0.7),
+    FakeModel("electra-tiny", "attention", "ELECTRA", 320_560, 1.7, 1.6, 1.1),
+    FakeModel("lfm2-conv-tiny", "convolution", "LFM2", 310_230, 2.0, 1.9, 1.5),
+    FakeModel("textcnn-tiny", "convolution", "TextCNN", 250_405, 2.1, 2.1, 0.4),
+    FakeModel("convbert-tiny", "hybrid", "ConvBERT", 330_771, 1.8, 1.5, 2.5),
+    FakeModel("squeezebert-tiny", "hybrid", "SqueezeBERT", 300_400, 1.7, 1.4, 1.4),
+)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,7 +167,9 @@ def make_timing(model: FakeModel) -> Timing:
         fresh_process=True,
         sample_rows=100,
         measurements=(single, offline),
-        memory=Memory(fresh_process=True, cpu_peak_rss_bytes=4 * 10**8 + model.parameters),
+        memory=Memory(
+            batch_size=1, fresh_process=True, cpu_peak_rss_bytes=4 * 10**8 + model.parameters
+        ),
         parameters=model.parameters,
         flops_per_sample=1e6,
         achieved_flops_per_s=1e9,

@@ -1,0 +1,195 @@
+"""The look of every figure: palette, size, legend, labels, and SVG that never changes by itself."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from benchmark.markup import compact
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORBLIND = sns.color_palette("colorblind")
+MIXER_COLORS = {
+    "attention": _COLORBLIND[0],
+    "convolution": _COLORBLIND[3],
+    "hybrid": _COLORBLIND[2],
+    "mlp": _COLORBLIND[4],
+    "other": (0.35, 0.35, 0.35),
+}
+MIXER_MARKERS = {"attention": "o", "convolution": "s", "hybrid": "D", "mlp": "^", "other": "X"}
+MUTED = "0.45"
+WIDTH = 7.2
+"""Inches. Figures are shown at this size or smaller, so their text stays readable."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.4",
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    # Text as paths looks the same everywhere; the salt makes element names reproducible.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "calibration-benchmark",
+    # A dollar sign in a family's name is a dollar sign, not mathematics.
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with the text that goes with it.
+
+    Attributes:
+        name: file name without suffix.
+        svg: the figure as SVG text, the same for the same data.
+        caption: what to see, n, and how intervals were made; plain text.
+        alt: one line for readers who cannot see the figure; plain text.
+    """
+
+    name: str
+    svg: str
+    caption: str
+    alt: str
+
+
+def to_svg(figure: Figure) -> str:
+    """Render a figure as SVG text without date or random names."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode("utf-8")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    return text[text.index("<svg") :]
+
+
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return an empty figure of the report's width and its axes, flat, row by row."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def mixers_in(values: Iterable[str]) -> list[str]:
+    """Return the mixers present, in the order every legend uses."""
+    present = set(values)
+    return [mixer for mixer in MIXER_COLORS if mixer in present]
+
+
+def mixer_legend(figure: Figure, mixers: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
+    """Put one legend of the mixers (and of `extra` marks) above the figure's panels."""
+    handles = [
+        Line2D([], [], color=MIXER_COLORS[m], marker=MIXER_MARKERS[m], linestyle="", label=m)
+        for m in mixers
+    ]
+    with mpl.rc_context(STYLE):
+        figure.legend(
+            handles=[*handles, *extra],
+            loc="outside upper left",
+            ncols=8,
+            handletextpad=0.4,
+            handlelength=1.6,
+            columnspacing=1.2,
+        )
+
+
+def shorten(text: str, limit: int = 26) -> str:
+    """Return `text` cut to `limit` characters with an ellipsis in the middle."""
+    if len(text) <= limit:
+        return text
+    keep = limit - 1
+    return f"{text[: math.ceil(keep / 2)]}…{text[len(text) - keep // 2 :]}"
+
+
+def use_log_axis(axes: Axes, values: Any) -> None:
+    """Scale x by logarithm, with up to four labelled ticks at round numbers."""
+    axes.set_xscale("log")
+    low, high = values.min() / 1.15, values.max() * 1.15
+    axes.set_xlim(low, high)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+        if len(ticks) >= 3:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / 4)]
+    axes.set_xticks(ticks, [compact(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def label_points(
+    axes: Axes, x: Any, y: Any, labels: Sequence[str], low: Any = None, high: Any = None
+) -> None:
+    """Name points where there is room: a name covers no other name, no mark, no bar, no edge.
+
+    The figure's layout must be final, because room is measured in pixels.
+
+    Args:
+        axes: where the points are.
+        x: their horizontal positions, in data units.
+        y: their vertical positions.
+        labels: their names.
+        low: lower ends of their vertical bars; None without bars.
+        high: upper ends.
+    """
+    with mpl.rc_context(STYLE):
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        points = axes.transData.transform(np.column_stack([x, y]))
+        inside = axes.get_window_extent()
+        taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in points]
+        if low is not None and high is not None:
+            feet = axes.transData.transform(np.column_stack([x, low]))
+            tops = axes.transData.transform(np.column_stack([x, high]))
+            taken += [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
+        for px, py, label in zip(x, y, labels, strict=True):
+            for dx, dy, side in _LABEL_PLACES:
+                text = axes.annotate(
+                    shorten(label, 18),
+                    (px, py),
+                    (dx, dy),
+                    textcoords="offset points",
+                    ha=side,
+                    va="center",
+                    fontsize=7.5,
+                    color="0.25",
+                )
+                text.set_in_layout(False)
+                box = text.get_window_extent()
+                fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+                fits &= inside.y0 <= box.y0 and box.y1 <= inside.y1
+                if fits and not any(box.overlaps(other) for other in taken):
+                    taken.append(box)
+                    break
+                text.remove()
+
+
+_LABEL_PLACES = (
+    *((6, 0, "left"), (-6, 0, "right"), (5, 7, "left"), (-5, 7, "right")),
+    *((5, -7, "left"), (-5, -7, "right"), (0, 10, "center"), (0, -10, "center")),
+)
+"""Offsets in points and the side of the name that is nearest to its point, in order of trial."""
