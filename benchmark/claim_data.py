@@ -1,0 +1,374 @@
+"""From the tidy frame of runs to the rows the claim is tested on: seeds averaged, logs taken."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from benchmark.claim_result import Dropped, LeftOut, Moment, SeedVariance
+from benchmark.mixed_model import Codes, Matrix, Nesting, Vector
+from benchmark.registry import Claim
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PRIMARY_METRIC = "debiased_calibration_error"
+SQUARED_METRICS = ("nll_calibration", "brier_calibration")
+"""Divergences that grow with the square of the error; their root is analysed, so that ratios
+are of errors everywhere."""
+COVARIATE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "log_parameters": ("log_parameters",),
+    "log_pretraining_examples": ("log_pretraining_examples",),
+    "test_error": ("test_error",),
+    "recipe": ("label_smoothing", "mixup", "distillation"),
+}
+MINIMUM_FAMILY_DF = 3
+"""Families left over, after mixers and covariates, that a covariate may not eat into."""
+
+
+class ClaimError(ValueError):
+    """The claim cannot be tested; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Log errors of one metric, one value per row of the averaged frame.
+
+    `at_floor` marks values raised to the floor below which an error cannot be told from zero.
+    """
+
+    values: Vector
+    at_floor: np.ndarray
+
+
+@dataclass(frozen=True)
+class Design:
+    """Columns of the models: the contrast first, then datasets, other mixers, covariates."""
+
+    x: Matrix
+    names: tuple[str, ...]
+    nesting: Nesting
+    rows: np.ndarray
+    covariates: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per (dataset, split, model) of completed runs, seeds averaged.
+
+    The covariates are added: `log_parameters`, `log_pretraining_examples` (of one plus the
+    examples, for checkpoints trained from scratch), `test_error` of the unshifted test split,
+    and the recipe flags as 0/1. Unknown facts stay missing.
+    """
+    import pandas as pd
+
+    done = frame[(frame["status"] == "completed") & frame["split"].notna()].copy()
+    metrics = [name for name in done.columns if _METRIC_COLUMN.match(str(name))]
+    for name in metrics:
+        if _uses_root_mean_square(name):
+            done[name] = np.sign(done[name]) * done[name] ** 2
+    keys = ["dataset", "split", "model"]
+    facts = [name for name in _FACTS if name in done.columns]
+    grouped = done.groupby(keys, sort=True, dropna=False)
+    means = grouped[[*metrics, "n"]].mean()
+    for name in metrics:
+        if _uses_root_mean_square(name):
+            means[name] = np.sign(means[name]) * np.sqrt(means[name].abs())
+    averaged = pd.concat([means, grouped[facts].first(), grouped.size().rename("seeds")], axis=1)
+    averaged["shifted"] = grouped["shifted"].first().astype(bool)
+    return _with_covariates(averaged.reset_index())
+
+
+_FACTS = (
+    "mixer",
+    "family",
+    "modality",
+    "parameters",
+    "pretraining_examples",
+    "label_smoothing",
+    "mixup",
+    "distillation",
+)
+_METRIC_COLUMN = re.compile(r".+_(before|after)(_floor_mean)?$")
+
+
+def _uses_root_mean_square(column: str) -> bool:
+    return column.startswith(PRIMARY_METRIC)
+
+
+def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    for source, target, shift in (
+        ("parameters", "log_parameters", 0.0),
+        ("pretraining_examples", "log_pretraining_examples", 1.0),
+    ):
+        values = pd.to_numeric(averaged.get(source, pd.Series(np.nan, averaged.index)))
+        with np.errstate(divide="ignore"):
+            averaged[target] = np.log(values.astype(float) + shift)
+    for flag in COVARIATE_COLUMNS["recipe"]:
+        values = averaged.get(flag, pd.Series(None, averaged.index, dtype=object))
+        averaged[flag] = pd.to_numeric(values.map({True: 1.0, False: 0.0}))
+    if "accuracy_before" in averaged.columns:
+        clean = averaged[~averaged["shifted"]]
+        accuracy = clean.set_index(["dataset", "model"])["accuracy_before"]
+        accuracy = accuracy[~accuracy.index.duplicated()]
+        keys = pd.MultiIndex.from_frame(averaged[["dataset", "model"]])
+        averaged["test_error"] = 1 - accuracy.reindex(keys).to_numpy(dtype=float)
+    else:
+        averaged["test_error"] = np.nan
+    return averaged
+
+
+def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcomes:
+    """Return the log of a metric per averaged row, with a floor under it.
+
+    A debiased estimate can be zero or below. Within each dataset and split, values below the
+    floor are raised to it: the median over models of the estimate's mean under perfect
+    calibration where records carry it, else half of the smallest positive value.
+    """
+    column = f"{metric}_{moment}"
+    values = averaged[column].to_numpy(dtype=float)
+    floors = _floors(averaged, column, values)
+    at_floor = values <= floors
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.where(at_floor, floors, values))
+    if metric in SQUARED_METRICS:
+        logs = logs / 2
+    return Outcomes(np.where(np.isfinite(logs), logs, np.nan), at_floor)
+
+
+def _floors(averaged: pd.DataFrame, column: str, values: Vector) -> Vector:
+    floors = np.zeros(len(values))
+    measured = averaged.get(f"{column}_floor_mean") if _uses_root_mean_square(column) else None
+    for rows in averaged.groupby(["dataset", "split"], dropna=False).indices.values():
+        positive = values[rows][values[rows] > 0]
+        floor = float(positive.min()) / 2 if len(positive) else 0.0
+        if measured is not None and measured.iloc[rows].notna().any():
+            floor = float(measured.iloc[rows].median())
+        floors[rows] = floor
+    return floors
+
+
+def build_design(
+    averaged: pd.DataFrame, y: Vector, claim: Claim, covariates: tuple[str, ...] | None = None
+) -> Design:
+    """Choose rows and columns for `y` by fixed rules that never look at its values.
+
+    A row needs an outcome and every covariate in use. A covariate that nobody reports, that
+    is the same for everyone, that the columns before it determine, or that would leave fewer
+    than `MINIMUM_FAMILY_DF` families for the error is left out, and named with the reason. So
+    is the one with most gaps as long as the checkpoints without gaps cannot show the contrast.
+
+    Args:
+        averaged: rows from `average_seeds`.
+        y: log outcome per row, NaN where there is none.
+        claim: the declared contrast and covariates.
+        covariates: columns to use instead of the declared ones, in order of precedence.
+
+    Raises:
+        ClaimError: a side of the contrast is missing, or too few families remain.
+    """
+    candidates = declared_columns(claim) if covariates is None else covariates
+    has_outcome = np.isfinite(y)
+    left_out: list[LeftOut] = []
+    while True:
+        complete = averaged[list(candidates)].notna().all(axis=1).to_numpy(dtype=bool)
+        rows = np.flatnonzero(has_outcome & complete)
+        try:
+            x, names, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates)
+        except ClaimError:
+            gaps = averaged.loc[has_outcome, list(candidates)].isna().sum()
+            if not len(gaps) or gaps.max() == 0:
+                raise
+            known = int(has_outcome.sum() - gaps.max())
+            reason = f"known for {known} of {has_outcome.sum()} rows, too few for the contrast"
+            rejected = [LeftOut(name=str(gaps.idxmax()), reason=reason)]
+        if not rejected:
+            break
+        # Rows that lacked only a rejected covariate come back, so choose again.
+        left_out += rejected
+        candidates = tuple(c for c in candidates if c not in {item.name for item in rejected})
+    used = averaged.iloc[rows]
+    nesting = Nesting.of(used["family"], used["model"])
+    return Design(x, tuple(names), nesting, rows, candidates, tuple(left_out))
+
+
+def declared_columns(claim: Claim) -> tuple[str, ...]:
+    """Return the covariate columns of a claim in the order declared."""
+    return tuple(column for name in claim.covariates for column in COVARIATE_COLUMNS[name])
+
+
+def _choose_columns(
+    averaged: pd.DataFrame,
+    rows: np.ndarray,
+    has_outcome: np.ndarray,
+    claim: Claim,
+    candidates: tuple[str, ...],
+) -> tuple[Matrix, list[str], list[LeftOut]]:
+    """Return the columns for `rows`, their names, and the candidates that cannot be used."""
+    everyone = averaged.loc[has_outcome, list(candidates)]
+    idle = [
+        LeftOut(name=name, reason=reason)
+        for name in candidates
+        if (reason := _reason_against_values(everyone[name].dropna().to_numpy(dtype=float)))
+    ]
+    if idle:
+        return np.empty((0, 0)), [], idle
+    used = averaged.iloc[rows]
+    x, names = _mixers_and_datasets(used, claim)
+    family = family_cells(used)
+    strata = _indicators(connected_strata(used["family"], used["dataset"]))
+    between = _family_means(np.column_stack([x[:, _mixer_columns(names)], strata]), family)
+    if len(between) - np.linalg.matrix_rank(between) < 1:
+        raise ClaimError(
+            f"{len(between)} families cannot tell a difference between mixers from one between"
+            " families; at least one mixer of the contrast needs two families"
+        )
+    rejected = []
+    for name in candidates:
+        values = used[name].to_numpy(dtype=float)
+        reason = _reason_against_column(values, x, between, family)
+        if reason is not None:
+            rejected.append(LeftOut(name=name, reason=reason))
+            continue
+        scaled = (values - values.mean()) / values.std()
+        x, names = np.column_stack([x, scaled]), [*names, name]
+        between = np.column_stack([between, _family_means(scaled[:, None], family)])
+    if len(rows) <= x.shape[1]:
+        raise ClaimError(f"{len(rows)} rows cannot carry {x.shape[1]} columns")
+    return x, names, rejected
+
+
+def _mixers_and_datasets(used: pd.DataFrame, claim: Claim) -> tuple[Matrix, list[str]]:
+    first, second = claim.contrast
+    mixers = used["mixer"].to_numpy(dtype=str)
+    for side in (first, second):
+        if not (mixers == side).any():
+            raise ClaimError(f"no checkpoint mixes by {side}")
+    datasets = used["dataset"].to_numpy(dtype=str)
+    columns = [mixers == first]
+    names = [f"mixer {first}"]
+    for dataset in np.unique(datasets):
+        columns.append(datasets == dataset)
+        names.append(f"dataset {dataset}")
+    x = np.column_stack(columns).astype(float)
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        raise ClaimError(f"no dataset has both {first} and {second} checkpoints")
+    for mixer in sorted(set(mixers) - {first, second}):
+        wider = np.column_stack([x, (mixers == mixer).astype(float)])
+        if np.linalg.matrix_rank(wider) == wider.shape[1]:
+            x, names = wider, [*names, f"mixer {mixer}"]
+    return x, names
+
+
+def _mixer_columns(names: list[str]) -> list[int]:
+    return [index for index, name in enumerate(names) if name.startswith("mixer ")]
+
+
+def _reason_against_values(values: Vector) -> str | None:
+    """Say why a covariate is of no use whatever the design, or return None."""
+    if not len(values):
+        return "unknown for every checkpoint"
+    if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):
+        return "the same for every checkpoint"
+    return None
+
+
+def _reason_against_column(values: Vector, x: Matrix, between: Matrix, family: Codes) -> str | None:
+    """Say why a covariate cannot enter beside the columns already in, or return None."""
+    if reason := _reason_against_values(values):
+        return reason
+    spread = values - values.mean()
+    residual = spread - x @ np.linalg.lstsq(x, spread, rcond=None)[0]
+    if float(residual @ residual) < 1e-6 * float(spread @ spread):
+        return "determined by the mixer, the dataset and the covariates before it"
+    wider = np.column_stack([between, _family_means(spread[:, None], family)])
+    if len(wider) - np.linalg.matrix_rank(wider) < MINIMUM_FAMILY_DF:
+        return f"would leave fewer than {MINIMUM_FAMILY_DF} families to judge the error by"
+    return None
+
+
+def family_cells(used: pd.DataFrame) -> Codes:
+    """Return codes of (family, mixer): the units whose labels can be exchanged.
+
+    A family with two mixers, such as an encoder published with both backbones, is two units.
+    """
+    labels = used["family"].astype(str) + "\x1f" + used["mixer"].astype(str)
+    return np.unique(labels.to_numpy(dtype=str), return_inverse=True)[1]
+
+
+def connected_strata(family: pd.Series[str], dataset: pd.Series[str]) -> Codes:
+    """Return a code per row: rows are in one stratum when datasets and families link them.
+
+    Families of different modalities share no dataset, so each modality is its own stratum,
+    and labels are exchanged within it only.
+    """
+    families = np.unique(family.to_numpy(dtype=str), return_inverse=True)[1]
+    datasets = np.unique(dataset.to_numpy(dtype=str), return_inverse=True)[1] + families.max() + 1
+    size = datasets.max() + 1
+    graph = sparse.coo_array((np.ones(len(families)), (families, datasets)), shape=(size, size))
+    component = csgraph.connected_components(graph, directed=False)[1]
+    return np.unique(component[families], return_inverse=True)[1]
+
+
+def _family_means(columns: Matrix, family: Codes) -> Matrix:
+    sums: Matrix = np.zeros((family.max() + 1, columns.shape[1]))
+    np.add.at(sums, family, columns)
+    means: Matrix = sums / np.bincount(family)[:, None]
+    return means
+
+
+def _indicators(codes: Codes) -> Matrix:
+    return (codes[:, None] == np.arange(codes.max() + 1)).astype(float)
+
+
+def seed_variance(frame: pd.DataFrame, metric: str, moment: Moment) -> SeedVariance:
+    """Return the pooled spread of log errors between seeds on unshifted test splits."""
+    column = f"{metric}_{moment}"
+    done = frame[(frame["status"] == "completed") & (frame["shifted"] == False)]  # noqa: E712
+    values = done.loc[done[column] > 0, ["model", "dataset", column]]
+    logs = values[column].astype(float).transform("log")
+    groups = logs.groupby([values["model"], values["dataset"]])
+    counts = groups.count()
+    freedom = int((counts - 1).sum())
+    squares = float((groups.var(ddof=1) * (counts - 1)).sum())
+    deviation = float(np.sqrt(squares / freedom)) if freedom > 0 else None
+    return SeedVariance(
+        standard_deviation=deviation,
+        checkpoints=int((counts > 1).sum()),
+        seeds=int(counts.max()) if len(counts) else 0,
+    )
+
+
+def dropped_runs(frame: pd.DataFrame) -> list[Dropped]:
+    """List the runs that did not complete."""
+    missing = frame[frame["status"] != "completed"].drop_duplicates(["model", "dataset", "seed"])
+    return [
+        Dropped(
+            name=f"{row.model}/{row.dataset}/seed-{row.seed}",
+            status=str(row.status),
+            reason="the run has no result",
+        )
+        for row in missing.itertuples()
+    ]
+
+
+def dropped_checkpoints(averaged: pd.DataFrame, design: Design) -> list[Dropped]:
+    """List the averaged rows that the design could not use, with the covariate they lack."""
+    unused = np.setdiff1d(np.arange(len(averaged)), design.rows)
+    left_out = {item.name for item in design.left_out}
+    dropped = []
+    for _, row in averaged.iloc[unused].iterrows():
+        parts = [part for group in COVARIATE_COLUMNS.values() for part in group]
+        lacking = [part for part in parts if part not in left_out and np.isnan(row[part])]
+        reason = f"lacks {', '.join(lacking)}" if lacking else "has no value of the outcome"
+        dropped.append(
+            Dropped(name=f"{row['model']}/{row['dataset']}", status="completed", reason=reason)
+        )
+    return dropped

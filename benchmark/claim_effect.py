@@ -1,0 +1,146 @@
+"""One effect of the mixer: the mixed model, its check, the levels and the datasets apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmark.claim_data import (
+    ClaimError,
+    Design,
+    Outcomes,
+    build_design,
+    connected_strata,
+    family_cells,
+)
+from benchmark.claim_result import DatasetEffect, Effect, Interval, LevelEffect, Moment, Permutation
+from benchmark.mixed_model import TestedCoefficient, fit_cluster_robust, fit_mixed
+from benchmark.permutation import permutation_test
+from benchmark.registry import Claim
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def as_interval(tested: TestedCoefficient) -> Interval:
+    """Return a difference of logs as a ratio."""
+    ratio, low, high = np.exp(np.clip([tested.estimate, tested.low, tested.high], -700, 700))
+    return Interval(
+        ratio=float(ratio),
+        low=float(low),
+        high=float(high),
+        p_value=tested.p_value,
+        df=tested.df,
+    )
+
+
+def estimate_effect(
+    clean: pd.DataFrame,
+    outcomes: Outcomes,
+    claim: Claim,
+    metric: str,
+    moment: Moment,
+    design: Design | None = None,
+) -> Effect:
+    """Fit the contrast on the rows of `clean` (unshifted, seeds averaged).
+
+    Raises:
+        ClaimError: the contrast cannot be estimated.
+    """
+    design = design or build_design(clean, outcomes.values, claim)
+    y = outcomes.values[design.rows]
+    used = clean.iloc[design.rows]
+    if np.ptp(y) == 0:
+        raise ClaimError("every checkpoint has the same value, so there is nothing to compare")
+    fit = fit_mixed(y, design.x, design.nesting)
+    in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
+    return Effect(
+        metric=metric,
+        moment=moment,
+        estimate=as_interval(fit.test(0, claim.alpha)),
+        cluster_robust=as_interval(
+            fit_cluster_robust(y, design.x, design.nesting.family, 0, claim.alpha)
+        ),
+        covariates=design.covariates,
+        left_out=design.left_out,
+        rows=len(y),
+        checkpoints=int(used["model"].nunique()),
+        families=_families(used, claim),
+        family_sd=_deviation(fit.family_variance),
+        checkpoint_sd=_deviation(fit.checkpoint_variance),
+        residual_sd=float(np.sqrt(fit.residual_variance)),
+        at_floor=int(outcomes.at_floor[design.rows][in_contrast].sum()),
+        contrast_rows=int(in_contrast.sum()),
+        levels=_levels(
+            used,
+            {
+                name.removeprefix("mixer "): as_interval(fit.test(index, claim.alpha))
+                for index, name in enumerate(design.names)
+                if name.startswith("mixer ")
+            },
+        ),
+        datasets=_per_dataset(clean, outcomes, claim),
+    )
+
+
+def _deviation(variance: float | None) -> float | None:
+    return None if variance is None else float(np.sqrt(max(variance, 0.0)))
+
+
+def _families(used: pd.DataFrame, claim: Claim) -> dict[str, int]:
+    return {
+        mixer: int(used.loc[used["mixer"] == mixer, "family"].nunique()) for mixer in claim.contrast
+    }
+
+
+def _levels(used: pd.DataFrame, estimates: dict[str, Interval]) -> tuple[LevelEffect, ...]:
+    return tuple(
+        LevelEffect(
+            mixer=str(mixer),
+            families=int(group["family"].nunique()),
+            checkpoints=int(group["model"].nunique()),
+            estimate=estimates.get(str(mixer)),
+        )
+        for mixer, group in used.groupby("mixer")
+    )
+
+
+def _per_dataset(
+    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim
+) -> tuple[DatasetEffect, ...]:
+    """Fit the contrast within each dataset, with the covariates that it can carry."""
+    effects = []
+    for dataset in sorted(clean["dataset"].unique()):
+        rows = np.flatnonzero(clean["dataset"] == dataset)
+        part, y = clean.iloc[rows], outcomes.values[rows]
+        families = _families(part[np.isfinite(y)], claim)
+        try:
+            design = build_design(part, y, claim)
+        except ClaimError as error:
+            effects.append(
+                DatasetEffect(dataset=dataset, families=families, estimate=None, problem=str(error))
+            )
+            continue
+        tested = fit_mixed(y[design.rows], design.x, design.nesting).test(0, claim.alpha)
+        effects.append(
+            DatasetEffect(dataset=dataset, families=families, estimate=as_interval(tested))
+        )
+    return tuple(effects)
+
+
+def permute_labels(
+    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim, design: Design
+) -> Permutation:
+    """Exchange labels among the families of the rows that `design` uses."""
+    used = clean.iloc[design.rows]
+    first, second = claim.contrast
+    labels = used["mixer"].map({first: 1, second: 0}).fillna(-1).to_numpy(dtype=int)
+    return permutation_test(
+        outcomes.values[design.rows],
+        design.x[:, 1:],
+        design.nesting,
+        family_cells(used),
+        labels,
+        connected_strata(used["family"], used["dataset"]),
+    )

@@ -1,0 +1,236 @@
+"""What the test of the claim returns: frozen, JSON-serialisable values.
+
+Every effect is a ratio of calibration errors, first mixer of the contrast over the second, so
+that below 1 the first is better calibrated.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Moment = Literal["before", "after"]
+Outcome = Literal["supported", "contradicted", "equivalent", "undecided"]
+Factor = Literal["mixer", "size", "pretraining", "recipe", "accuracy", "family"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class LeftOut(_Frozen):
+    """A covariate that was declared and not used, with the reason."""
+
+    name: str
+    reason: str
+
+
+class Interval(_Frozen):
+    """A ratio with its interval and two-sided p value."""
+
+    ratio: float
+    low: float
+    high: float
+    p_value: float
+    df: float
+
+
+class LevelEffect(_Frozen):
+    """A mixer's calibration error over that of the contrast's second mixer, adjusted."""
+
+    mixer: str
+    families: int
+    checkpoints: int
+    estimate: Interval | None
+
+
+class DatasetEffect(_Frozen):
+    """The contrast within one dataset; `problem` says why there is no estimate."""
+
+    dataset: str
+    families: dict[str, int]
+    estimate: Interval | None
+    problem: str | None = None
+
+
+class Effect(_Frozen):
+    """The contrast, adjusted for the covariates that the data could carry.
+
+    Standard deviations are of log errors: between families, between checkpoints of a family,
+    and what remains between datasets. A None deviation could not be told apart.
+    `at_floor` counts values too small to be told from zero on their test sets.
+    """
+
+    metric: str
+    moment: Moment
+    estimate: Interval
+    cluster_robust: Interval
+    covariates: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    rows: int
+    checkpoints: int
+    families: dict[str, int]
+    family_sd: float | None
+    checkpoint_sd: float | None
+    residual_sd: float
+    at_floor: int
+    contrast_rows: int
+    levels: tuple[LevelEffect, ...] = ()
+    datasets: tuple[DatasetEffect, ...] = ()
+
+
+class Permutation(_Frozen):
+    """The test that exchanges mixer labels among families.
+
+    `assignments` counts the labellings tried, the observed one included; `smallest_p` is the
+    least p value that any labelling could have had with these data.
+    """
+
+    p_value: float
+    smallest_p: float
+    assignments: int
+    exact: bool
+    strata: int
+
+
+class Pair(_Frozen):
+    """A matched pair on one dataset. Differences are first minus second, ratios first / second.
+
+    The p values are of the paired bootstrap over test rows, adjusted by Holm's method.
+    """
+
+    dataset: str
+    first: str
+    second: str
+    size_ratio: float | None
+    accuracy_difference: float
+    seeds: int
+    ratio: float | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+
+
+class MatchedPairs(_Frozen):
+    """Pairs of like checkpoints: the rule, the pairs, and why some could not be compared."""
+
+    rule: str
+    metric: str
+    pairs: tuple[Pair, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class VarianceShare(_Frozen):
+    """A factor's Shapley share of the variance of log errors within datasets.
+
+    `by_chance` is the share that the factor's columns would get on average with an
+    outcome of pure noise.
+    """
+
+    factor: Factor
+    share: float
+    low: float
+    high: float
+    by_chance: float
+    columns: int
+    probability_largest: float
+
+
+class VarianceShares(_Frozen):
+    """Shares of all factors (they sum to `explained`) with bootstrap intervals over families."""
+
+    shares: tuple[VarianceShare, ...] = ()
+    explained: float | None = None
+    resamples: int = 0
+    families: int = 0
+    problem: str | None = None
+
+
+class Specification(_Frozen):
+    """One way of analysing the contrast, and what it gave."""
+
+    metric: str
+    bins: int | None
+    moment: Moment
+    covariates: tuple[str, ...]
+    shifted: bool
+    rows: int
+    estimate: Interval
+
+
+class SpecificationCurve(_Frozen):
+    """All specifications, smallest ratio first, with counts by direction and significance."""
+
+    specifications: tuple[Specification, ...] = ()
+    below_one: int = 0
+    above_one: int = 0
+    excluding_one_below: int = 0
+    excluding_one_above: int = 0
+    not_estimable: int = 0
+
+
+class SeedVariance(_Frozen):
+    """Spread of log errors between the seeds of one checkpoint on one dataset."""
+
+    standard_deviation: float | None
+    checkpoints: int
+    seeds: int
+
+
+class Power(_Frozen):
+    """What the design could have found.
+
+    `smallest_detectable_ratio` (below 1; above 1 it is the inverse) is found with probability
+    `power`. The family counts are totals over both mixers, None where no number up to the
+    limit searched would do.
+    """
+
+    power: float
+    smallest_detectable_ratio: float | None
+    studies: int
+    families_now: int
+    families_for_observed_effect: int | None
+    families_for_equivalence: int | None
+
+
+class Verdict(_Frozen):
+    """The verdict by fixed rules, with two sentences to print."""
+
+    outcome: Outcome
+    sentences: tuple[str, str]
+    reasons: tuple[str, ...]
+    interval: Interval | None
+    power: Power | None
+    primary_factor: bool | None
+
+
+class Dropped(_Frozen):
+    """A run or a checkpoint that is not in the analysis, and why."""
+
+    name: str
+    status: str
+    reason: str
+
+
+class ClaimResult(_Frozen):
+    """Everything the report prints about the claim."""
+
+    contrast: tuple[str, str]
+    alpha: float
+    equivalence_ratio: float
+    primary_moment: Moment
+    metric: str
+    primary: Effect | None
+    primary_problem: str | None
+    secondary: Effect | None
+    repeated: tuple[Effect, ...]
+    permutation: Permutation | None
+    matched_pairs: MatchedPairs
+    variance_shares: VarianceShares
+    specification_curve: SpecificationCurve
+    seed_variance: SeedVariance
+    verdict: Verdict
+    dropped: tuple[Dropped, ...]

@@ -1,0 +1,176 @@
+"""The verdict, by rules fixed before the data are seen."""
+
+from __future__ import annotations
+
+from benchmark.claim_result import (
+    Effect,
+    Interval,
+    Outcome,
+    Permutation,
+    Power,
+    VarianceShares,
+    Verdict,
+)
+from benchmark.registry import Claim
+
+MAX_AT_FLOOR = 0.5
+"""With more of the values than this too small to measure, nothing is decided."""
+
+
+def decide(
+    claim: Claim,
+    effect: Effect | None,
+    problem: str | None,
+    permutation: Permutation | None,
+    power: Power | None,
+    shares: VarianceShares,
+) -> Verdict:
+    """Apply the rules in order; the first that holds gives the verdict.
+
+    1. Undecided: no estimate, or more than half of the values at their floor.
+    2. Equivalent: the interval lies inside the equivalence margin.
+    3. Supported or contradicted: the interval excludes 1 and the permutation test's p value
+       is at most alpha.
+    4. Undecided otherwise.
+    """
+    if effect is None or permutation is None:
+        reason = problem or "the contrast could not be estimated"
+        return Verdict(
+            outcome="undecided",
+            sentences=(
+                f"Undecided: whether {claim.contrast[0]} or {claim.contrast[1]} models are better"
+                " calibrated cannot be told from these runs.",
+                f"There is no estimate, because {reason}.",
+            ),
+            reasons=(reason,),
+            interval=None,
+            power=None,
+            primary_factor=None,
+        )
+    outcome, reasons = _apply_rules(claim, effect, permutation)
+    return Verdict(
+        outcome=outcome,
+        sentences=(
+            _first_sentence(claim, effect, outcome),
+            _second_sentence(claim, effect, permutation, power, outcome, reasons),
+        ),
+        reasons=reasons,
+        interval=effect.estimate,
+        power=power,
+        primary_factor=_is_primary_factor(shares),
+    )
+
+
+def _apply_rules(
+    claim: Claim, effect: Effect, permutation: Permutation
+) -> tuple[Outcome, tuple[str, ...]]:
+    interval, margin = effect.estimate, claim.equivalence_ratio
+    if effect.at_floor > MAX_AT_FLOOR * effect.contrast_rows:
+        return "undecided", (
+            f"{effect.at_floor} of {effect.contrast_rows} calibration errors are too small to be"
+            " told from zero on their test sets",
+        )
+    if 1 / margin < interval.low and interval.high < margin:
+        return "equivalent", (f"the interval lies inside {1 / margin:.2f} to {margin:.2f}",)
+    excludes_one = interval.high < 1 or interval.low > 1
+    if excludes_one and permutation.p_value <= claim.alpha:
+        outcome: Outcome = "supported" if interval.high < 1 else "contradicted"
+        return outcome, (
+            "the interval excludes 1",
+            f"exchanging labels among families gives p = {permutation.p_value:.3g}",
+        )
+    reasons = []
+    if not excludes_one:
+        reasons.append("the interval includes 1 and reaches beyond the equivalence margin")
+    if permutation.smallest_p > claim.alpha:
+        reasons.append(
+            f"with these families no labelling could give p below {permutation.smallest_p:.3g}"
+        )
+    elif permutation.p_value > claim.alpha:
+        reasons.append(f"exchanging labels among families gives p = {permutation.p_value:.3g}")
+    return "undecided", tuple(reasons)
+
+
+def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
+    first, second = claim.contrast
+    ratio = f"{effect.estimate.ratio:.2f} times"
+    interval = f"({_percent(claim)} interval {range_of(effect.estimate)})"
+    when = f"{effect.moment} temperature scaling"
+    given = "" if not effect.covariates else " at equal " + words_of(effect.covariates)
+    compared = f"the calibration error of {first} models is {ratio} that of {second} models"
+    openings = {
+        "supported": "Supported",
+        "contradicted": "Contradicted",
+        "equivalent": "Equivalent",
+        "undecided": "Undecided",
+    }
+    return f"{openings[outcome]}: {when}{given}, {compared} {interval}."
+
+
+def _second_sentence(
+    claim: Claim,
+    effect: Effect,
+    permutation: Permutation,
+    power: Power | None,
+    outcome: Outcome,
+    reasons: tuple[str, ...],
+) -> str:
+    first, second = claim.contrast
+    families = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
+    because = " and ".join(reasons)
+    sentence = f"This rests on {families}: {because}"
+    if outcome == "undecided" and power is not None:
+        sentence += f"; {_what_would_decide(power)}"
+    del permutation
+    return sentence + "."
+
+
+def _what_would_decide(power: Power) -> str:
+    found = power.smallest_detectable_ratio
+    could = (
+        "no effect of any size could have been found"
+        if found is None
+        else f"the design finds a ratio of {found:.2f} with {power.power:.0%} power"
+    )
+    needed = [
+        (power.families_for_observed_effect, "if the true ratio is the one observed"),
+        (power.families_for_equivalence, "if there is no difference"),
+    ]
+    parts = [
+        f"about {count - power.families_now} more families would decide it {condition}"
+        for count, condition in needed
+        if count is not None and count > power.families_now
+    ]
+    return "; ".join([could, *parts])
+
+
+def _is_primary_factor(shares: VarianceShares) -> bool | None:
+    if not shares.shares:
+        return None
+    return max(shares.shares, key=lambda item: item.share).factor == "mixer"
+
+
+def range_of(interval: Interval) -> str:
+    """Return "low to high" with two decimals, or powers of ten beyond 100."""
+    return f"{_short(interval.low)} to {_short(interval.high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if 0.005 <= value < 100 else f"{value:.1g}"
+
+
+def _percent(claim: Claim) -> str:
+    return f"{100 * (1 - claim.alpha):g}%"
+
+
+def words_of(names: tuple[str, ...]) -> str:
+    """Return covariate names as words: "size, pretraining and accuracy"."""
+    words = [_WORDS.get(name, name.replace("_", " ")) for name in names]
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+_WORDS = {
+    "log_parameters": "size",
+    "log_pretraining_examples": "amount of pretraining",
+    "test_error": "test error",
+}
