@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from benchmark.results import Record
-
-if TYPE_CHECKING:
-    from benchmark.workers import StageProgress
+from benchmark.progress import StageProgress
+from benchmark.results import Failure, Record
+from benchmark.timing_record import Timing
 
 _STAGE_START = {"training": 0.0, "logits": 0.8, "scores": 0.95}
 _STAGE_SHARE = {"training": 0.8, "logits": 0.15, "scores": 0.05}
@@ -23,8 +22,8 @@ _STAGE_SHARE = {"training": 0.8, "logits": 0.15, "scores": 0.05}
 class RunDisplay:
     """Shows runs as they go on, with the time left."""
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+    def __init__(self, total: int, *, silent: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
         self._total, self._done = total, 0
         self._started = time.monotonic()
         self._fractions: dict[str, float] = {}
@@ -83,8 +82,60 @@ class RunDisplay:
         elapsed = time.monotonic() - self._started
         if done <= 0 or elapsed < 2:
             return ""
-        minutes, seconds = divmod(round(elapsed * (self._total - done) / done), 60)
-        return f"{minutes}:{seconds:02d} left"
+        return f"{_clock(elapsed * (self._total - done) / done)} left"
+
+
+class DisplayProgress:
+    """Shows the progress of a run that goes on in this process."""
+
+    def __init__(self, display: RunDisplay, run: str) -> None:
+        self._display, self._run = display, run
+        self._event = StageProgress(run, "", 0, 1)
+
+    def stage(self, name: str, total: int) -> None:
+        """See `Progress.stage`."""
+        self._event = StageProgress(self._run, name, 0, max(1, total))
+        self._display.progress(self._event)
+
+    def advance(self, steps: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._event = replace(self._event, done=self._event.done + steps)
+        self._display.progress(self._event)
+
+
+class TimingDisplay:
+    """Shows the timing of one model after the other."""
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._total, self._done, self._started = total, 0, time.monotonic()
+
+    def finished(self, name: str, result: Timing | Failure) -> None:
+        """Print one line for a model that has been measured."""
+        self._done += 1
+        elapsed = time.monotonic() - self._started
+        left = _clock(elapsed * (self._total - self._done) / self._done)
+        note = f"  ({left} left)" if self._done < self._total else ""
+        count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
+        self._console.print(f"{count} {name}  {_timing_line(result)}{note}", markup=False)
+
+
+def _timing_line(result: Timing | Failure) -> str:
+    if isinstance(result, Failure):
+        return f"not timed: {result.message}"
+    parts = []
+    for rank in (50, 90):
+        latency = result.latency_ms(rank)
+        if latency is not None:
+            parts.append(f"p{rank} {latency:.2f} ms")
+    if result.best_offline is not None:
+        parts.append(f"{result.best_offline.samples_per_s:,.0f} samples/s")
+    return "  ".join(parts) + ("  unstable" if result.unstable else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def describe(record: Record) -> str:

@@ -96,25 +96,23 @@ def _model_revision(spec: RunSpec) -> str | None:
     return None  # scratch: the config in the entry is all there is
 
 
-def stale_stages(spec: RunSpec, results: Path, *, timing: bool = True) -> list[Stage]:
-    """Return the stages that a resolved run still needs, in order.
+def stale_stages(spec: RunSpec, results: Path) -> list[Stage]:
+    """Return which of training, logits and scores a resolved run still needs, in order.
 
     An unreadable record counts as none: scores are made anew from the cached logits.
     """
     folder = spec.folder(results)
     record = _usable_record(folder)
     keys = {} if record is None else record.keys
-    stale: list[Stage] = []
-    if record is None or record.status != "completed" or keys.get("scores") != spec.key("scores"):
-        if stored_key(folder) != spec.key("logits"):
-            trained = _trained_model(folder)
-            if trained is None or trained.key != spec.key("training"):
-                stale.append("training")
-            stale.append("logits")
-        stale.append("scores")
-    if timing and keys.get("timing") != spec.key("timing"):
-        stale.append("timing")
-    return stale
+    completed = record is not None and record.status == "completed"
+    if completed and keys.get("scores") == spec.key("scores"):
+        return []
+    if stored_key(folder) == spec.key("logits"):
+        return ["scores"]
+    trained = _trained_model(folder)
+    if trained is not None and trained.key == spec.key("training"):
+        return ["logits", "scores"]
+    return ["training", "logits", "scores"]
 
 
 def _usable_record(folder: Path) -> Record | None:
@@ -220,7 +218,7 @@ class _Run:
 
     def _stale_stages(self) -> list[Stage]:
         """Return what is missing; the first process decides, since files change meanwhile."""
-        stale = stale_stages(self.spec, self.cache.parent, timing=False)
+        stale = stale_stages(self.spec, self.cache.parent)
         if launched_processes() > 1:
             from accelerate.utils import broadcast_object_list
 

@@ -61,3 +61,26 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_count() -> int:
+    """Return how many CUDA devices this launch may use (0 with ACCELERATE_USE_CPU)."""
+    from accelerate.utils import parse_flag_from_env
+
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def device_for_timing() -> str:
+    """Return the device that models are timed on."""
+    return "cuda" if gpu_count() else "cpu"

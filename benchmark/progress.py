@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """A run has done `done` of `total` steps of a stage."""
+
+    run: str
+    stage: str
+    done: int
+    total: int
 
 
 class Progress(Protocol):

@@ -22,20 +22,11 @@ from pathlib import Path
 
 from benchmark.execute import execute, model_facts
 from benchmark.plan import RunSpec
+from benchmark.progress import StageProgress
 from benchmark.provenance import describe_machine
 from benchmark.results import Failure, Record, write_record
 
 _SPAWN = multiprocessing.get_context("spawn")
-
-
-@dataclass(frozen=True)
-class StageProgress:
-    """A run has done `done` of `total` steps of a stage."""
-
-    run: str
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)

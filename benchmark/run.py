@@ -1,0 +1,276 @@
+"""`accelerate launch benchmark/run.py --models all`: arguments, ranks, progress, exit code.
+
+Exit codes: 0 all runs completed; 1 some did not (named at the end); 2 the command or the
+registry is wrong; 130 interrupted (the same command continues).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent):
+    # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
+    sys.path[0] = str(ROOT)
+
+if TYPE_CHECKING:
+    from benchmark.plan import RunSpec
+    from benchmark.registry import Registry
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line. Nothing heavy is imported before this is done."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark/run.py",
+        description="Fine-tune, calibrate and time the models of a registry; write a report.",
+        epilog="Start it with: accelerate launch benchmark/run.py --models all",
+    )
+    choose = parser.add_argument_group("what to run")
+    choose.add_argument("--suite", help="a suite of the registry (default: its first)")
+    choose.add_argument("--models", type=_names, default=["all"], help="names with commas, or all")
+    choose.add_argument(
+        "--datasets", type=_names, default=["all"], help="names with commas, or all"
+    )
+    choose.add_argument("--seeds", type=_positive, help="runs per model and dataset")
+    choose.add_argument("--limit", type=_positive, help="rows of each split, for a quick try")
+    how = parser.add_argument_group("how")
+    how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
+    how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
+    how.add_argument("--force", action="store_true", help="redo what is cached")
+    how.add_argument("--dry-run", action="store_true", help="show what would be done")
+    how.add_argument("--list", action="store_true", help="show what the registry holds")
+    where = parser.add_argument_group("where")
+    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
+    where.add_argument("--results", type=Path, default=ROOT / "results")
+    where.add_argument("--reports", type=Path, default=ROOT / "reports")
+    return parser.parse_args(arguments)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("give at least one name")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = parse_arguments(arguments)
+    from benchmark.launch import LaunchError, quiet_libraries
+    from benchmark.plan import SelectionError, plan
+    from benchmark.registry import Registry, RegistryError
+
+    quiet_libraries()
+    try:
+        registry = Registry.load(options.registry)
+        if options.list:
+            _print_registry(registry)
+            return 0
+        specs = plan(
+            registry,
+            suite=options.suite,
+            models=options.models,
+            datasets=options.datasets,
+            seeds=options.seeds,
+            limit=options.limit,
+        )
+        if options.dry_run:
+            return _dry_run(specs, options)
+        return _run(specs, registry, options)
+    except (RegistryError, SelectionError, LaunchError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
+        return 130
+
+
+def _print_registry(registry: Registry) -> None:
+    from tabulate import tabulate
+
+    models = [(m.name, m.modality, m.mixer, m.family, m.recipe) for m in registry.models.values()]
+    datasets = [(d.name, d.modality, ", ".join(d.shifts)) for d in registry.datasets.values()]
+    suites = [
+        (s.name, len(s.models), ", ".join(s.datasets), s.seeds) for s in registry.suites.values()
+    ]
+    print(tabulate(models, headers=("model", "modality", "mixer", "family", "recipe")), end="\n\n")
+    print(tabulate(datasets, headers=("dataset", "modality", "shifted tests")), end="\n\n")
+    print(tabulate(suites, headers=("suite", "models", "datasets", "seeds")))
+
+
+def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    rows = []
+    for spec in specs:
+        stages = _stages_to_do(spec, options)
+        rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
+    print(tabulate(rows, headers=("run", "to do")))
+    to_do = sum(row[1] != "nothing" for row in rows)
+    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {to_do} have something to do.")
+    return 0
+
+
+def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
+    from benchmark.execute import SCORED_STAGES, resolve, stale_stages
+    from benchmark.failures import RunError
+    from benchmark.provenance import RevisionUnavailableError
+    from benchmark.timing_stage import needs_timing
+
+    try:
+        resolved = resolve(spec)
+    except (RevisionUnavailableError, RunError) as error:
+        return [f"unavailable: {error}"]
+    stages: list[str] = list(SCORED_STAGES if options.force else ())
+    stages = stages or list(stale_stages(resolved, options.results))
+    if options.timing != "off":
+        timed = not needs_timing(resolved, options.results, options.timing)
+        stages += [] if timed and not options.force else ["timing"]
+    return stages
+
+
+def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
+    from benchmark.launch import launched_processes, process_index
+
+    if launched_processes() > 1:
+        _execute_together(specs, options)
+        if process_index() > 0:
+            return _leave_launch()
+    else:
+        _execute_in_workers(specs, options)
+    if options.timing != "off":
+        _time(specs, options)
+    _report(specs, registry, options)
+    return _summarise(specs, options)
+
+
+def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+    """Execute what is stale in worker processes."""
+    from benchmark.console import RunDisplay
+    from benchmark.workers import Finished, run_in_workers
+
+    pending = [spec for spec in specs if options.force or _needs_work(spec, options.results)]
+    print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
+    if not pending:
+        return
+    from benchmark.launch import available_cores, gpu_count
+
+    gpus = gpu_count()
+    events = run_in_workers(
+        pending,
+        options.results,
+        workers=options.workers or gpus or available_cores(),
+        force=options.force,
+        gpus=gpus,
+    )
+    with RunDisplay(len(pending)) as display:
+        for event in events:
+            if isinstance(event, Finished):
+                display.finished(event.record)
+            else:
+                display.progress(event)
+
+
+def _needs_work(spec: RunSpec, results: Path) -> bool:
+    from benchmark.execute import resolve, stale_stages
+    from benchmark.failures import RunError
+    from benchmark.provenance import RevisionUnavailableError
+
+    try:
+        return bool(stale_stages(resolve(spec), results))
+    except (RevisionUnavailableError, RunError):
+        return True  # executing it records why it cannot be had
+
+
+def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+    """Execute the runs one after the other, each by all processes of this launch."""
+    from benchmark.console import DisplayProgress, RunDisplay
+    from benchmark.execute import execute
+    from benchmark.launch import make_accelerator, process_index
+
+    make_accelerator()  # refuse a misunderstood launch before anything is recorded
+    with RunDisplay(len(specs), silent=process_index() > 0) as display:
+        for spec in specs:
+            progress = DisplayProgress(display, spec.name)
+            record = execute(spec, options.results, force=options.force, progress=progress)
+            display.finished(record)
+
+
+def _leave_launch() -> int:
+    """End a process that has no part in timing and reporting, so that the device is idle.
+
+    Its exit code is 0: another would make the launcher end the process that goes on.
+    """
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+    """Measure latency and throughput, now that nothing else runs."""
+    from benchmark.console import TimingDisplay
+    from benchmark.timing_stage import models_to_time, time_groups
+
+    groups = models_to_time(specs, options.results, options.timing, force=options.force)
+    if not groups:
+        return
+    print(f"timing {len(groups)} models, one after the other ({options.timing})")
+    display = TimingDisplay(len(groups))
+    for group, result in time_groups(groups, options.results, options.timing):
+        display.finished(group[0].name, result)
+
+
+def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
+    from benchmark.report import write_report
+
+    suite = specs[0].suite
+    folder = write_report(
+        options.results,
+        options.reports,
+        registry.claim,
+        suite=suite,
+        expected=[spec.name for spec in specs],
+    )
+    print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
+
+
+def _shown(path: Path) -> str:
+    """Return a path as the user would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
+    """Name what did not complete; return the exit code."""
+    from benchmark.results import read_record
+
+    records = [read_record(spec.folder(options.results)) for spec in specs]
+    bad = [record for record in records if record is not None and record.status != "completed"]
+    missing = sum(record is None for record in records)
+    print(f"{len(specs) - len(bad) - missing} of {len(specs)} runs completed")
+    for record in bad:
+        reason = record.failure.message if record.failure else ""
+        print(f"  {record.status}: {record.name}: {reason}", file=sys.stderr)
+    untimed = [r for r in records if r is not None and r.timing_failure is not None]
+    for record in untimed:
+        reason = record.timing_failure.message if record.timing_failure else ""
+        print(f"  not timed: {record.name}: {reason}", file=sys.stderr)
+    return 1 if bad or missing or untimed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
