@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.special import expit
 
 from benchmark.calibration_error import (
     Scheme,
@@ -181,7 +181,9 @@ def _rank_auc(score: FloatArray, positive: NDArray[np.bool_]) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return math.nan
-    rank_sum = float(rankdata(score)[positive].sum())
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(size) - (size - 1) / 2
+    rank_sum = float(middle_rank[group[positive]].sum())
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
@@ -210,10 +212,10 @@ def classwise_ece(predictions: Predictions, n_bins: int = CLASSWISE_BINS) -> flo
 def aurc(predictions: Predictions) -> float:
     """Area under the risk-coverage curve: mean error rate among the i most confident rows.
 
-    Geifman & El-Yaniv 2017, averaged over i = 1 ... n; in [0, 1]. Within tied confidences the expected value
-    over their orders is taken, so the order of rows does not matter.
+    Geifman & El-Yaniv 2017, averaged over i = 1 ... n; in [0, 1]. Within tied confidences the
+    expected value over their orders is taken, so the order of rows does not matter.
     """
-    errors = _cumulative_errors(predictions)
+    errors = cumulative_errors(predictions)
     return float((errors / np.arange(1, len(errors) + 1)).mean())
 
 
@@ -224,11 +226,11 @@ def augrc(predictions: Predictions) -> float:
     Systems": the chance that a row is both wrong and accepted, integrated over coverage by
     trapezoids. Ties as in `aurc`.
     """
-    errors = np.concatenate([[0.0], _cumulative_errors(predictions)])
+    errors = np.concatenate([[0.0], cumulative_errors(predictions)])
     return float((errors[1:] + errors[:-1]).mean() / (2 * predictions.rows.n_rows))
 
 
-def _cumulative_errors(predictions: Predictions) -> Float64Array:
+def cumulative_errors(predictions: Predictions) -> Float64Array:
     """Expected errors [n] among the most confident 1 ... n rows, averaging within ties."""
     values, group, size = np.unique(
         -predictions.confidence, return_inverse=True, return_counts=True
@@ -302,8 +304,6 @@ def positive_rms_calibration_error(predictions: Predictions, n_bins: int = SEED_
     Raises:
         ValueError: There are not exactly two classes.
     """
-    from scipy.special import expit
-
     probability = expit(positive_margin(predictions))
     return rms_calibration_error(probability, predictions.labels, n_bins, "equal_mass")
 
@@ -328,8 +328,6 @@ def best_f1_threshold(predictions: Predictions) -> ThresholdScores:
     Raises:
         ValueError: There are not exactly two classes.
     """
-    from scipy.special import expit
-
     margin = positive_margin(predictions)
     positive = predictions.labels == 1
     if not positive.any():

@@ -180,6 +180,23 @@ def row_terms(
     )
 
 
+def row_slopes(rows: LogitRows, inverses: Float64Array) -> Float64Array:
+    """Return d NLL / d(1/T) of each row at several inverse temperatures, float64 [n, J].
+
+    Args:
+        rows: Checked logits and labels; no label on a masked class.
+        inverses: [J] inverse temperatures, > 0.
+    """
+    slopes = np.empty((rows.n_rows, len(inverses)))
+    for block in rows.blocks():
+        shifted = np.maximum(block.shifted, block.shifted.dtype.type(MASKED))
+        scratch = np.empty_like(shifted)
+        for column, inverse in enumerate(inverses):
+            terms = row_terms(shifted, block.label_shifted, float(inverse), scratch)
+            slopes[block.rows, column] = terms.slope
+    return slopes
+
+
 def row_sum(block: FloatArray) -> FloatArray:
     """Sum a block [m, K] over classes."""
     if block.flags.c_contiguous:
