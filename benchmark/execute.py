@@ -296,16 +296,18 @@ class _Run:
         }
         if train and not self.spec.model.evaluate:
             rows = {"train": lambda: corpus.train, **rows}
-        for name in shifted_split_names(self.spec.dataset):
+        shifted = shifted_split_names(self.spec.dataset)
+        for name in shifted:
             rows[name] = partial(shifted_rows, self.spec.dataset, corpus.test, name)
-        data_key = self.spec.data_key()
+        keys = {name: f"{self.spec.data_key()}-{name}" for name in rows}
+        keys |= {name: f"{keys[name]}-{self.spec.dataset.shift_rows or 'all'}" for name in shifted}
         return {
             name: encode(
                 make_rows,
                 preprocessor,
                 max_length=self.spec.dataset.max_length,
                 cache=self.cache,
-                key=f"{data_key}-{name}-{self.spec.dataset.shift_rows or 'all'}",
+                key=keys[name],
             )
             for name, make_rows in rows.items()
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 
 from benchmark import intervals
-from benchmark.logits_store import read_split, split_names
+from benchmark.logits_store import LogitsSplit, read_split, split_names
+from benchmark.metrics import BINARY_METRICS, Predictions
 from benchmark.results import Estimate, SplitScores, Temperature
 from benchmark.temperature import fit_temperature
 
@@ -24,36 +25,49 @@ def score_run(folder: Path) -> tuple[Temperature, dict[str, SplitScores]]:
     """
     calibration = read_split(folder, "calibration")
     fit = fit_temperature(calibration.logits, calibration.labels)
-    temperature: intervals.Estimate | None = None
+    refitted = intervals.refit_temperatures(calibration.logits, calibration.labels, fit)
+    results = {}
     scores = {}
     for name in split_names(folder):
         if name == "calibration":
             continue
         split = read_split(folder, name)
-        result = intervals.score_split(
-            split.logits, split.labels, calibration.logits, calibration.labels, fit
+        results[name] = intervals.score_split(
+            split.logits,
+            split.labels,
+            calibration.logits,
+            calibration.labels,
+            fit,
+            refitted=refitted,
         )
-        temperature = temperature or result.temperature
         scores[name] = SplitScores(
             n=len(split.labels),
             shifted=name != "test",
-            before=_stored(result.before),
-            after=_stored(result.after),
+            before=_stored(results[name].before) | _binary(split, 1.0),
+            after=_stored(results[name].after) | _binary(split, fit.temperature),
         )
-    return (
-        Temperature(
-            value=fit.temperature,
-            low=None if temperature is None else temperature.low,
-            high=None if temperature is None else temperature.high,
-            status=fit.status,
-            nll_before=fit.nll_before,
-            nll_after=fit.nll_after,
-            gradient=fit.gradient,
-            iterations=fit.iterations,
-            n=len(calibration.labels),
-        ),
-        scores,
+    interval = results["test"].temperature
+    temperature = Temperature(
+        value=fit.temperature,
+        low=interval.low,
+        high=interval.high,
+        status=fit.status,
+        nll_before=fit.nll_before,
+        nll_after=fit.nll_after,
+        gradient=fit.gradient,
+        iterations=fit.iterations,
+        n=len(calibration.labels),
     )
+    return temperature, scores
+
+
+def _binary(split: LogitsSplit, temperature: float) -> dict[str, Estimate]:
+    """Return the metrics that only a task of two classes has."""
+    if split.logits.shape[1] != 2:
+        return {}
+    predictions = Predictions.from_logits(split.logits, split.labels, temperature)
+    values = {name: metric(predictions) for name, metric in BINARY_METRICS.items()}
+    return {name: Estimate(value=value) for name, value in values.items() if not isnan(value)}
 
 
 def _stored(estimates: Mapping[str, intervals.Estimate]) -> dict[str, Estimate]:
@@ -67,5 +81,5 @@ def _stored(estimates: Mapping[str, intervals.Estimate]) -> dict[str, Estimate]:
             floor_q95=estimate.noise_floor_q95,
         )
         for name, estimate in estimates.items()
-        if not math.isnan(estimate.value)
+        if not isnan(estimate.value)
     }

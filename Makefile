@@ -1,0 +1,43 @@
+# `make run` and `make test` set up .venv by themselves; nothing outside this folder is changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test install lint format types imports example clean
+
+run: install
+	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
+
+test: install
+	$(BIN)/pytest
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: install
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+# The report that the repository keeps. Data, seeds and models are those of the default suite.
+example: run
+	rm -rf reports/example
+	cp -r reports/embedded reports/example
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
