@@ -321,8 +321,8 @@ def compare(
 
     Both are scored on the same resamples of the test rows, after scaling also with temperatures
     refitted on the same resamples of the calibration rows. The interval and p-value are normal,
-    with the standard deviation of the resampled differences: an error that noise inflates is inflated again in every
-    resample, so percentiles would be off, while the spread is right.
+    with the standard deviation of the resampled differences: an error that noise inflates is
+    inflated again in every resample, so percentiles would be off, while the spread is right.
 
     Args:
         first: Outputs of one model.
@@ -429,8 +429,8 @@ def _check_same_rows(first: ModelOutputs, second: ModelOutputs) -> None:
         if len(extra):
             raise ValueError(
                 f"{first.name} and {second.name} were not scored on the same rows: "
-                f"{len(extra)} ids of {only.name} are missing from {other.name}, the first {extra[:5].tolist()}; "
-                "compare runs of the same split and limit"
+                f"{len(extra)} ids of {only.name} are missing from {other.name}, "
+                f"the first {extra[:5].tolist()}; compare runs of the same split and limit"
             )
     if len(first.test_ids) != len(second.test_ids):
         raise ValueError(f"{first.name} or {second.name} has repeated test ids")

@@ -14,6 +14,7 @@ infinity) is decided in closed form before any iteration.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from benchmark.logit_arrays import (
     ORDINARY_SCALES,
+    Block,
     Float64Array,
     FloatArray,
     Labels,
@@ -35,6 +37,8 @@ Status = Literal["converged", "at_zero", "at_infinity", "flat"]
 SUBSET_STEP = 16
 SUBSET_ROWS = 4096
 MAX_ITERATIONS = 100
+# Logits up to this size (64 MB at most) are kept shifted between passes.
+KEPT_ELEMENTS = 1 << 23
 # Newton alone; after that the bracket is bisected, which cannot fail.
 NEWTON_ITERATIONS = 30
 RELATIVE_STEP = 1e-7
@@ -86,7 +90,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
             or no rows, one column, mismatched lengths.
     """
     rows = check_rows(logits, labels)
-    scan = _scan(rows)
+    read = _reader(rows, 1.0)
+    scan = _scan(read, rows)
     if scan.flat:
         return TemperatureFit(1.0, scan.nll, scan.nll, 0.0, 0, "flat", rows.n_rows)
     if scan.labels_attain_maximum:
@@ -100,7 +105,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
     ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
     factor = 1.0 if ordinary else 1.0 / scale
     start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
-    solution = _solve(rows, factor, start, scan.masked, MAX_ITERATIONS)
+    if not ordinary:
+        read = _reader(rows, factor)
+    solution = _solve(read, start, scan.masked, MAX_ITERATIONS)
     return TemperatureFit(
         1.0 / (solution.inverse * factor),
         scan.nll,
@@ -212,6 +219,17 @@ def row_dot(left: FloatArray, right: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
+Reader = Callable[[], Iterable[Block]]
+
+
+def _reader(rows: LogitRows, factor: float) -> Reader:
+    """Return a function that reads all blocks, from memory the second time if they are small."""
+    if rows.n_rows * rows.n_classes > KEPT_ELEMENTS:
+        return lambda: rows.blocks(factor)
+    kept = [block._replace(shifted=block.shifted.copy("K")) for block in rows.blocks(factor)]
+    return lambda: kept
+
+
 class _Scan(NamedTuple):
     nll: float
     nll_at_zero: float
@@ -222,11 +240,11 @@ class _Scan(NamedTuple):
     masked: bool
 
 
-def _scan(rows: LogitRows) -> _Scan:
+def _scan(read: Reader, rows: LogitRows) -> _Scan:
     """Check every row and gather what decides the limits, in one pass."""
     nll = slope = log_ties = log_classes = 0.0
     attains, flat, masked = True, True, False
-    for block in rows.blocks():
+    for block in read():
         shifted, at_label = block.shifted, block.label_shifted
         if np.isneginf(at_label).any():
             row = block.rows.start + int(np.isneginf(at_label).argmax())
@@ -234,15 +252,14 @@ def _scan(rows: LogitRows) -> _Scan:
                 f"row {row}: the label {rows.labels[row]} has logit -inf, so the "
                 "likelihood is 0 at every temperature; unmask the class or drop the row"
             )
-        total = shifted.sum(axis=1, dtype=np.float64)
+        total = row_sum(shifted)
         classes = np.full(len(total), rows.n_classes)
         hidden = np.isneginf(total)
         if hidden.any():
             masked = True
             open_class = np.isfinite(shifted)
             classes = open_class.sum(axis=1)
-            total = np.where(open_class, shifted, 0).sum(axis=1, dtype=np.float64)
-        nll += float((np.log(np.exp(shifted).sum(axis=1)) - at_label).sum(dtype=np.float64))
+            total = np.where(open_class, shifted, 0).sum(axis=1)
         slope += float((total / classes - at_label).sum(dtype=np.float64))
         log_classes += float(np.log(classes).sum())
         flat = flat and not total.any()
@@ -250,6 +267,7 @@ def _scan(rows: LogitRows) -> _Scan:
             log_ties += float(np.log((shifted == 0).sum(axis=1)).sum())
         else:
             attains = False
+        nll += float((np.log(row_sum(np.exp(shifted))) - at_label).sum(dtype=np.float64))
     n = rows.n_rows
     return _Scan(nll / n, log_ties / n, log_classes / n, slope / n, attains, flat, masked)
 
@@ -269,7 +287,7 @@ def _warm_start(rows: LogitRows, factor: float, guess: float, masked: bool) -> f
     subset = rows.every(SUBSET_STEP)
     start = _warm_start(subset, factor, guess, masked)
     # A subset may have its optimum at a limit: do not follow it there.
-    return _solve(subset, factor, start, masked, max_iterations=8).inverse
+    return _solve(_reader(subset, factor), start, masked, max_iterations=8).inverse
 
 
 class _Solution(NamedTuple):
@@ -279,13 +297,11 @@ class _Solution(NamedTuple):
     iterations: int
 
 
-def _solve(
-    rows: LogitRows, factor: float, start: float, masked: bool, max_iterations: int
-) -> _Solution:
+def _solve(read: Reader, start: float, masked: bool, max_iterations: int) -> _Solution:
     """Newton on the inverse temperature inside a bracket."""
     low, high, inverse = 0.0, math.inf, start
     for iteration in range(1, max_iterations + 1):
-        nll, slope, curvature = _derivatives(rows, factor, inverse, masked)
+        nll, slope, curvature = _derivatives(read, inverse, masked)
         if slope > 0:
             high = inverse
         else:
@@ -308,13 +324,12 @@ def _next_inverse(current: float, newton: float, low: float, high: float, bisect
     return math.sqrt(low) * math.sqrt(high)
 
 
-def _derivatives(
-    rows: LogitRows, factor: float, inverse: float, masked: bool
-) -> tuple[float, float, float]:
+def _derivatives(read: Reader, inverse: float, masked: bool) -> tuple[float, float, float]:
     """Return mean NLL and its first two derivatives in the inverse temperature."""
     nll = slope = curvature = 0.0
+    n_rows = 0
     scratch: FloatArray | None = None
-    for block in rows.blocks(factor):
+    for block in read():
         shifted = block.shifted
         if scratch is None:
             scratch = np.empty_like(shifted)
@@ -324,4 +339,5 @@ def _derivatives(
         nll += float(terms.nll.sum(dtype=np.float64))
         slope += float(terms.slope.sum(dtype=np.float64))
         curvature += float(terms.curvature.sum(dtype=np.float64))
-    return nll / rows.n_rows, slope / rows.n_rows, curvature / rows.n_rows
+        n_rows += len(shifted)
+    return nll / n_rows, slope / n_rows, curvature / n_rows
