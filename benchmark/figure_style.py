@@ -81,7 +81,7 @@ def to_svg(figure: Figure) -> str:
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode("utf-8")
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text, flags=re.DOTALL)
     return text[text.index("<svg") :]
 
 
@@ -127,18 +127,29 @@ def shorten(text: str, limit: int = 26) -> str:
 
 
 def use_log_axis(axes: Axes, values: Any) -> None:
-    """Scale x by logarithm, with up to four labelled ticks at round numbers."""
-    axes.set_xscale("log")
-    low, high = values.min() / 1.15, values.max() * 1.15
-    axes.set_xlim(low, high)
+    """Scale x by logarithm, with a few labelled ticks at round numbers."""
+    low, high = float(np.min(values)) / 1.15, float(np.max(values)) * 1.15
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+    ticks: list[float] = []
+    for steps in _TICK_STEPS:
         ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
         if len(ticks) >= 3:
             break
-    ticks = ticks[:: math.ceil(len(ticks) / 4)]
-    axes.set_xticks(ticks, [compact(tick) for tick in ticks])
+    ticks = ticks[:: math.ceil(len(ticks) / 6)]
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    names = [compact(tick) if tick >= 1e3 else f"{tick:g}" for tick in ticks]
+    axes.set_xticks(ticks, names)
     axes.set_xticks([], minor=True)
+
+
+_TICK_STEPS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+)
 
 
 def label_points(
@@ -162,30 +173,46 @@ def label_points(
         points = axes.transData.transform(np.column_stack([x, y]))
         inside = axes.get_window_extent()
         taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in points]
+        bars = []
         if low is not None and high is not None:
             feet = axes.transData.transform(np.column_stack([x, low]))
             tops = axes.transData.transform(np.column_stack([x, high]))
-            taken += [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
-        for px, py, label in zip(x, y, labels, strict=True):
-            for dx, dy, side in _LABEL_PLACES:
-                text = axes.annotate(
-                    shorten(label, 18),
-                    (px, py),
-                    (dx, dy),
-                    textcoords="offset points",
-                    ha=side,
-                    va="center",
-                    fontsize=7.5,
-                    color="0.25",
-                )
-                text.set_in_layout(False)
-                box = text.get_window_extent()
-                fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
-                fits &= inside.y0 <= box.y0 and box.y1 <= inside.y1
-                if fits and not any(box.overlaps(other) for other in taken):
+            bars = [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
+        unnamed = list(zip(x, y, labels, strict=True))
+        # A name across a bar is better than no name, once the free places are taken.
+        for obstacles in (bars, []):
+            waiting, unnamed = unnamed, []
+            for px, py, label in waiting:
+                box = _place(axes, (px, py), label, [*taken, *obstacles], inside)
+                if box is None:
+                    unnamed.append((px, py, label))
+                else:
                     taken.append(box)
-                    break
-                text.remove()
+
+
+def _place(
+    axes: Axes, point: tuple[float, float], label: str, taken: Sequence[Bbox], inside: Bbox
+) -> Bbox | None:
+    """Write `label` at the first free place around `point`; None where there is none."""
+    for dx, dy, side in _LABEL_PLACES:
+        text = axes.annotate(
+            shorten(label, 18),
+            point,
+            (dx, dy),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=7.5,
+            color="0.25",
+        )
+        text.set_in_layout(False)
+        box = text.get_window_extent()
+        fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+        fits &= inside.y0 <= box.y0 and box.y1 <= inside.y1
+        if fits and not any(box.overlaps(other) for other in taken):
+            return box
+        text.remove()
+    return None
 
 
 _LABEL_PLACES = (

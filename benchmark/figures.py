@@ -135,15 +135,19 @@ Panel = tuple["Axes", str, "pd.DataFrame"]
 """Axes, dataset, and the dataset's rows."""
 
 
-def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing:
+def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     """Draw the debiased error before scaling against `axis`, one panel per dataset.
 
     Args:
         table: test rows of several datasets from `report_data.over_seeds`.
         axis: the horizontal axis.
         name: file name without suffix.
+
+    Returns None where no model has both numbers.
     """
     table = table[table[ERROR].notna() & table[axis.column].notna()]
+    if table.empty:
+        return None
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
     for panel, dataset, rows in panels:
@@ -311,9 +315,17 @@ def undominated(costs: Iterable[float], errors: Iterable[float]) -> list[int]:
     return front
 
 
-def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing:
-    """Draw each model's temperature with its interval, families grouped by mixer."""
-    table = table[np.isfinite(table["temperature"].astype(float)) & (table["temperature"] > 0)]
+def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
+    """Draw each model's temperature with its interval, families grouped by mixer.
+
+    Temperatures at a bound (0 or infinity) are left out and counted. Returns None where no
+    temperature is left.
+    """
+    known = table[table["temperature"].notna()]
+    table = known[np.isfinite(known["temperature"]) & (known["temperature"] > 0)]
+    if table.empty:
+        return None
+    bounds = len(known) - len(table)
     order = {mixer: index for index, mixer in enumerate(MIXER_COLORS)}
     counts = table.groupby(["mixer", "family"], observed=True).size().reset_index(name="models")
     shown = counts.nlargest(MAX_ROWS, "models")
@@ -324,12 +336,17 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing:
     figure, (axes,) = new_figure(1.3 + 0.28 * len(families))
     datasets = sorted(table["dataset"].unique())
     height = {family: index for index, family in enumerate(families)}
+    places = {
+        key: sorted(rows["dataset"].unique())
+        for key, rows in table.groupby(["mixer", "family"], observed=True)
+    }
     low, high = 1.0, 1.0
     for row in rows_of(table):
         position = height.get((row.mixer, row.family))
         if position is None:
             continue
-        offset = 0.36 * ((datasets.index(row.dataset) + 0.5) / len(datasets) - 0.5)
+        own = places[row.mixer, row.family]
+        offset = 0.6 * ((own.index(row.dataset) + 0.5) / len(own) - 0.5)
         ends = [row.temperature_low, row.temperature_high]
         if not np.isfinite(ends).all() or ends[0] <= 0:
             ends = [row.temperature] * 2
@@ -346,12 +363,15 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing:
     mixer_legend(figure, mixers_in(table["mixer"]))
     hidden = len(counts) - len(shown)
     more = f" {plural(hidden, 'family', 'families')} with fewer models not drawn." if hidden else ""
+    at_bound = (
+        f" {plural(bounds, 'model')} with a temperature at a bound left out." if bounds else ""
+    )
     caption = (
         f"Fitted temperature by family: {plural(len(table), 'model')} on "
         f"{plural(len(datasets), 'dataset')}, one mark each (within a family from top to bottom: "
         f"{', '.join(shorten(str(d)) for d in datasets[:MAX_PANELS])}), mean over seeds; bars: 95% "
         "interval from resampling the calibration rows. A temperature of 1 means that scaling "
-        f"changes nothing.{more}"
+        f"changes nothing.{more}{at_bound}"
     )
     alt = f"Temperature of {plural(len(families), 'family', 'families')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt)
@@ -385,7 +405,7 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
         _shift_panel(spot, rows[(rows["split"] == "test") | (rows["kind"] == kind)], error)
         spot.set_title(shorten(f"{dataset}: {kind}", 26), loc="left", fontsize=9)
     figure.supxlabel("severity of the shift (0: clean test rows)", fontsize=10)
-    figure.supylabel(f"{ERROR_NAME} after (pp)", fontsize=10)
+    figure.supylabel("debiased error after (pp)", fontsize=10)
     mixer_legend(figure, mixers_in(table["mixer"]))
     models = table["model"].nunique()
     caption = (
@@ -424,8 +444,17 @@ class ReliabilityPanel:
     after: Reliability
 
 
-def reliability_grid(panels: Sequence[ReliabilityPanel], dataset: str, name: str) -> Drawing:
-    """Draw reliability diagrams side by side, with consistency bands and counts."""
+def reliability_grid(
+    panels: Sequence[ReliabilityPanel], dataset: str, models: int, name: str
+) -> Drawing:
+    """Draw reliability diagrams side by side, with consistency bands and counts.
+
+    Args:
+        panels: what is drawn.
+        dataset: the dataset's name.
+        models: how many models there are; the caption says when not all are drawn.
+        name: file name without suffix.
+    """
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
     figure, axes = new_figure(0.7 + 2.05 * lines, lines, columns, sharex=True, sharey=True)
@@ -446,12 +475,19 @@ def reliability_grid(panels: Sequence[ReliabilityPanel], dataset: str, name: str
     mixer_legend(figure, mixers_in([panel.mixer for panel in panels]), extra)
     rows = sorted({panel.n for panel in panels})
     size = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
+    some = (
+        f" {len(panels)} of {models:,} models, evenly spaced from the lowest calibration error to "
+        "the highest."
+        if len(panels) < models
+        else ""
+    )
     caption = (
         f"Reliability on {dataset} (n = {size} predictions a panel, seeds pooled): a point below "
         "the diagonal is over-confident. Solid: before; dotted, hollow: after temperature scaling. "
         "Grey band: where 95% of samples of this size would fall if the model before scaling were "
         "perfectly calibrated (binomial at the bin's mean confidence). Bars at the foot: share of "
         "rows per confidence bin before scaling. Bins with fewer than 5 rows are not drawn."
+        f"{some}"
     )
     alt = f"Reliability diagrams of {plural(len(panels), 'model')} on {dataset}."
     return Drawing(name, to_svg(figure), caption, alt)

@@ -7,6 +7,7 @@ strings, and every writer escapes them for its own format.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import re
@@ -267,3 +268,14 @@ def _three_digits(value: float) -> str:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """Return e.g. '1 model', '2 models', '1,200 families'."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def file_name(name: str) -> str:
+    """Return a file name for `name`: registry names are kept, others lose what could harm.
+
+    Two different names never share a file name.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)
+    if safe == name:
+        return name
+    return f"{safe[:60]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.calibration_error import assign_bins
 from benchmark.temperature import log_probabilities
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ BINS = 15
 
 
 @dataclass(frozen=True)
-class Predictions:
+class TopLabels:
     """The top label of each row and how sure the model was.
 
     Attributes:
@@ -68,11 +69,11 @@ class Reliability:
     band_high: FloatArray
 
 
-def predict(split: LogitsSplit, temperature: float) -> Predictions:
+def top_labels(split: LogitsSplit, temperature: float) -> TopLabels:
     """Return what a split's logits predict, before and after dividing by `temperature`."""
     before = log_probabilities(split.logits)
     after = log_probabilities(split.logits, temperature)
-    return Predictions(
+    return TopLabels(
         ids=split.ids,
         labels=split.labels,
         predicted=before.argmax(axis=1),
@@ -90,12 +91,12 @@ def reliability(confidence: FloatArray, correct: NDArray[np.bool_]) -> Reliabili
     the exact Poisson-binomial.
 
     Args:
-        confidence: [n] in [0, 1]; exactly 1 belongs to the last bin.
+        confidence: [n] in [0, 1].
         correct: [n].
     """
     from scipy.stats import binom  # a second's import, only needed when a diagram is drawn
 
-    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    index = assign_bins(confidence, BINS, "equal_width")
     counts = np.bincount(index, minlength=BINS)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(index, confidence, minlength=BINS) / counts

@@ -69,6 +69,10 @@ class ReportData:
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
 
+    def relative(self, folder: str) -> str:
+        """Return a run's folder as seen from the suite's folder."""
+        return str(Path(folder).relative_to(self.root))
+
     @property
     def scored(self) -> pd.DataFrame:
         """The rows on test splits: completed runs only."""
@@ -158,7 +162,6 @@ class _Reader:
             return
         self._note(record)
         for row in tidy_rows(folder, record):
-            row["folder"] = str(folder.relative_to(self.root))
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:

@@ -6,7 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, percent
+from benchmark.markup import (
+    MISSING,
+    Cell,
+    Column,
+    Table,
+    compact,
+    decimals,
+    file_name,
+    interval,
+    percent,
+)
 from benchmark.report_data import rows_of
 
 if TYPE_CHECKING:
@@ -75,7 +85,7 @@ def _text(name: str) -> Callable[[Row, Best], Cell]:
 
 
 def _model(row: Row, best: Best) -> Cell:
-    return Cell(row.model, row.model, link=f"models/{row.model}.md")
+    return Cell(row.model, row.model, link=f"models/{file_name(row.model)}.md")
 
 
 def _parameters(row: Row, best: Best) -> Cell:

@@ -1,0 +1,168 @@
+"""Gathers what a report shows, before any of it becomes markdown or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmark import claim_figures, figures, tabulation
+from benchmark.claim_section import Passage, claim_passages, verdict_text
+from benchmark.markup import Cell, Column, Table, file_name, plural
+from benchmark.model_pages import Evaluation, ModelPage, evaluate_models, grid_models, model_pages
+from benchmark.report_data import Problem, ReportData, over_seeds, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.figure_style import Drawing
+    from benchmark.registry import Claim
+
+MAX_FIGURE_DATASETS = 12
+"""Datasets with figures of their own; with more, the rest have tables only."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a report says of one dataset."""
+
+    dataset: str
+    file: str
+    summary: str
+    quality: Table
+    detail: Table
+    full: Table
+    drawings: tuple[Drawing, ...]
+    unstable: tuple[str, ...]
+
+
+@dataclass
+class Contents:
+    """Everything the pages show."""
+
+    data: ReportData
+    verdict: str
+    claim_json: str
+    forest: Drawing | None
+    passages: list[Passage]
+    claim_drawings: list[Drawing]
+    sections: list[Section] = field(default_factory=list)
+    across: list[Drawing] = field(default_factory=list)
+    pages: list[ModelPage] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """All figures of the report."""
+        first = [self.forest] if self.forest else []
+        of_sections = [drawing for section in self.sections for drawing in section.drawings]
+        return [*first, *of_sections, *self.across, *self.claim_drawings]
+
+    @property
+    def problem_table(self) -> Table:
+        """Runs without a result and other things that went wrong, with reasons."""
+        names = ("run", "status", "stage", "reason")
+        return Table(
+            tuple(Column(name, name, "left") for name in names),
+            [
+                tuple(Cell(text) for text in (p.run, p.status, p.stage, p.reason))
+                for p in self.problems
+            ],
+        )
+
+
+def gather(data: ReportData, claim: Claim) -> Contents:
+    """Test the claim, draw the figures and build the tables and model pages."""
+    contents = _test_claim(data, claim)
+    contents.problems = [*data.problems, *data.timing_problems]
+    evaluations: list[Evaluation] = []
+    if len(data.in_distribution):
+        table = over_seeds(data.in_distribution)
+        evaluations, unreadable = evaluate_models(data, table)
+        contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
+        contents.sections = _sections(data, table, evaluations)
+        contents.across = _across_drawings(data, table)
+    contents.pages = model_pages(data, evaluations)
+    return contents
+
+
+def _test_claim(data: ReportData, claim: Claim) -> Contents:
+    """Return contents that hold what there is to say of the claim, and nothing else yet."""
+    from benchmark.claim import evaluate_claim
+    from benchmark.claim_data import ClaimError
+
+    try:
+        result = evaluate_claim(data.frame, claim)
+    except ClaimError as error:
+        return Contents(data, f"The claim could not be tested: {error}", "", None, [], [])
+    drawn = [
+        claim_figures.variance_shares(result.variance_shares, "variance-shares"),
+        claim_figures.specification_curve(result, "specification-curve"),
+    ]
+    return Contents(
+        data=data,
+        verdict=verdict_text(result),
+        claim_json=result.model_dump_json(indent=1) + "\n",
+        forest=claim_figures.forest(result, "contrast"),
+        passages=claim_passages(result),
+        claim_drawings=[drawing for drawing in drawn if drawing is not None],
+    )
+
+
+def _sections(
+    data: ReportData, table: pd.DataFrame, evaluations: Sequence[Evaluation]
+) -> list[Section]:
+    sections = []
+    for index, (dataset, rows) in enumerate(table.groupby("dataset", observed=True)):
+        name = str(dataset)
+        drawn = index < MAX_FIGURE_DATASETS
+        sections.append(
+            Section(
+                dataset=name,
+                file=file_name(name),
+                summary=_summary(data, rows),
+                quality=tabulation.quality_table(rows),
+                detail=tabulation.detail_table(rows),
+                full=tabulation.full_table(rows),
+                drawings=tuple(_dataset_drawings(rows, name, evaluations)) if drawn else (),
+                unstable=tuple(
+                    f"{row.model}: {row.timing_reasons}"
+                    for row in rows_of(rows)
+                    if row.timing_reasons
+                ),
+            )
+        )
+    return sections
+
+
+def _summary(data: ReportData, rows: pd.DataFrame) -> str:
+    classes = len(data.label_names.get(rows["dataset"].iloc[0], ()))
+    of_classes = f", {plural(classes, 'class', 'classes')}" if classes else ""
+    seeds = plural(int(rows["seeds"].max()), "seed")
+    return f"{plural(len(rows), 'model')}, {int(rows['n'].max()):,} test rows{of_classes}, {seeds}."
+
+
+def _dataset_drawings(
+    rows: pd.DataFrame, dataset: str, evaluations: Sequence[Evaluation]
+) -> list[Drawing]:
+    drawings = [figures.dumbbell(rows, dataset, f"ece-{file_name(dataset)}")]
+    here = {e.model: e for e in evaluations if e.dataset == dataset}
+    panels = [
+        figures.ReliabilityPanel(e.model, e.mixer, e.n, e.before, e.after)
+        for e in (here[model] for model in grid_models(rows) if model in here)
+    ]
+    if panels:
+        name = f"reliability-{file_name(dataset)}"
+        drawings.append(figures.reliability_grid(panels, dataset, len(rows), name))
+    return drawings
+
+
+def _across_drawings(data: ReportData, table: pd.DataFrame) -> list[Drawing]:
+    drawings = [
+        figures.scatter(table, figures.ACCURACY, "error-by-accuracy"),
+        figures.scatter(table, figures.PARAMETERS, "error-by-parameters"),
+        figures.temperature_by_family(table, "temperature-by-family"),
+        figures.pareto(table, "latency-and-error"),
+        figures.under_shift(over_seeds(data.scored), "error-under-shift"),
+    ]
+    return [drawing for drawing in drawings if drawing is not None]

@@ -1,0 +1,204 @@
+"""Contents -> README.md, model pages and index.html. Values are escaped as they are filled in."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.colors import to_hex
+
+from benchmark.figure_style import MIXER_COLORS
+from benchmark.markup import Table, decimals, escape_markdown, file_name, percent, plural, visible
+from benchmark.model_pages import Evaluation, ModelPage, diagram_svg
+
+if TYPE_CHECKING:
+    from benchmark.figure_style import Drawing
+    from benchmark.report_contents import Contents
+    from benchmark.report_data import ReportData
+
+MAX_TABLE_ROWS = 40
+"""Rows of a table in README.md; the HTML page and the CSV file have more."""
+
+MAX_HTML_ROWS = 400
+MAX_HTML_MODELS = 60
+
+NOTES = {
+    "quality": (
+        "Most accurate model first; values are means over seeds, ± is the standard deviation over "
+        "seeds. ECE %: expected calibration error with 15 equal-width bins, in percentage points, "
+        "before → after temperature scaling; noise %: the ECE that a perfectly calibrated model "
+        "with the same confidences would show before scaling. Debiased %: debiased calibration "
+        "error with its 95% interval over test rows (means of the seeds' bounds); it is unbiased, "
+        "so chance can put it below 0. T: temperature fitted on the calibration split, with its "
+        "95% interval. Confidence: over or under the accuracy before scaling; unclear when the "
+        "interval of the gap holds 0. Bold: the best, where its interval stretched over all its "
+        "seeds is clear of every other model's; ECE has no valid interval, so it is never bold."
+    ),
+    "detail": (
+        "NLL: negative log-likelihood in nats, and Brier score summed over classes, before → after "
+        "temperature scaling. p50 / p90 ms: median and 90th percentile of the time for one row, "
+        "one row at a time, one thread. Rows/s: throughput at the best batch size. Memory: peak "
+        "of the process or device in MB. ⚠: the measurement was disturbed, as listed below."
+    ),
+    "trace": (
+        "Every row of tables/runs.csv is one run on one split. Its column folder names the folder "
+        "below the suite's results with spec.json (what decided the result), logits.safetensors "
+        "(the logits every calibration number is computed from) and record.json (all numbers with "
+        "intervals, versions and hardware). The tables folder has every table at full precision."
+    ),
+    "mistakes": (
+        "Wrong predictions with the highest confidence before scaling, of the first seed. Before "
+        "and after are the probabilities given to the predicted class."
+    ),
+}
+
+
+class Markdown(str):
+    """Text that is markdown already; everything else is escaped when a page is filled in."""
+
+    __slots__ = ()
+
+
+def _to_markdown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Table):
+        return value.to_markdown(MAX_TABLE_ROWS)
+    return value if isinstance(value, Markdown) else escape_markdown(str(value))
+
+
+def _environment(markdown: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("benchmark"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Markdown is escaped by `finalize`, for its own rules, in place of HTML's.
+        autoescape=not markdown,
+        finalize=_to_markdown if markdown else None,
+    )
+    environment.globals.update(notes=NOTES, plural=plural, percent=percent, decimals=decimals)
+    environment.globals["file_name"] = file_name
+    return environment
+
+
+def render_readme(contents: Contents) -> str:
+    """Return README.md of a report."""
+    template = _environment(markdown=True).get_template("readme.md.jinja")
+    problems = contents.problem_table
+    return _tidy(
+        template.render(
+            contents=contents,
+            what_was_run=what_was_run(contents.data),
+            where_it_ran=where_it_ran(contents.data),
+            problems=problems if problems.rows else None,
+            more=_more,
+            show=_show,
+            max_rows=MAX_TABLE_ROWS,
+        )
+    )
+
+
+def render_model_page(page: ModelPage, data: ReportData) -> str:
+    """Return a model's page in markdown; its files lie beside it."""
+    template = _environment(markdown=True).get_template("model.md.jinja")
+    return _tidy(template.render(page=page, data=data, code=_code))
+
+
+def render_html(contents: Contents) -> str:
+    """Return index.html: one file that needs no network."""
+    environment = _environment(markdown=False)
+    environment.filters["svg"] = _inline_svg
+    environment.filters["data_uri"] = _data_uri
+    problems = contents.problem_table
+    return environment.get_template("index.html.jinja").render(
+        contents=contents,
+        what_was_run=what_was_run(contents.data),
+        where_it_ran=where_it_ran(contents.data),
+        problems=problems if problems.rows else None,
+        mixers=_mixers(contents),
+        diagram=lambda evaluation: Markup(diagram(evaluation)),
+        max_rows=MAX_HTML_ROWS,
+        max_models=MAX_HTML_MODELS,
+        breakable=_breakable,
+    )
+
+
+def diagram(evaluation: Evaluation) -> str:
+    """Return the small reliability diagram of an evaluation as SVG text."""
+    return diagram_svg(evaluation, to_hex(MIXER_COLORS[evaluation.mixer]))
+
+
+def _tidy(text: str) -> str:
+    """Collapse runs of blank lines that empty template blocks leave."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _code(text: str) -> Markdown:
+    """Return an indented code block, which no content can end."""
+    return Markdown(f"    {visible(text)}")
+
+
+def _show(drawing: Drawing) -> Markdown:
+    alt = escape_markdown(drawing.alt)
+    caption = escape_markdown(drawing.caption)
+    return Markdown(f"![{alt}](figures/{drawing.name}.svg)\n\n*{caption}*")
+
+
+def _more(table: Table, file: str) -> Markdown:
+    hidden = len(table.rows) - MAX_TABLE_ROWS
+    if hidden <= 0:
+        return Markdown("")
+    return Markdown(f"{plural(hidden, 'more row')} in [{file}]({file}).")
+
+
+def _mixers(contents: Contents) -> list[tuple[str, str]]:
+    present = set(contents.data.frame["mixer"].dropna())
+    return [(mixer, to_hex(color)) for mixer, color in MIXER_COLORS.items() if mixer in present]
+
+
+def _inline_svg(drawing: Drawing) -> Markup:
+    """Return a figure for inlining: names are made unique, so that figures do not mix."""
+    prefix = re.sub(r"[^A-Za-z0-9]", "", drawing.name)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', drawing.svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    label = escape(drawing.alt)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+
+
+def _data_uri(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def _breakable(text: str) -> Markup:
+    """Escape text and let long paths and names break after slashes."""
+    return escape(visible(text)).replace("/", Markup("/<wbr>"))
+
+
+def what_was_run(data: ReportData) -> str:
+    """Return one sentence: how many models, datasets, seeds; how many runs are there."""
+    frame = data.frame
+    total, done = sum(data.runs.values()), data.runs["completed"]
+    counts = (
+        plural(frame["model"].nunique(), "model"),
+        plural(frame["family"].nunique(), "family", "families"),
+        plural(frame["dataset"].nunique(), "dataset"),
+        plural(frame["seed"].nunique(), "seed"),
+    )
+    others = [f"{n:,} {status}" for status, n in data.runs.items() if n and status != "completed"]
+    rest = f" ({', '.join(others)})" if others else ""
+    return f"{', '.join(counts)}: {done:,} of {plural(total, 'run')} completed{rest}."
+
+
+def where_it_ran(data: ReportData) -> str:
+    """Return one sentence on hardware, software and time."""
+    machines = data.machines[:2]
+    rest = len(data.machines) - len(machines)
+    more = f"; and {plural(rest, 'other machine')}" if rest else ""
+    finished = f" Last run finished {data.finished[1]}." if data.finished[1] else ""
+    return f"Run on {'; '.join(machines) or 'an unknown machine'}{more}.{finished}"
