@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark import contention, energy, percentiles, timing_device, timing_loops
+from benchmark import contention, energy, memory, percentiles, timing_device, timing_loops
 from benchmark.rows import Rows
+from benchmark.timing_device import forward_call, logits_of
+from benchmark.timing_job import Batch, TimingSample, TimingSubject
 from benchmark.timing_loops import Stopwatch, WarmUpLimits
 from benchmark.timing_record import (
     LengthBin,
     Measurement,
-    Memory,
     Region,
     Setting,
     SweepPoint,
@@ -34,39 +36,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; whoever calls `time_model` h
     from torch import Tensor, nn
 
 FloatArray = NDArray[np.float64]
-Batch = Mapping[str, "Tensor"]
 
 _LENGTH_BINS = 4
-
-
-@dataclass(frozen=True)
-class TimingSample:
-    """The rows that every model of a dataset is timed on.
-
-    Attributes:
-        rows: one seeded sample, the same rows in the same order for every model.
-        encode: rows to the keyword arguments of the model, tensors on the CPU, padded to the
-            longest row of those given; no labels among them.
-        lengths: tokens of each row (special tokens included), for text.
-    """
-
-    rows: Rows
-    encode: Callable[[Rows], Batch]
-    lengths: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        if not len(self.rows):
-            raise ValueError("a timing sample needs at least one row")
-        if self.lengths is not None and len(self.lengths) != len(self.rows):
-            raise ValueError(f"{len(self.rows)} rows but {len(self.lengths)} token lengths")
-
-    def chunks(self, size: int) -> list[Rows]:
-        """Return the rows in order, `size` at a time; the last chunk may be shorter."""
-        positions = np.arange(len(self.rows))
-        return [
-            self.rows.take(positions[start : start + size])
-            for start in range(0, len(positions), size)
-        ]
 
 
 @dataclass(frozen=True)
@@ -168,14 +139,16 @@ def time_model(
         with _threads(1):
             overhead = session.temperature_overhead(measurements)
         flops = timing_device.count_flops(model, session.single_rows)
-        offline = next(m for m in measurements if m.scenario == "offline")
-        memory = session.cuda_memory(offline.batch_size)
+        peak = None
+        if session.device.type == "cuda":
+            peak = memory.pass_peak(TimingSubject(model, sample), fresh_process=fresh_process)
+    offline = next(m for m in measurements if m.scenario == "offline")
     return Timing(
         level=level,
         fresh_process=fresh_process,
         sample_rows=len(sample.rows),
         measurements=tuple(measurements),
-        memory=memory,
+        memory=peak,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops_per_sample=flops,
         achieved_flops_per_s=None if flops is None else flops * offline.samples_per_s,
@@ -184,19 +157,17 @@ def time_model(
     )
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the logits [batch, classes] of whatever a model returned."""
-    logits = getattr(output, "logits", output)
-    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
+def first_call_ms(model: nn.Module, sample: TimingSample) -> float:
+    """Make one forward call with the first row and return its latency in ms.
 
+    In a fresh process this is the cold start: libraries initialise, weights are first touched.
+    """
+    import torch
 
-def forward_call(model: nn.Module) -> Callable[[Batch], object]:
-    """Return the call that region `forward` times: inputs on the device to logits on it."""
-
-    def call(batch: Batch) -> object:
-        return model(**batch)
-
-    return call
+    device = next(model.parameters()).device
+    batch = {name: t.to(device) for name, t in sample.encode(sample.chunks(1)[0]).items()}
+    with torch.inference_mode():
+        return _watch(forward_call(model), device).time_each([batch])[0] / 1e6
 
 
 def _durations(level: Literal["quick", "full"]) -> Durations:
@@ -206,8 +177,6 @@ def _durations(level: Literal["quick", "full"]) -> Durations:
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Run with `count` torch threads, the tokenizers library on one or all accordingly."""
-    import os
-
     import torch
 
     variable = "TOKENIZERS_PARALLELISM"
@@ -222,6 +191,13 @@ def _threads(count: int) -> Iterator[None]:
             del os.environ[variable]
         else:
             os.environ[variable] = tokenizers
+
+
+def _watch(call: Callable[[Any], object], device: torch.device) -> Stopwatch[Any]:
+    """Time calls as the device needs it: wait for a GPU, not for a CPU."""
+    if device.type != "cuda":
+        return Stopwatch(call)
+    return Stopwatch(call, timing_device.cuda_synchronizer(device))
 
 
 def _shape(batch: Batch) -> Hashable:
@@ -268,11 +244,6 @@ class _Session:
         logits = logits_of(self.model(**self._encoded(rows)))
         return torch.softmax(logits.float() / self.temperature, dim=-1).cpu()
 
-    def _watch(self, call: Callable[[Any], object]) -> Stopwatch[Any]:
-        if self.device.type != "cuda":
-            return Stopwatch(call)
-        return Stopwatch(call, timing_device.cuda_synchronizer(self.device))
-
     def single_stream(self, region: Region, threads: int) -> Measurement:
         """Time one row after the other."""
         queries: Sequence[Any]
@@ -280,14 +251,14 @@ class _Session:
         events = None
         if region == "forward":
             queries, shape_of = self.single_rows, _shape
-            watch = self._watch(forward_call(self.model))
+            watch = _watch(forward_call(self.model), self.device)
             if self.device.type == "cuda":
                 events = timing_device.EventCall(forward_call(self.model), self.device)
                 watch = Stopwatch(events, events.synchronize, events.prepare)
             seconds = self.durations.single_stream_s
         else:
             queries, shape_of = self.sample.chunks(1), _one_shape
-            watch = self._watch(self._end_to_end)
+            watch = _watch(self._end_to_end, self.device)
             seconds = self.durations.end_to_end_s
         warm_up = timing_loops.warm_up(watch, queries, shape_of, self.durations.warm_up)
         if events is not None:
@@ -327,7 +298,7 @@ class _Session:
 
         The sweep's own figure for the winner would flatter it (it won partly by luck).
         """
-        watch = self._watch(forward_call(self.model))
+        watch = _watch(forward_call(self.model), self.device)
         fitting = [size for size in self.durations.batch_sizes if size <= len(self.sample.rows)]
         sweep = [self._probe(watch, size) for size in fitting or [len(self.sample.rows)]]
         best = max(sweep, key=lambda point: point.samples_per_s or 0.0)
@@ -359,7 +330,7 @@ class _Session:
     def offline_end_to_end(self, threads: int, size: int) -> Measurement:
         """Time raw rows to probabilities at the batch size that was best for the forward pass."""
         return self._offline(
-            self._watch(self._end_to_end),
+            _watch(self._end_to_end, self.device),
             self.sample.chunks(size),
             len,
             "end_to_end",
@@ -444,7 +415,7 @@ class _Session:
         def plain(values: Tensor) -> Tensor:
             return torch.softmax(values, dim=-1)
 
-        watches = (self._watch(plain), self._watch(divided))
+        watches = (_watch(plain, self.device), _watch(divided, self.device))
         rng = np.random.default_rng(self.seed)
         pairs = self.durations.overhead_pairs
         differences = np.empty(pairs)
@@ -455,11 +426,6 @@ class _Session:
                     (times[which],) = watches[which].time_each([logits])
                 differences[position] = (times[1] - times[0]) / 1000
         return differences[pairs // 10 :]  # the first tenth warms up
-
-    def cuda_memory(self, batch_size: int) -> Memory | None:
-        """Peak memory of one pass over the sample on CUDA; None elsewhere."""
-        batches = [self._encoded(rows) for rows in self.sample.chunks(batch_size)]
-        return timing_device.cuda_peak(self.device, forward_call(self.model), batches)
 
 
 def _one_shape(_: object) -> Hashable:

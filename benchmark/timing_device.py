@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmark.timing_record import Memory, Setting
+from benchmark.timing_record import Setting
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
     import torch
@@ -100,6 +100,21 @@ def _other_processes(device: torch.device) -> int | None:
     return len(pids - {os.getpid()})
 
 
+def logits_of(output: Any) -> Tensor:
+    """Return the logits [batch, classes] of whatever a model returned."""
+    logits = getattr(output, "logits", output)
+    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]
+
+
+def forward_call(model: nn.Module) -> Callable[[Mapping[str, Tensor]], object]:
+    """Return the call that region `forward` times: inputs on the device to logits on it."""
+
+    def call(batch: Mapping[str, Tensor]) -> object:
+        return model(**batch)
+
+    return call
+
+
 def cuda_synchronizer(device: torch.device) -> Callable[[], None]:
     """Return a call that waits until the GPU has nothing left to do."""
     import torch
@@ -153,11 +168,18 @@ class EventCall:
         return float(np.median(self._times_ms))
 
 
-def cuda_peak(
+class Peak(NamedTuple):
+    """Peak CUDA memory in bytes: of live tensors, and of what the allocator holds."""
+
+    allocated: int
+    reserved: int
+
+
+def pass_peak(
     device: torch.device,
     call: Callable[[Any], object],
     batches: Sequence[Mapping[str, Tensor]],
-) -> Memory | None:
+) -> Peak | None:
     """Run one pass and return the GPU's peak memory, or None on another device.
 
     Args:
@@ -165,22 +187,20 @@ def cuda_peak(
         call: the forward pass.
         batches: what to run.
     """
-    if device.type != "cuda":
-        return None
     import torch
 
-    torch.cuda.synchronize(device)
-    # Blocks cached by earlier work would count as reserved by this pass.
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        # Blocks cached by earlier work would count as reserved by this pass.
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     for batch in batches:
         call(batch)
+    if not on_gpu:
+        return None
     torch.cuda.synchronize(device)
-    return Memory(
-        fresh_process=False,
-        cuda_peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
-        cuda_peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
-    )
+    return Peak(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
 
 
 def count_flops(model: nn.Module, single_rows: Sequence[Mapping[str, Tensor]]) -> float | None:

@@ -56,7 +56,7 @@ class WarmUp(_Record):
     """Calls made before the timed ones.
 
     Attributes:
-        first_call_ms: the very first call, which pays for lazy initialisation.
+        first_call_ms: the first of them; the model may have been called before.
         calls: all calls of the warm-up, the first included.
         shapes: distinct input shapes, each warmed equally often.
         seconds: how long the warm-up took.
@@ -126,7 +126,8 @@ class Measurement(_Record):
         wall_s: length of the timed loops, all processes together.
         mean_ms: wall time a query.
         samples_per_s: rows / wall.
-        percentiles: single-stream only, and only those that the count supports.
+        percentiles: single-stream only, and only those that the count supports; over several
+            processes, means of values and the largest bound.
         p50_interval_ms: interval of the median latency (single-stream).
         samples_per_s_interval: interval of the throughput.
         device_event_p50_ms: median by CUDA events (single-stream, forward, CUDA).
@@ -170,16 +171,21 @@ class Memory(_Record):
     """Peak memory of a pass of its own.
 
     Attributes:
-        fresh_process: whether the process did nothing else before.
-        cpu_peak_rss_bytes: peak resident set, libraries included.
+        fresh_process: whether the process was started for this; if not, the resident sets are
+            those of a fork of a process that had only imported the libraries, or absent.
+        batch_size: rows a call; the same for every model, so that peaks compare.
         cpu_baseline_rss_bytes: resident set with the libraries imported and no model yet.
+        cpu_loaded_rss_bytes: resident set with the model loaded, before the pass.
+        cpu_peak_rss_bytes: peak resident set, libraries and loading included.
         cuda_peak_allocated_bytes: peak of live tensors.
         cuda_peak_reserved_bytes: peak held by the caching allocator.
     """
 
     fresh_process: bool
-    cpu_peak_rss_bytes: int | None = None
+    batch_size: int
     cpu_baseline_rss_bytes: int | None = None
+    cpu_loaded_rss_bytes: int | None = None
+    cpu_peak_rss_bytes: int | None = None
     cuda_peak_allocated_bytes: int | None = None
     cuda_peak_reserved_bytes: int | None = None
 
@@ -254,11 +260,11 @@ class Timing(_Record):
 
     Attributes:
         level: `quick` or `full`.
-        fresh_process: whether each process was started for this measurement alone; only then is
-            the first call a cold one.
+        fresh_process: whether each process was started for this measurement alone.
         sample_rows: rows of the sample.
         measurements: one per scenario, region and thread count.
         memory: None when no pass was made for it.
+        cold_first_call_ms: the first call of a fresh process (mean over processes), one row.
         parameters: parameters of the model, shared ones counted once.
         flops_per_sample: by torch's counter (one multiply-add is two), mean over the rows counted.
         achieved_flops_per_s: `flops_per_sample` times the best offline throughput at 1 thread.
@@ -272,6 +278,7 @@ class Timing(_Record):
     sample_rows: int
     measurements: tuple[Measurement, ...]
     memory: Memory | None
+    cold_first_call_ms: float | None = None
     parameters: int
     flops_per_sample: float | None
     achieved_flops_per_s: float | None
