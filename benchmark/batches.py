@@ -21,9 +21,9 @@ from benchmark.rows import IntArray
 _BUCKET_BATCHES = 50
 """Texts are sorted by length within this many batches: little padding, still well shuffled."""
 
-_IMAGE_LOADER_WORKERS = 4
-_MANY_VALUES = 64 * 128 * 128 * 3
-"""A batch of at least this many pixel values is worth preparing in loader processes."""
+_LOADERS = 4
+_ROWS_WORTH_LOADERS = 1000
+"""Loader processes take about a second to start."""
 
 
 def training_batches(
@@ -101,15 +101,13 @@ def _pad(rows: Sequence[NDArray[Any]], value: int) -> IntArray:
 def load_batches(
     split: EncodedSplit, batches: Sequence[IntArray], pad_token_id: int | None
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the collated tensors of each batch, prepared ahead where that pays.
+    """Yield the collated tensors of each batch.
 
-    Loader processes only help when images are decoded and transformed on access and the
-    batch is big; tokens and stored pixels are sliced faster than they could be sent.
+    Loader processes only help where images are decoded and transformed on access; tokens and
+    stored pixels are sliced faster than they could be sent from one process to another.
     """
-    first = split.features.take(batches[0][:1]) if batches else {}
-    values = sum(row.size for rows in first.values() for row in rows) * len(batches[0])
-    from_memory = split.lengths is not None or hasattr(split.features, "pixels")
-    workers = 0 if from_memory or values < _MANY_VALUES else _IMAGE_LOADER_WORKERS
+    many_rows = sum(len(batch) for batch in batches) >= _ROWS_WORTH_LOADERS
+    workers = _LOADERS if split.features.made_on_access and many_rows else 0
     loader: DataLoader[Any] = DataLoader[Any](
         _Positions(batches),
         batch_size=None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -28,6 +28,11 @@ _CHUNK = 512
 
 class Features(Protocol):
     """Encoded inputs of a split's rows."""
+
+    @property
+    def made_on_access(self) -> bool:
+        """Whether `take` does work that is worth loader processes."""
+        ...
 
     @property
     def lengths(self) -> IntArray | None:
@@ -62,6 +67,7 @@ class TokenFeatures:
 
     offsets: IntArray
     columns: dict[str, IntArray]
+    made_on_access: ClassVar[bool] = False
 
     @property
     def lengths(self) -> IntArray:
@@ -81,6 +87,7 @@ class PixelFeatures:
     """Transformed images: stored values, float32 [n, channels, height, width]."""
 
     pixels: FloatArray
+    made_on_access: ClassVar[bool] = False
 
     @property
     def lengths(self) -> None:
@@ -97,6 +104,7 @@ class ImageFeatures:
 
     images: ImageSequence
     processor: Preprocessor
+    made_on_access: ClassVar[bool] = True
 
     @property
     def lengths(self) -> None:

@@ -28,16 +28,12 @@ _SAMPLE_ROWS = 128
 _SAMPLE_SEED = 0
 
 
-def timing_key(spec: RunSpec, level: Level) -> str:
-    """Return the key under which a measurement at `level` is recorded."""
-    return f"{spec.key('timing')}-{level}"
-
-
 def needs_timing(spec: RunSpec, results: Path, level: Level) -> bool:
     """Say whether a resolved run's record lacks a measurement at `level` or better."""
     record = read_record(spec.folder(results))
-    current = (timing_key(spec, level), timing_key(spec, "full"))
-    return record is None or record.keys.get("timing") not in current
+    if record is None or record.timing is None or record.keys.get("timing") != spec.key("timing"):
+        return True
+    return level == "full" and record.timing.level != "full"
 
 
 def models_to_time(
@@ -75,7 +71,7 @@ def time_groups(
     measured = _quick(groups, results) if level == "quick" else _full(groups, results)
     for group, result in measured:
         for spec in group:
-            _enter(spec, results, group[0], result, level)
+            _enter(spec, results, group[0], result)
         yield group, result
 
 
@@ -111,9 +107,7 @@ def _full(
             yield group, answer
 
 
-def _enter(
-    spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure, level: Level
-) -> None:
+def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:
     folder = spec.folder(results)
     record = read_record(folder)
     if record is None:
@@ -125,7 +119,7 @@ def _enter(
             "timing": result,
             "timing_failure": None,
             "timed_run": measured.name,
-            "keys": record.keys | {"timing": timing_key(spec, level)},
+            "keys": record.keys | {"timing": spec.key("timing")},
         }
     write_record(folder, record.model_copy(update=update))
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from benchmark.registry import Recipe
 from benchmark.results import Training, atomic_path
 from benchmark.rows import IntArray
 
-_FINAL_FRACTION = 1e-4
-"""The one-cycle schedule starts at 1/25 of the peak and ends at 1e-4 of it (Smith 2018)."""
+_ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4
+"""Where the one-cycle schedule starts and ends, as fractions of the peak (torch's defaults)."""
 
 
 def train(
@@ -91,34 +92,35 @@ def train(
 
 
 def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
-    """Return step -> fraction of the peak learning rate (warm-up, then decay).
+    """Return step -> fraction of the peak learning rate, for steps 0 ... total_steps-1.
 
-    The warm-up rises linearly, from 0 (or 1/25 of the peak for `onecycle`, where both ways
-    follow a cosine, Smith 2018) over `recipe.warmup` of the steps; the decay ends at 0
-    (`linear`, `cosine`) or near it (`onecycle`); `constant` stays.
+    `linear`, `cosine` and `constant` rise linearly from 0 over `recipe.warmup` of the steps and
+    then fall to 0, or stay. `onecycle` rises from 1/25 and falls to 4e-6 along a cosine (Smith
+    2018), as torch's OneCycleLR does.
     """
-    warmup_steps = max(1, round(recipe.warmup * total_steps))
-    decay_steps = max(1, total_steps - warmup_steps)
-
-    def cosine(start: float, end: float, fraction: float) -> float:
-        return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
+    if recipe.schedule == "onecycle":
+        return partial(_onecycle, peak=recipe.warmup * total_steps - 1, last=total_steps - 1)
+    warmup_steps = round(recipe.warmup * total_steps)
 
     def factor(step: int) -> float:
-        if step < warmup_steps and recipe.warmup > 0:
-            fraction = step / warmup_steps
-            return cosine(1 / 25, 1, fraction) if recipe.schedule == "onecycle" else fraction
-        fraction = min(1.0, (step - warmup_steps) / decay_steps)
-        match recipe.schedule:
-            case "onecycle":
-                return cosine(1, _FINAL_FRACTION, fraction)
-            case "cosine":
-                return cosine(1, 0, fraction)
-            case "linear":
-                return 1 - fraction
-            case "constant":
-                return 1.0
+        if step < warmup_steps:
+            return step / warmup_steps
+        fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        if recipe.schedule == "linear":
+            return 1 - fraction
+        return _cosine(1, 0, fraction) if recipe.schedule == "cosine" else 1.0
 
     return factor
+
+
+def _onecycle(step: int, *, peak: float, last: int) -> float:
+    if step <= peak:
+        return _cosine(_ONECYCLE_START, 1, step / peak if peak > 0 else 1.0)
+    return _cosine(1, _ONECYCLE_END, min(1.0, (step - peak) / (last - peak)))
+
+
+def _cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REGISTRY
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from benchmark.plan import SelectionError, plan
+from benchmark.registry import DEFAULT_REGISTRY, Registry, RegistryError, did_you_mean
+
+
+def load_text(folder: Path, text: str) -> Registry:
+    path = folder / "registry.yaml"
+    path.write_text(text, encoding="utf-8")
+    return Registry.load(path)
+
+
+def test_shipped_registry_is_valid_and_balanced() -> None:
+    registry = Registry.load(DEFAULT_REGISTRY)
+    suite = registry.default_suite()
+    assert suite.name == "embedded"
+    assert len(suite.models) == 14
+    mixers = {registry.models[name].mixer for name in suite.models}
+    assert {"attention", "convolution", "hybrid", "other"} <= mixers
+    assert len(plan(registry)) == 28
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("mixer: attention", "mixer: attn", 11, "unknown mixer 'attn', did you mean 'attention'?"),
+        ("family: ViT", "famly: ViT", 12, "unknown key 'famly', did you mean 'family'?"),
+        ("family: ViT", "", 7, "missing key 'family'"),
+        ("recipe: quick", "recipe: quik", 13, "unknown recipe 'quik', did you mean 'quick'?"),
+        ("epochs: 2", "epochs: -2", 4, "greater than or equal to 0"),
+        ("models: [vit, resnet]", "models: [vitt]", 46, "unknown model 'vitt', did you mean"),
+        ("embedded: digits", "hub: a/b", 36, "columns must name the image column"),
+        ("version: 1", "version: 2", 2, "unknown version '2'"),
+    ],
+)
+def test_errors_name_line_and_fix(
+    tmp_path: Path, old: str, new: str, line: int, message: str
+) -> None:
+    with pytest.raises(RegistryError) as caught:
+        load_text(tmp_path, REGISTRY.replace(old, new, 1))
+    text = str(caught.value)
+    assert message in text
+    assert f"registry.yaml:{line}:" in text
+
+
+def test_all_errors_are_reported_at_once_with_a_caret(tmp_path: Path) -> None:
+    text = REGISTRY.replace("mixer: attention", "mixer: attn").replace("epochs: 2", "epochs: x")
+    with pytest.raises(RegistryError) as caught:
+        load_text(tmp_path, text)
+    lines = str(caught.value).splitlines()
+    assert sum("unknown mixer" in line for line in lines) == 3
+    caret = next(i for i, line in enumerate(lines) if "unknown mixer" in line)
+    assert lines[caret + 1][lines[caret + 2].index("^") :].startswith("attn")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("models: [", "not valid YAML"),
+        ("- a\n- b\n", "valid dictionary"),
+        ("", "valid dictionary"),
+        ("a: 1\na: 2\n", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_garbage_is_a_clear_error(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(RegistryError, match=message):
+        load_text(tmp_path, content)
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="no such registry file"):
+        Registry.load(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(RegistryError, match="cannot be read"):
+        Registry.load(tmp_path / "binary.yaml")
+
+
+def _paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children: list[tuple[Any, Any]] = []
+    if isinstance(node, dict):
+        children = list(node.items())
+    elif isinstance(node, list):
+        children = list(enumerate(node))
+    found = [path] if path else []
+    for key, child in children:
+        found += _paths(child, (*path, key))
+    return found
+
+
+TREE = YAML(typ="safe").load(REGISTRY)
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just([]),
+    st.lists(st.text(max_size=3), max_size=2), st.dictionaries(st.text(max_size=4), st.none()),
+    st.just({1: 2}),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_mutated_registries_load_or_explain(tmp_path: Path, data: st.DataObject) -> None:
+    tree = copy.deepcopy(TREE)
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(_paths(tree)))
+        node = tree
+        for part in path[:-1]:
+            node = node[part]
+        action = data.draw(st.sampled_from(["replace", "delete", "rename"]))
+        if action == "replace":
+            node[path[-1]] = data.draw(VALUES)
+        elif action == "delete":
+            del node[path[-1]]
+        elif isinstance(node, dict):
+            node[data.draw(st.text(max_size=6))] = node.pop(path[-1])
+        if not tree:
+            break
+    stream = io.StringIO()
+    YAML().dump(tree, stream)
+    reason = explain(tmp_path, stream.getvalue())
+    assert not reason or "registry.yaml:" in reason or "nothing to run" in reason
+
+
+def explain(folder: Path, text: str) -> str:
+    """Return why a registry cannot be used, or "" where it gives a plan."""
+    try:
+        plan(load_text(folder, text))
+    except (RegistryError, SelectionError) as error:
+        return str(error)
+    return ""
+
+
+def test_did_you_mean() -> None:
+    assert did_you_mean("rsnet", ["resnet", "vit"]) == ", did you mean 'resnet'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
+    assert did_you_mean("", ["a"]) == "; known: a"

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.logits_store import (
+    FILE_NAME,
+    LogitsSplit,
+    read_split,
+    split_names,
+    stored_key,
+    verify_checksum,
+    write_logits,
+)
+from benchmark.results import (
+    Estimate,
+    ModelFacts,
+    Record,
+    ResultsError,
+    SplitScores,
+    Temperature,
+    atomic_path,
+    find_records,
+    load_results,
+    read_record,
+    write_record,
+    write_text,
+)
+
+FACTS = ModelFacts(mixer="attention", family="ViT", modality="image", source="scratch")
+
+
+def make_record(seed: int = 0, temperature: float = 1.5) -> Record:
+    estimate = Estimate(value=0.1, low=0.05, high=0.2, floor_mean=0.02, floor_q95=0.04)
+    scores = SplitScores(
+        n=10, shifted=False, before={"ece_15": estimate}, after={"ece_15": Estimate(value=0.05)}
+    )
+    fitted = Temperature(
+        value=temperature, low=None, high=None, status="converged", nll_before=1, nll_after=0.9,
+        gradient=1e-12, iterations=4, n=10,
+    )  # fmt: skip
+    return Record(
+        suite="s", model="m", dataset="d", seed=seed, status="completed", facts=FACTS,
+        temperature=fitted, scores={"test": scores}, finished_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [1.5, math.inf, 0.0])
+def test_record_survives_the_disk(tmp_path: Path, temperature: float) -> None:
+    record = make_record(temperature=temperature)
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 99}', "[1]", "null"])
+def test_bad_record_is_named_not_trusted(tmp_path: Path, content: str) -> None:
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(ResultsError, match=r"record\.json.*delete the file"):
+        read_record(tmp_path)
+
+
+def test_frame_is_tidy(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_record(tmp_path / "s/m/d" / f"seed-{seed}", make_record(seed))
+    failed = make_record(2).model_copy(update={"status": "failed", "scores": {}})
+    write_record(tmp_path / "s/m/d/seed-2", failed)
+    frame = load_results(tmp_path)
+    assert list(frame["seed"]) == [0, 1, 2]
+    assert frame["ece_15_before"].tolist()[:2] == [0.1, 0.1]
+    assert frame["ece_15_before_floor_mean"].tolist()[:2] == [0.02, 0.02]
+    assert frame["split"].isna().tolist() == [False, False, True]
+    assert math.isnan(frame["ece_15_after"].iloc[2])
+    assert len(find_records(tmp_path)) == 3
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_killed_writers_never_leave_half_a_file(tmp_path: Path) -> None:
+    """A process is killed at random moments while it rewrites a file over and over."""
+    path = tmp_path / "file"
+    root = str(Path(__file__).parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {root!r})\n"
+        "from pathlib import Path\nfrom benchmark.results import write_text\n"
+        f"path = Path({str(path)!r})\n"
+        "for i in range(10**9): write_text(path, str(i % 10) * 200_000)\n"
+    )
+    for delay in (0.0, 0.013, 0.031):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + 60
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while time.monotonic() < deadline:
+            if path.exists() and path.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        text = path.read_text()
+        assert len(text) == 200_000
+        assert len(set(text)) == 1
+
+
+def logits_split(n: int = 6, k: int = 3) -> LogitsSplit:
+    rng = np.random.default_rng(0)
+    return LogitsSplit(
+        ids=rng.permutation(n) + 100,
+        logits=rng.normal(size=(n, k)).astype(np.float32),
+        labels=rng.integers(0, k, n),
+    )
+
+
+def test_logits_survive_the_disk(tmp_path: Path) -> None:
+    split = logits_split()
+    write_logits(tmp_path, {"calibration": split, "noise-1": split}, key="abc")
+    assert stored_key(tmp_path) == "abc"
+    assert split_names(tmp_path) == ["calibration", "noise-1"]
+    again = read_split(tmp_path, "noise-1")
+    np.testing.assert_array_equal(again.logits, split.logits)
+    np.testing.assert_array_equal(again.ids, split.ids)
+    np.testing.assert_array_equal(again.labels, split.labels)
+    verify_checksum(tmp_path)
+
+
+def test_damaged_logits_are_noticed(tmp_path: Path) -> None:
+    write_logits(tmp_path, {"test": logits_split()}, key="abc")
+    path = tmp_path / FILE_NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match="checksum"):
+        verify_checksum(tmp_path)
+    path.write_bytes(content[:-5])
+    assert stored_key(tmp_path) is None
+    with pytest.raises(ResultsError, match="damaged"):
+        read_split(tmp_path, "test")
+
+
+def test_missing_logits_and_splits(tmp_path: Path) -> None:
+    assert stored_key(tmp_path) is None
+    with pytest.raises(ResultsError, match="no such file"):
+        read_split(tmp_path, "test")
+    write_logits(tmp_path, {"test": logits_split()}, key="abc")
+    with pytest.raises(ResultsError, match="no split 'tst'; it has test"):
+        read_split(tmp_path, "tst")
+
+
+def test_logits_split_rejects_repeated_ids() -> None:
+    with pytest.raises(ValueError, match="repeat"):
+        LogitsSplit(np.array([1, 1]), np.zeros((2, 2), np.float32), np.array([0, 1]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from benchmark import RunSpec
+from benchmark.checkpoint import build_model, load_preprocessor
+from benchmark.corpus import load_corpus
+from benchmark.encoding import EncodedSplit, encode
+from benchmark.failures import RunError, largest_fitting, together
+from benchmark.launch import make_accelerator
+from benchmark.logits import predict_logits
+from benchmark.progress import SilentProgress
+from benchmark.registry import Recipe, Schedule
+from benchmark.training import learning_rate_factor, train
+
+
+class Prepared:
+    """A model with its encoded training rows."""
+
+    def __init__(self, spec: RunSpec, cache: Path) -> None:
+        corpus = load_corpus(spec.dataset, limit=spec.limit)
+        preprocessor = load_preprocessor(spec, corpus, cache)
+        self.pad_token_id = getattr(preprocessor.processor, "pad_token_id", None)
+        self.split: EncodedSplit = encode(
+            lambda: corpus.train,
+            preprocessor,
+            max_length=spec.dataset.max_length,
+            cache=cache,
+            key="train",
+        )
+        self.model = build_model(spec, corpus, preprocessor.processor)
+
+    def train(self, recipe: Recipe, state: Path, progress: Any = None, key: str = "k") -> Any:
+        return train(
+            self.model,
+            self.split,
+            recipe,
+            seed=3,
+            accelerator=make_accelerator(),
+            pad_token_id=self.pad_token_id,
+            state_path=state,
+            key=key,
+            progress=progress or SilentProgress(),
+        )
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+class StopAfter(SilentProgress):
+    """Interrupts training after a number of steps, as a kill would."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, steps: int = 1) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("model", ["vit", "resnet", "bert"])
+def test_resumed_training_equals_one_that_never_stopped(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, model: str
+) -> None:
+    spec = make_spec(model, "bbc" if model == "bert" else "digits", limit=96)
+    recipe = spec.recipe.model_copy(update={"epochs": 3})
+    straight = Prepared(spec, tmp_path)
+    straight.train(recipe, tmp_path / "straight")
+    stopped = Prepared(spec, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(recipe, tmp_path / "state", StopAfter(4))  # in the second epoch of three
+    again = Prepared(spec, tmp_path)
+    training = again.train(recipe, tmp_path / "state")
+    assert training.resumed_at_epoch == 1
+    assert same(straight.weights(), again.weights())
+    assert training.final_loss is not None
+
+
+def test_state_of_another_key_is_ignored(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    spec = make_spec()
+    Prepared(spec, tmp_path).train(spec.recipe, tmp_path / "state", key="old")
+    training = Prepared(spec, tmp_path).train(spec.recipe, tmp_path / "state", key="new")
+    assert training.resumed_at_epoch == 0
+
+
+def test_micro_batches_change_nothing_but_rounding(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    whole = Prepared(spec, tmp_path)
+    loss = whole.train(spec.recipe, tmp_path / "a").final_loss
+    cut = Prepared(spec, tmp_path)
+    monkeypatch.setattr("benchmark.training._Loop.find_micro_batch_size", lambda self: 5)
+    training = cut.train(spec.recipe, tmp_path / "b")
+    assert training.micro_batch_size == 5
+    assert training.final_loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_diverged_training_is_a_failure_with_advice(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec("diverging")
+    with pytest.raises(RunError, match="lower the learning rate"):
+        Prepared(spec, tmp_path).train(spec.recipe, tmp_path / "state")
+
+
+def test_training_learns(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    spec = make_spec("vit", limit=800)
+    prepared = Prepared(spec, tmp_path)
+    recipe = spec.recipe.model_copy(update={"epochs": 8})
+    training = prepared.train(recipe, tmp_path / "state")
+    output = predict_logits(
+        prepared.model, prepared.split, batch_size=64, accelerator=make_accelerator(),
+        pad_token_id=None, progress=SilentProgress(),
+    )  # fmt: skip
+    assert (output.logits.argmax(1) == output.labels).mean() > 0.6
+    assert training.steps == 8 * 25
+
+
+def rates(recipe: Recipe, steps: int) -> list[float]:
+    factor = learning_rate_factor(recipe, steps)
+    return [factor(step) * recipe.learning_rate for step in range(steps)]
+
+
+def scheduled(make: Callable[[torch.optim.Optimizer], Any], steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("schedule", "make"),
+    [
+        ("linear", lambda o: get_linear_schedule_with_warmup(o, 10, 100)),
+        ("cosine", lambda o: get_cosine_schedule_with_warmup(o, 10, 100)),
+    ],
+)
+def test_schedules_agree_with_transformers(schedule: Schedule, make: Any) -> None:
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=0.5, schedule=schedule, warmup=0.1)
+    np.testing.assert_allclose(rates(recipe, 100), scheduled(make, 100), atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [10, 101, 312])
+def test_onecycle_agrees_with_torch(steps: int) -> None:
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=0.5, schedule="onecycle", warmup=0.3)
+    reference = scheduled(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o, 0.5, total_steps=steps, pct_start=0.3, cycle_momentum=False
+        ),
+        steps,
+    )
+    np.testing.assert_allclose(rates(recipe, steps), reference, rtol=1e-12)
+
+
+def test_constant_schedule_without_warmup() -> None:
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=0.5, schedule="constant", warmup=0)
+    assert set(rates(recipe, 10)) == {0.5}
+
+
+def test_batch_is_halved_until_it_fits() -> None:
+    tried = []
+
+    def attempt(rows: int) -> None:
+        tried.append(rows)
+        if rows > 10:
+            raise torch.OutOfMemoryError("fake")
+
+    assert largest_fitting(make_accelerator(), attempt, 64) == 8
+    assert tried == [64, 32, 16, 8]
+
+
+def test_not_even_one_row_fits() -> None:
+    def attempt(rows: int) -> None:
+        raise torch.OutOfMemoryError("fake")
+
+    with pytest.raises(RunError, match="single row"):
+        largest_fitting(make_accelerator(), attempt, 4)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
+    def attempt(rows: int) -> None:
+        raise ValueError("bad shape")
+
+    with pytest.raises(ValueError, match="bad shape"):
+        largest_fitting(make_accelerator(), attempt, 4)
+
+
+def test_together_passes_results_and_errors() -> None:
+    accelerator = make_accelerator()
+    assert together(accelerator, lambda: 5) == 5
+
+    def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        together(accelerator, fail)
