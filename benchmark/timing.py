@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmark import contention, energy, memory, percentiles, timing_device, timing_loops
 from benchmark.rows import Rows
-from benchmark.timing_device import forward_call, logits_of
+from benchmark.timing_device import forward_call, logits_of, shape_of, stopwatch
 from benchmark.timing_job import Batch, TimingSample, TimingSubject
 from benchmark.timing_loops import Stopwatch, WarmUpLimits
 from benchmark.timing_record import (
@@ -167,7 +167,7 @@ def first_call_ms(model: nn.Module, sample: TimingSample) -> float:
     device = next(model.parameters()).device
     batch = {name: t.to(device) for name, t in sample.encode(sample.chunks(1)[0]).items()}
     with torch.inference_mode():
-        return _watch(forward_call(model), device).time_each([batch])[0] / 1e6
+        return stopwatch(forward_call(model), device).time_each([batch])[0] / 1e6
 
 
 def _durations(level: Literal["quick", "full"]) -> Durations:
@@ -191,17 +191,6 @@ def _threads(count: int) -> Iterator[None]:
             del os.environ[variable]
         else:
             os.environ[variable] = tokenizers
-
-
-def _watch(call: Callable[[Any], object], device: torch.device) -> Stopwatch[Any]:
-    """Time calls as the device needs it: wait for a GPU, not for a CPU."""
-    if device.type != "cuda":
-        return Stopwatch(call)
-    return Stopwatch(call, timing_device.cuda_synchronizer(device))
-
-
-def _shape(batch: Batch) -> Hashable:
-    return tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
 
 
 class _Session:
@@ -247,20 +236,20 @@ class _Session:
     def single_stream(self, region: Region, threads: int) -> Measurement:
         """Time one row after the other."""
         queries: Sequence[Any]
-        shape_of: Callable[[Any], Hashable]
+        shape: Callable[[Any], Hashable]
         events = None
         if region == "forward":
-            queries, shape_of = self.single_rows, _shape
-            watch = _watch(forward_call(self.model), self.device)
+            queries, shape = self.single_rows, shape_of
+            watch = stopwatch(forward_call(self.model), self.device)
             if self.device.type == "cuda":
                 events = timing_device.EventCall(forward_call(self.model), self.device)
                 watch = Stopwatch(events, events.synchronize, events.prepare)
             seconds = self.durations.single_stream_s
         else:
-            queries, shape_of = self.sample.chunks(1), _one_shape
-            watch = _watch(self._end_to_end, self.device)
+            queries, shape = self.sample.chunks(1), _one_shape
+            watch = stopwatch(self._end_to_end, self.device)
             seconds = self.durations.end_to_end_s
-        warm_up = timing_loops.warm_up(watch, queries, shape_of, self.durations.warm_up)
+        warm_up = timing_loops.warm_up(watch, queries, shape, self.durations.warm_up)
         if events is not None:
             events.forget()
         before = contention.Usage.now()
@@ -298,7 +287,7 @@ class _Session:
 
         The sweep's own figure for the winner would flatter it (it won partly by luck).
         """
-        watch = _watch(forward_call(self.model), self.device)
+        watch = stopwatch(forward_call(self.model), self.device)
         fitting = [size for size in self.durations.batch_sizes if size <= len(self.sample.rows)]
         sweep = [self._probe(watch, size) for size in fitting or [len(self.sample.rows)]]
         best = max(sweep, key=lambda point: point.samples_per_s or 0.0)
@@ -306,7 +295,7 @@ class _Session:
             raise MemoryError(f"no batch size of {[p.batch_size for p in sweep]} fits in memory")
         batches = [self._encoded(rows) for rows in self.sample.chunks(best.batch_size)]
         measured = self._offline(
-            watch, batches, _shape, "forward", threads, best.batch_size, self.durations.offline_s
+            watch, batches, shape_of, "forward", threads, best.batch_size, self.durations.offline_s
         )
         return measured.model_copy(
             update={"sweep": tuple(sweep), "padding_share": best.padding_share}
@@ -330,7 +319,7 @@ class _Session:
     def offline_end_to_end(self, threads: int, size: int) -> Measurement:
         """Time raw rows to probabilities at the batch size that was best for the forward pass."""
         return self._offline(
-            _watch(self._end_to_end, self.device),
+            stopwatch(self._end_to_end, self.device),
             self.sample.chunks(size),
             len,
             "end_to_end",
@@ -343,13 +332,13 @@ class _Session:
         self,
         watch: Stopwatch[Any],
         queries: Sequence[Any],
-        shape_of: Callable[[Any], Hashable],
+        shape: Callable[[Any], Hashable],
         region: Region,
         threads: int,
         size: int,
         seconds: float,
     ) -> Measurement:
-        warm_up = timing_loops.warm_up(watch, queries, shape_of, self.durations.warm_up)
+        warm_up = timing_loops.warm_up(watch, queries, shape, self.durations.warm_up)
         joules = energy.read_joules(self.device)
         before = contention.Usage.now()
         timed = timing_loops.offline(watch, queries, seconds)
@@ -415,7 +404,7 @@ class _Session:
         def plain(values: Tensor) -> Tensor:
             return torch.softmax(values, dim=-1)
 
-        watches = (_watch(plain, self.device), _watch(divided, self.device))
+        watches = (stopwatch(plain, self.device), stopwatch(divided, self.device))
         rng = np.random.default_rng(self.seed)
         pairs = self.durations.overhead_pairs
         differences = np.empty(pairs)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmark.timing_loops import Stopwatch
 from benchmark.timing_record import Setting
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
@@ -123,6 +124,18 @@ def cuda_synchronizer(device: torch.device) -> Callable[[], None]:
         torch.cuda.synchronize(device)
 
     return synchronize
+
+
+def stopwatch(call: Callable[[Any], object], device: torch.device) -> Stopwatch[Any]:
+    """Time a call as its device needs it: wait for a GPU, not for a CPU."""
+    if device.type != "cuda":
+        return Stopwatch(call)
+    return Stopwatch(call, cuda_synchronizer(device))
+
+
+def shape_of(batch: Mapping[str, Tensor]) -> Hashable:
+    """Return what decides which kernels a batch needs, for the warm-up."""
+    return tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
 
 
 class EventCall:
