@@ -24,6 +24,16 @@ class Passage(NamedTuple):
     table: Table | None = None
 
 
+def sentence(text: str) -> str:
+    """Return `text` with a capital at its start and a full stop at its end."""
+    text = text.strip()
+    # Names keep their case: only a plain word is given a capital.
+    first = text.split(" ", 1)[0]
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def verdict_text(result: ClaimResult) -> str:
     """Return the verdict in two sentences."""
     return " ".join(result.verdict.sentences)
@@ -41,7 +51,11 @@ def claim_passages(result: ClaimResult) -> list[Passage]:
         _seeds(result),
         _dropped(result),
     ]
-    return [passage for passage in passages if passage.sentences or passage.table]
+    return [
+        passage._replace(sentences=tuple(sentence(text) for text in passage.sentences))
+        for passage in passages
+        if passage.sentences or passage.table
+    ]
 
 
 def _power_sentences(result: ClaimResult) -> tuple[str, ...]:
@@ -101,8 +115,7 @@ def _effects(result: ClaimResult) -> Passage:
             row = _effect_row("primary, cluster-robust check", effect, effect.cluster_robust)
             rows.append(row)
         sentences += [
-            f"{label.capitalize()}: {_covariate(out.name)} is not adjusted for: {out.reason}."
-            for out in effect.left_out
+            f"{label.capitalize()}: {text}" for text in _left_out(effect) if text not in " ".join(sentences)
         ]
         if effect.at_floor:
             sentences.append(
@@ -111,6 +124,16 @@ def _effects(result: ClaimResult) -> Passage:
             )
     table = Table(_EFFECT_COLUMNS, rows) if rows else None
     return Passage("The contrast", tuple(sentences), table)
+
+
+def _left_out(effect: Effect) -> list[str]:
+    """Say which covariates are not adjusted for, one sentence per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for out in effect.left_out:
+        by_reason.setdefault(out.reason, []).append(_covariate(out.name))
+    return [
+        f"not adjusted for {', '.join(names)} ({reason})." for reason, names in by_reason.items()
+    ]
 
 
 def _covariate(name: str) -> str:
@@ -135,7 +158,7 @@ def p_value(value: float | None) -> str:
     """Return a p value with two significant digits, never as 0."""
     if value is None:
         return MISSING
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    return "under 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def _levels(result: ClaimResult) -> Passage:
@@ -154,6 +177,8 @@ def _levels(result: ClaimResult) -> Passage:
         estimate = level.estimate
         ratio = decimals(estimate.ratio, 2) if estimate else MISSING
         bounds = interval(estimate.low, estimate.high, 2) if estimate else "too few families"
+        if level.mixer == result.contrast[1]:
+            ratio, bounds = "1", "reference"
         counts = (Cell(str(level.families)), Cell(str(level.checkpoints)))
         rows.append((Cell(level.mixer), Cell(ratio), Cell(bounds), *counts))
     sentence = (
@@ -179,6 +204,7 @@ def _permutation(result: ClaimResult) -> Passage:
 
 _PAIR_COLUMNS = (
     Column("dataset", "dataset", "left"),
+    Column("moment", "scaling", "left"),
     Column("first", "first", "left"),
     Column("second", "second", "left"),
     Column("size_ratio", "size ratio"),
@@ -200,16 +226,16 @@ def _pairs(result: ClaimResult) -> Passage:
             None if pair.high is None else 100 * pair.high,
             2,
         )
-        gap = None if pair.difference is None else 100 * pair.difference
         rows.append(
             (
                 Cell(pair.dataset),
+                Cell(pair.moment),
                 Cell(pair.first),
                 Cell(pair.second),
                 Cell(compact(pair.size_ratio)),
                 Cell(f"{100 * pair.accuracy_difference:+.1f} pp"),
                 Cell(decimals(pair.ratio, 2)),
-                Cell(f"{decimals(gap, 2)} {bounds}".strip()),
+                Cell(f"{decimals(100 * pair.difference, 2)} {bounds}".strip()),
                 Cell(p_value(pair.p_adjusted)),
             )
         )
@@ -236,8 +262,8 @@ def _seeds(result: ClaimResult) -> Passage:
         return Passage("Seeds", ("One seed per checkpoint: variation over seeds is not known.",))
     sentence = (
         f"Log errors of the same checkpoint on the same dataset vary between seeds with a standard "
-        f"deviation of {variance.standard_deviation:.2f} ({plural(variance.seeds, 'run')} of "
-        f"{plural(variance.checkpoints, 'checkpoint')}). Seeds are averaged before families are "
+        f"deviation of {variance.standard_deviation:.2f} ({plural(variance.checkpoints, 'checkpoint')}, up to "
+        f"{plural(variance.seeds, 'seed')}). Seeds are averaged before families are "
         "compared."
     )
     return Passage("Seeds", (sentence,))

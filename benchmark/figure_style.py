@@ -14,6 +14,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from benchmark.markup import compact
@@ -148,7 +149,7 @@ _TICK_STEPS: tuple[tuple[float, ...], ...] = (
     (1, 3),
     (1, 2, 5),
     (1, 1.5, 2, 3, 5, 7),
-    (1, 1.2, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
 )
 
 
@@ -204,10 +205,12 @@ def _place(
             va="center",
             fontsize=7.5,
             color="0.25",
+            # A white rim keeps a name legible on a line.
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
         text.set_in_layout(False)
         box = text.get_window_extent()
-        fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+        fits = inside.x0 + 3 <= box.x0 and box.x1 <= inside.x1 - 3
         fits &= inside.y0 <= box.y0 and box.y1 <= inside.y1
         if fits and not any(box.overlaps(other) for other in taken):
             return box

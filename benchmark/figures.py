@@ -78,7 +78,7 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
     extra = [
         Line2D([], [], color=MUTED, marker="o", linestyle="", label="before"),
         Line2D([], [], color=MUTED, marker="o", mfc="white", linestyle="", label="after"),
-        Line2D([], [], color="0.85", linewidth=7, label="noise"),
+        Line2D([], [], color="0.85", marker="s", markersize=9, linestyle="", label="noise"),
     ]
     mixer_legend(figure, mixers_in(rows["mixer"]), extra)
     seeds = int(table["seeds"].max())

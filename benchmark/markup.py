@@ -77,7 +77,7 @@ class Table:
             limit: rows shown; a last line says how many were left out.
         """
         rows = self.rows if limit is None else self.rows[:limit]
-        texts = [[escape_markdown(column.header) for column in self.columns]]
+        texts = [[escape_inline(column.header) for column in self.columns]]
         texts += [[_markdown_cell(cell) for cell in row] for row in rows]
         widths = [max(3, *(_width(line[i]) for line in texts)) for i in range(len(self.columns))]
         rule = [
@@ -129,7 +129,7 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = escape_markdown(cell.text)
+    text = escape_inline(cell.text)
     if cell.link:
         text = f"[{text}]({cell.link})"
     return f"**{text}**" if cell.bold else text
@@ -155,17 +155,21 @@ _MARKDOWN_LINE_START = re.compile(r"^(?:([#+\-=])|(\d{1,9})([.)])(?=\s|$))")
 
 
 def escape_markdown(text: str) -> str:
-    """Return `text` so that markdown shows it as it is, on one line.
+    """Return `text` so that markdown shows it as it is, on one line, also at a line's start.
 
     Covers GitHub's flavour: emphasis, code, links and bare addresses, mathematics, mentions,
     tables, HTML, and the markers that open a heading or a list at the start of a line.
     """
+    return _MARKDOWN_LINE_START.sub(_escape_line_start, escape_inline(text))
+
+
+def escape_inline(text: str) -> str:
+    """Return `text` escaped for the middle of a line, such as a table's cell."""
     text = visible(text).strip()
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _MARKDOWN_ALWAYS.sub(lambda match: "\\" + match[0], text)
     text = _MARKDOWN_UNDERSCORE.sub(r"\\_", text)
-    text = _MARKDOWN_LINK.sub(lambda match: "\\" + match[0], text)
-    return _MARKDOWN_LINE_START.sub(_escape_line_start, text)
+    return _MARKDOWN_LINK.sub(lambda match: "\\" + match[0], text)
 
 
 def _escape_line_start(match: re.Match[str]) -> str:
@@ -242,10 +246,13 @@ def percent(value: float | None, places: int = 1) -> str:
 
 
 def interval(low: float | None, high: float | None, places: int) -> str:
-    """Return '[low, high]', or nothing where there is no interval."""
+    """Return '(low, high)', or nothing where there is no interval.
+
+    Round brackets, because square ones would need escapes in markdown.
+    """
     if not is_number(low) or not is_number(high):
         return ""
-    return f"[{decimals(low, places)}, {decimals(high, places)}]"
+    return f"({decimals(low, places)}, {decimals(high, places)})"
 
 
 def compact(value: float | None, unit: str = "") -> str:

@@ -31,7 +31,6 @@ class Section:
     summary: str
     quality: Table
     detail: Table
-    full: Table
     drawings: tuple[Drawing, ...]
     unstable: tuple[str, ...]
 
@@ -123,7 +122,6 @@ def _sections(
                 summary=_summary(data, rows),
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
-                full=tabulation.full_table(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if drawn else (),
                 unstable=tuple(
                     f"{row.model}: {row.timing_reasons}"

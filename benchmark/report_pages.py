@@ -98,6 +98,7 @@ def render_readme(contents: Contents) -> str:
             problems=problems if problems.rows else None,
             more=_more,
             show=_show,
+            bullet=Markdown("- "),
             max_rows=MAX_TABLE_ROWS,
         )
     )

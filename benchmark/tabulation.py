@@ -229,10 +229,3 @@ def quality_table(rows: pd.DataFrame) -> Table:
 def detail_table(rows: pd.DataFrame) -> Table:
     """Return one dataset's table of likelihoods, speed and memory, in the same order."""
     return _build(rows, DETAIL_FIELDS)
-
-
-def full_table(rows: pd.DataFrame) -> Table:
-    """Return both tables side by side, for the sortable HTML page."""
-    names = {field.column.key for field in QUALITY_FIELDS}
-    rest = tuple(field for field in DETAIL_FIELDS if field.column.key not in names)
-    return _build(rows, QUALITY_FIELDS + rest)

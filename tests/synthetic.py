@@ -74,14 +74,28 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
+def make_labels(dataset: str, split: str, rows: int, classes: int) -> NDArray[np.int64]:
+    """The true classes of a split: the same for every model and seed."""
+    rng = np.random.default_rng([ord(character) for character in dataset + split])
+    return rng.integers(0, classes, rows)
+
+
 def make_logits(
-    model: FakeModel, rows: int, classes: int, rng: np.random.Generator, shift: float = 0.0
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    model: FakeModel,
+    labels: NDArray[np.int64],
+    classes: int,
+    rng: np.random.Generator,
+    shift: float = 0.0,
+) -> NDArray[np.float32]:
     """Logits whose softmax is calibrated when divided by the sharpness (without shift)."""
-    latent = rng.normal(0, model.skill, (rows, classes)) * (1 - shift)
-    uniform = rng.random((rows, 1))
-    labels = (softmax(latent).cumsum(axis=1) < uniform).sum(axis=1).clip(0, classes - 1)
-    return (latent / (1 - shift) * model.sharpness).astype(np.float32), labels.astype(np.int64)
+    rows = np.arange(len(labels))
+    latent = rng.normal(0, model.skill, (len(labels), classes)) * (1 - shift)
+    uniform = rng.random((len(labels), 1))
+    drawn = (softmax(latent).cumsum(axis=1) < uniform).sum(axis=1).clip(0, classes - 1)
+    # Columns are exchangeable, so swapping the drawn class with the true one keeps calibration.
+    swapped = latent.copy()
+    swapped[rows, labels], swapped[rows, drawn] = latent[rows, drawn], latent[rows, labels]
+    return (swapped / (1 - shift) * model.sharpness).astype(np.float32)
 
 
 def ece(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 15) -> float:
@@ -256,10 +270,12 @@ def write_tree(
                 key = [ord(c) for c in model.name + dataset] + [seed]
                 rng = np.random.default_rng(key)
                 scores, splits = {}, {}
-                splits["calibration"] = make_logits(model, rows // 2, classes, rng)
+                labels = make_labels(dataset, "calibration", rows // 2, classes)
+                splits["calibration"] = (make_logits(model, labels, classes, rng), labels)
                 for split in ("test", *shifts):
                     amount = 0.0 if split == "test" else 0.15 * int(split.rsplit("-", 1)[1])
-                    logits, labels = make_logits(model, rows, classes, rng, amount)
+                    labels = make_labels(dataset, split, rows, classes)
+                    logits = make_logits(model, labels, classes, rng, amount)
                     splits[split] = (logits, labels)
                     after = (logits / model.sharpness).astype(np.float32)
                     scores[split] = SplitScores(
