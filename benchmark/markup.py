@@ -237,7 +237,7 @@ def decimals(value: float | None, places: int) -> str:
         return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    return f"{value:.{places}f}"
+    return f"{value:z.{places}f}"
 
 
 def percent(value: float | None, places: int = 1) -> str:

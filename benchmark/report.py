@@ -142,6 +142,28 @@ def _write_tables(contents: Contents, folder: Path) -> None:
         _write(folder / "claim.json", contents.claim_json)
 
 
+def write_comparison(first: Path, second: Path, reports: Path) -> Path:
+    """Write what changed between two result trees to a folder below `reports` and return it.
+
+    Raises:
+        ReportError: the trees have nothing to compare, or the target holds something else.
+    """
+    from benchmark.comparison import compare_results, comparison_table
+    from benchmark.report_pages import render_comparison
+
+    comparison = compare_results(first, second)
+    changed = comparison_table(
+        tuple(pair for pair in comparison.pairs if pair.changes and not pair.identical)
+    )
+    target = reports / file_name(f"{first.resolve().name}-vs-{second.resolve().name}")
+    with replaced_folder(target) as folder:
+        _write(folder / "README.md", render_comparison(comparison, changed))
+        header = [column.key for column in changed.columns]
+        rows = [[cell.text for cell in row] for row in changed.rows]
+        _write(folder / "changes.csv", to_csv(header, rows))
+    return target
+
+
 def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
     """Write rows at full precision, without empty columns."""
     frame = frame.dropna(axis="columns", how="all")
@@ -166,6 +188,13 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_REGISTRY,
         help="where the claim is declared; missing: its defaults",
     )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("FIRST", "SECOND"),
+        help="write what changed between two result trees instead",
+    )
     return parser
 
 
@@ -173,6 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.compare:
+            first, second = options.compare
+            page = write_comparison(first, second, options.reports) / "README.md"
+            print(page.read_text(encoding="utf-8"))
+            print(page)
+            return 0
         claim = _claim(options.registry)
         suites = [options.suite] if options.suite else suite_names(options.results)
         for suite in suites:

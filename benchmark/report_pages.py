@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
 
+from benchmark.comparison import Comparison, comparison_summary
 from benchmark.figure_style import MIXER_COLORS
 from benchmark.markup import Table, decimals, escape_markdown, file_name, percent, plural, visible
 from benchmark.model_pages import Evaluation, ModelPage, diagram_svg
@@ -126,6 +128,24 @@ def render_html(contents: Contents) -> str:
         max_rows=MAX_HTML_ROWS,
         max_models=MAX_HTML_MODELS,
         breakable=_breakable,
+    )
+
+
+def render_comparison(comparison: Comparison, changed: Table) -> str:
+    """Return the page on two result trees in markdown."""
+    settings = Counter(setting for pair in comparison.pairs for setting in pair.settings)
+    return _tidy(
+        _environment(markdown=True)
+        .get_template("comparison.md.jinja")
+        .render(
+            comparison=comparison,
+            summary=comparison_summary(comparison),
+            changed=changed,
+            settings=settings.most_common(),
+            not_compared=[pair for pair in comparison.pairs if not pair.changes],
+            more=_more,
+            max_rows=MAX_TABLE_ROWS,
+        )
     )
 
 
