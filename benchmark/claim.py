@@ -6,36 +6,19 @@ instead, and `--simulate` shows that the test keeps its promises.
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from benchmark.claim_data import (
-    PRIMARY_METRIC,
-    ClaimError,
-    average_seeds,
-    build_design,
-    declared_columns,
-    dropped_checkpoints,
-    dropped_runs,
-    log_outcomes,
-    seed_variance,
-)
-from benchmark.claim_effect import estimate_effect, permute_labels
-from benchmark.claim_result import (
-    ClaimResult,
-    Effect,
-    MatchedPairs,
-    Moment,
-    Permutation,
-    SpecificationCurve,
-    VarianceShares,
-)
-from benchmark.claim_verdict import decide
-from benchmark.registry import Claim
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim_data import Design, Outcomes
+    from benchmark.claim_result import ClaimResult
+    from benchmark.registry import Claim
+
+PRIMARY_METRIC = "debiased_calibration_error"
 
 
 def evaluate_claim(
@@ -51,68 +34,98 @@ def evaluate_claim(
     Raises:
         ClaimError: the frame has no run with the metric.
     """
-    claim = claim or Claim()
-    column = f"{metric}_{claim.primary}"
-    if column not in frame.columns or not (frame["status"] == "completed").any():
-        raise ClaimError(f"no completed run has {column}, so there is nothing to test")
-    averaged = average_seeds(frame)
-    clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    other: Moment = "after" if claim.primary == "before" else "before"
-    primary, problem, design = _try_effect(clean, claim, metric, claim.primary)
-    secondary, _, _ = _try_effect(clean, claim, metric, other)
-    permutation: Permutation | None = None
-    repeated: tuple[Effect, ...] = ()
-    dropped = dropped_runs(frame)
-    if primary is not None and design is not None:
-        outcomes = log_outcomes(clean, metric, claim.primary)
-        permutation = permute_labels(clean, outcomes, claim, design)
-        repeated = _repeat_without_gaps(clean, outcomes, claim, metric, design)
-        dropped += dropped_checkpoints(clean, design)
-    shares = VarianceShares()
-    return ClaimResult(
-        contrast=claim.contrast,
-        alpha=claim.alpha,
-        equivalence_ratio=claim.equivalence_ratio,
-        primary_moment=claim.primary,
-        metric=metric,
-        primary=primary,
-        primary_problem=problem,
-        secondary=secondary,
-        repeated=repeated,
-        permutation=permutation,
-        matched_pairs=MatchedPairs(rule="", metric=metric),
-        variance_shares=shares,
-        specification_curve=SpecificationCurve(),
-        seed_variance=seed_variance(frame, metric, claim.primary),
-        verdict=decide(claim, primary, problem, permutation, None, shares),
-        dropped=tuple(dropped),
-    )
+    # Imported late, as everything below: --help and mistakes must not wait for scipy.
+    from benchmark.claim_evaluation import evaluate
+    from benchmark.registry import Claim
+
+    return evaluate(frame, claim or Claim(), metric)
 
 
-def _try_effect(
-    clean: pd.DataFrame, claim: Claim, metric: str, moment: Moment
-) -> tuple[Effect | None, str | None, Design | None]:
-    """Return (effect, None, design), or (None, why not, None)."""
-    if f"{metric}_{moment}" not in clean.columns:
-        return None, f"there is no {metric} {moment} temperature scaling", None
-    outcomes = log_outcomes(clean, metric, moment)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code, 2 when the input cannot be used."""
+    options = _parser().parse_args(arguments)
+    if (options.table is None) != (options.columns is None):
+        _parser().error("--table and --columns go together: the map explains the table's columns")
+    if options.studies < 1:
+        _parser().error("--studies must be at least 1")
+    from benchmark.claim_data import ClaimError
+    from benchmark.registry import RegistryError
+    from benchmark.results import ResultsError
+
     try:
-        design = build_design(clean, outcomes.values, claim)
-        return estimate_effect(clean, outcomes, claim, metric, moment, design), None, design
-    except ClaimError as error:
-        return None, str(error), None
+        print(_output(options), end="")
+    except (ClaimError, RegistryError, ResultsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
-def _repeat_without_gaps(
-    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim, metric: str, design: Design
-) -> tuple[Effect, ...]:
-    """Repeat the test without each covariate whose gaps cost checkpoints, and without all."""
-    used = declared_columns(claim)
-    gaps = [name for name in design.covariates if clean[name].isna().any()]
-    without = [(name,) for name in gaps] + ([tuple(gaps)] if len(gaps) > 1 else [])
-    effects = []
-    for names in without:
-        columns = tuple(name for name in used if name not in names)
-        wider = build_design(clean, outcomes.values, claim, columns)
-        effects.append(estimate_effect(clean, outcomes, claim, metric, claim.primary, wider))
-    return tuple(effects)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.claim",
+        description="Test whether attention models are better calibrated than convolution models.",
+    )
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="folder of a suite's results (default: results)",
+    )
+    parser.add_argument("--registry", type=Path, help="where the claim is declared")
+    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="test a published table")
+    parser.add_argument(
+        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
+    )
+    parser.add_argument("--simulate", action="store_true", help="check the test on made-up studies")
+    parser.add_argument("--studies", type=int, default=1000, help="studies to simulate a design")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of markdown")
+    return parser
+
+
+def _output(options: argparse.Namespace) -> str:
+    if options.simulate:
+        from benchmark.claim_simulation import simulate
+
+        return simulate(options.studies)
+    claim = _declared(options.registry)
+    result, title = (
+        _from_records(options.results, claim)
+        if options.table is None
+        else _from_table(options.table, options.columns, claim)
+    )
+    if options.json:
+        return result.model_dump_json(indent=1) + "\n"
+    from benchmark.claim_text import render_markdown
+
+    return render_markdown(result, title)
+
+
+def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
+    from benchmark.claim_data import ClaimError
+    from benchmark.results import load_results
+
+    frame = load_results(results)
+    if frame.empty:
+        raise ClaimError(f"{results}: no records here; run the benchmark first")
+    return evaluate_claim(frame, claim), str(results)
+
+
+def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, str]:
+    from benchmark.published_table import TABLE_METRIC, read_column_map, read_table
+
+    title = read_column_map(columns).title or str(table)
+    return evaluate_claim(read_table(table, columns), claim, metric=TABLE_METRIC), title
+
+
+def _declared(path: Path | None) -> Claim:
+    """Return the claim of a registry: the one given, else the default one if it exists."""
+    from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry
+
+    if path is None and not DEFAULT_REGISTRY.exists():
+        return Claim()
+    return Registry.load(path or DEFAULT_REGISTRY).claim
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

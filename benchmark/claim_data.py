@@ -27,8 +27,12 @@ COVARIATE_COLUMNS: dict[str, tuple[str, ...]] = {
     "test_error": ("test_error",),
     "recipe": ("label_smoothing", "mixup", "distillation"),
 }
-MINIMUM_FAMILY_DF = 3
-"""Families left over, after mixers and covariates, that a covariate may not eat into."""
+NORMAL_QUANTILE = 1.959964
+"""Of the 95% normal interval that records carry for the squared debiased error."""
+MINIMUM_FREEDOM = 3
+"""Families (and rows) left over, after mixers and covariates, that no covariate may eat into."""
+WITHIN_SHARE = 0.2
+"""Of a covariate's variance; with less within families, its slope comes from families alone."""
 
 
 class ClaimError(ValueError):
@@ -69,16 +73,14 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
     done = frame[(frame["status"] == "completed") & frame["split"].notna()].copy()
     metrics = [name for name in done.columns if _METRIC_COLUMN.match(str(name))]
-    for name in metrics:
-        if _uses_root_mean_square(name):
-            done[name] = np.sign(done[name]) * done[name] ** 2
-    keys = ["dataset", "split", "model"]
-    facts = [name for name in _FACTS if name in done.columns]
-    grouped = done.groupby(keys, sort=True, dropna=False)
+    rooted = [name for name in metrics if name in _ROOT_MEAN_SQUARE]
+    for name in rooted:
+        done[name] = np.sign(done[name]) * done[name] ** 2
+    grouped = done.groupby(["dataset", "split", "model"], sort=True)
     means = grouped[[*metrics, "n"]].mean()
-    for name in metrics:
-        if _uses_root_mean_square(name):
-            means[name] = np.sign(means[name]) * np.sqrt(means[name].abs())
+    for name in rooted:
+        means[name] = np.sign(means[name]) * np.sqrt(means[name].abs())
+    facts = [name for name in _FACTS if name in done.columns]
     averaged = pd.concat([means, grouped[facts].first(), grouped.size().rename("seeds")], axis=1)
     averaged["shifted"] = grouped["shifted"].first().astype(bool)
     return _with_covariates(averaged.reset_index())
@@ -94,11 +96,9 @@ _FACTS = (
     "mixup",
     "distillation",
 )
-_METRIC_COLUMN = re.compile(r".+_(before|after)(_floor_mean)?$")
-
-
-def _uses_root_mean_square(column: str) -> bool:
-    return column.startswith(PRIMARY_METRIC)
+_METRIC_COLUMN = re.compile(r".+_(before|after)$|.+_squared_(before|after)_(low|high)$")
+_ROOT_MEAN_SQUARE = tuple(f"{PRIMARY_METRIC}_{moment}" for moment in ("before", "after"))
+"""Signed roots of unbiased squared errors: their squares are what may be averaged."""
 
 
 def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
@@ -129,8 +129,9 @@ def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcome
     """Return the log of a metric per averaged row, with a floor under it.
 
     A debiased estimate can be zero or below. Within each dataset and split, values below the
-    floor are raised to it: the median over models of the estimate's mean under perfect
-    calibration where records carry it, else half of the smallest positive value.
+    floor are raised to it: the root of the standard error of the squared estimate, of the model
+    for which that is smallest, where records carry its interval; else half of the smallest
+    positive value.
     """
     column = f"{metric}_{moment}"
     values = averaged[column].to_numpy(dtype=float)
@@ -144,15 +145,24 @@ def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcome
 
 
 def _floors(averaged: pd.DataFrame, column: str, values: Vector) -> Vector:
+    errors = _standard_errors(averaged, column)
     floors = np.zeros(len(values))
-    measured = averaged.get(f"{column}_floor_mean") if _uses_root_mean_square(column) else None
-    for rows in averaged.groupby(["dataset", "split"], dropna=False).indices.values():
+    for rows in averaged.groupby(["dataset", "split"]).indices.values():
         positive = values[rows][values[rows] > 0]
-        floor = float(positive.min()) / 2 if len(positive) else 0.0
-        if measured is not None and measured.iloc[rows].notna().any():
-            floor = float(measured.iloc[rows].median())
-        floors[rows] = floor
+        floors[rows] = positive.min() / 2 if len(positive) else 0.0
+        if errors is not None and np.isfinite(errors[rows]).any():
+            floors[rows] = np.sqrt(np.nanmin(errors[rows]))
     return floors
+
+
+def _standard_errors(averaged: pd.DataFrame, column: str) -> Vector | None:
+    """Return the standard errors of the squared debiased error behind its normal interval."""
+    metric, moment = column.rsplit("_", 1)
+    low, high = (f"{metric}_squared_{moment}_{end}" for end in ("low", "high"))
+    if low not in averaged.columns or high not in averaged.columns:
+        return None
+    width: Vector = (averaged[high] - averaged[low]).to_numpy(dtype=float)
+    return width / (2 * NORMAL_QUANTILE)
 
 
 def build_design(
@@ -162,7 +172,7 @@ def build_design(
 
     A row needs an outcome and every covariate in use. A covariate that nobody reports, that
     is the same for everyone, that the columns before it determine, or that would leave fewer
-    than `MINIMUM_FAMILY_DF` families for the error is left out, and named with the reason. So
+    than `MINIMUM_FREEDOM` families for the error is left out, and named with the reason. So
     is the one with most gaps as long as the checkpoints without gaps cannot show the contrast.
 
     Args:
@@ -195,7 +205,7 @@ def build_design(
         left_out += rejected
         candidates = tuple(c for c in candidates if c not in {item.name for item in rejected})
     used = averaged.iloc[rows]
-    nesting = Nesting.of(used["family"], used["model"])
+    nesting = Nesting.of(_cell_labels(used), used["model"])
     return Design(x, tuple(names), nesting, rows, candidates, tuple(left_out))
 
 
@@ -239,7 +249,8 @@ def _choose_columns(
             continue
         scaled = (values - values.mean()) / values.std()
         x, names = np.column_stack([x, scaled]), [*names, name]
-        between = np.column_stack([between, _family_means(scaled[:, None], family)])
+        if not _varies_within_families(values, family):
+            between = np.column_stack([between, _family_means(scaled[:, None], family)])
     if len(rows) <= x.shape[1]:
         raise ClaimError(f"{len(rows)} rows cannot carry {x.shape[1]} columns")
     return x, names, rejected
@@ -288,19 +299,37 @@ def _reason_against_column(values: Vector, x: Matrix, between: Matrix, family: C
     residual = spread - x @ np.linalg.lstsq(x, spread, rcond=None)[0]
     if float(residual @ residual) < 1e-6 * float(spread @ spread):
         return "determined by the mixer, the dataset and the covariates before it"
+    if len(x) - x.shape[1] <= MINIMUM_FREEDOM:
+        return f"would leave fewer than {MINIMUM_FREEDOM} rows to judge the error by"
     wider = np.column_stack([between, _family_means(spread[:, None], family)])
-    if len(wider) - np.linalg.matrix_rank(wider) < MINIMUM_FAMILY_DF:
-        return f"would leave fewer than {MINIMUM_FAMILY_DF} families to judge the error by"
+    too_few = len(wider) - np.linalg.matrix_rank(wider) < MINIMUM_FREEDOM
+    if too_few and not _varies_within_families(values, family):
+        return f"would leave fewer than {MINIMUM_FREEDOM} families to judge the error by"
     return None
+
+
+def _varies_within_families(values: Vector, family: Codes) -> bool:
+    """Return whether checkpoints of a family differ enough to give the covariate's slope.
+
+    Such a covariate takes no family away from the comparison of families.
+    """
+    within = values - _family_means(values[:, None], family)[family, 0]
+    return float(within @ within) >= WITHIN_SHARE * float(((values - values.mean()) ** 2).sum())
 
 
 def family_cells(used: pd.DataFrame) -> Codes:
     """Return codes of (family, mixer): the units whose labels can be exchanged.
 
     A family with two mixers, such as an encoder published with both backbones, is two units.
+    As one unit, the difference between two of its checkpoints would stand for the difference
+    between mixers, with no replication behind it.
     """
+    return np.unique(_cell_labels(used), return_inverse=True)[1]
+
+
+def _cell_labels(used: pd.DataFrame) -> np.ndarray:
     labels = used["family"].astype(str) + "\x1f" + used["mixer"].astype(str)
-    return np.unique(labels.to_numpy(dtype=str), return_inverse=True)[1]
+    return labels.to_numpy(dtype=str)
 
 
 def connected_strata(family: pd.Series[str], dataset: pd.Series[str]) -> Codes:
@@ -325,7 +354,8 @@ def _family_means(columns: Matrix, family: Codes) -> Matrix:
 
 
 def _indicators(codes: Codes) -> Matrix:
-    return (codes[:, None] == np.arange(codes.max() + 1)).astype(float)
+    indicators: Matrix = (codes[:, None] == np.arange(codes.max() + 1)).astype(float)
+    return indicators
 
 
 def seed_variance(frame: pd.DataFrame, metric: str, moment: Moment) -> SeedVariance:
@@ -347,15 +377,15 @@ def seed_variance(frame: pd.DataFrame, metric: str, moment: Moment) -> SeedVaria
 
 
 def dropped_runs(frame: pd.DataFrame) -> list[Dropped]:
-    """List the runs that did not complete."""
+    """List the runs that did not complete, with the frame's `reason` where it has one."""
     missing = frame[frame["status"] != "completed"].drop_duplicates(["model", "dataset", "seed"])
     return [
         Dropped(
-            name=f"{row.model}/{row.dataset}/seed-{row.seed}",
-            status=str(row.status),
-            reason="the run has no result",
+            name=f"{row['model']}/{row['dataset']}/seed-{row['seed']}",
+            status=str(row["status"]),
+            reason=str(row.get("reason") or "the run has no result"),
         )
-        for row in missing.itertuples()
+        for _, row in missing.iterrows()
     ]
 
 

@@ -84,10 +84,12 @@ class Permutation(_Frozen):
     """The test that exchanges mixer labels among families.
 
     `assignments` counts the labellings tried, the observed one included; `smallest_p` is the
-    least p value that any labelling could have had with these data.
+    least p value that any labelling could have had with these data. `tied` is the part of
+    `p_value` that comes from labellings exactly as extreme as the observed one, itself included.
     """
 
     p_value: float
+    tied: float
     smallest_p: float
     assignments: int
     exact: bool
@@ -101,13 +103,14 @@ class Pair(_Frozen):
     """
 
     dataset: str
+    moment: Moment
     first: str
     second: str
     size_ratio: float | None
     accuracy_difference: float
     seeds: int
     ratio: float | None
-    difference: float | None = None
+    difference: float
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
@@ -126,8 +129,9 @@ class MatchedPairs(_Frozen):
 class VarianceShare(_Frozen):
     """A factor's Shapley share of the variance of log errors within datasets.
 
-    `by_chance` is the share that the factor's columns would get on average with an
-    outcome of pure noise.
+    `by_chance` is what its columns would explain of noise; it is already subtracted, so that
+    a share can be slightly negative. `probability_largest` counts resamples of families in
+    which the share was the largest.
     """
 
     factor: Factor

@@ -152,10 +152,11 @@ def _is_primary_factor(shares: VarianceShares) -> bool | None:
 
 def range_of(interval: Interval) -> str:
     """Return "low to high" with two decimals, or powers of ten beyond 100."""
-    return f"{_short(interval.low)} to {_short(interval.high)}"
+    return f"{short_number(interval.low)} to {short_number(interval.high)}"
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
+    """Return a ratio with two decimals, or one digit where it is extreme."""
     return f"{value:.2f}" if 0.005 <= value < 100 else f"{value:.1g}"
 
 

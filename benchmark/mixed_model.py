@@ -162,7 +162,8 @@ class _Likelihood:
 
     def residual_variance(self, gram: Matrix) -> float:
         """Return the REML residual variance given the weighted Gram matrix."""
-        return _residual_sum(gram) / (self.rows - self.columns)
+        variance: float = _residual_sum(gram) / (self.rows - self.columns)
+        return variance
 
     def negative(self, checkpoint_ratio: float, family_ratio: float) -> float:
         """Return minus the profile REML log-likelihood, up to a constant."""

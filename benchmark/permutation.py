@@ -61,8 +61,11 @@ def permutation_test(
     values = _statistics(tried, gram)
     reached = float(_statistics(observed[None], gram)[0])
     smallest = np.mean(values >= values.max() * (1 - TOLERANCE)) if exact else 1 / len(tried)
+    at_least = np.mean(values >= reached * (1 - TOLERANCE))
+    more = np.mean(values > reached * (1 + TOLERANCE))
     return Permutation(
-        p_value=float(np.mean(values >= reached * (1 - TOLERANCE))),
+        p_value=float(at_least),
+        tied=float(at_least - more),
         smallest_p=float(smallest),
         assignments=len(tried),
         exact=exact,

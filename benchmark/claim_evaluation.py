@@ -1,0 +1,111 @@
+"""Test the claim on a frame of runs: all parts, from the effect to the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmark.claim_data import (
+    ClaimError,
+    average_seeds,
+    build_design,
+    declared_columns,
+    dropped_checkpoints,
+    dropped_runs,
+    log_outcomes,
+    seed_variance,
+)
+from benchmark.claim_effect import estimate_effect, permute_labels
+from benchmark.claim_power import power_of
+from benchmark.claim_result import (
+    ClaimResult,
+    Effect,
+    Moment,
+    Permutation,
+    SpecificationCurve,
+    VarianceShares,
+)
+from benchmark.claim_verdict import decide
+from benchmark.matched_pairs import matched_pairs
+from benchmark.registry import Claim
+from benchmark.specification_curve import specification_curve
+from benchmark.variance_shares import variance_shares
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.claim_data import Design, Outcomes
+
+
+def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
+    """Test `claim` on a frame of runs (see `claim.evaluate_claim`).
+
+    Raises:
+        ClaimError: no run has the metric.
+    """
+    column = f"{metric}_{claim.primary}"
+    if column not in frame.columns or not (frame["status"] == "completed").any():
+        raise ClaimError(f"no completed run has {column}, so there is nothing to test")
+    averaged = average_seeds(frame)
+    clean = averaged[~averaged["shifted"]].reset_index(drop=True)
+    other: Moment = "after" if claim.primary == "before" else "before"
+    primary, problem, design = _try_effect(clean, claim, metric, claim.primary)
+    secondary, _, _ = _try_effect(clean, claim, metric, other)
+    permutation: Permutation | None = None
+    repeated: tuple[Effect, ...] = ()
+    shares, curve, power = VarianceShares(problem=problem), SpecificationCurve(), None
+    dropped = dropped_runs(frame)
+    if primary is not None and design is not None:
+        outcomes = log_outcomes(clean, metric, claim.primary)
+        permutation = permute_labels(clean, outcomes, claim, design)
+        repeated = _repeat_without_gaps(clean, outcomes, claim, metric, design)
+        shares = variance_shares(clean, outcomes.values, design)
+        curve = specification_curve(averaged, claim, design.covariates)
+        power = power_of(claim, primary, design, permutation)
+        dropped += dropped_checkpoints(clean, design)
+    return ClaimResult(
+        contrast=claim.contrast,
+        alpha=claim.alpha,
+        equivalence_ratio=claim.equivalence_ratio,
+        primary_moment=claim.primary,
+        metric=metric,
+        primary=primary,
+        primary_problem=problem,
+        secondary=secondary,
+        repeated=repeated,
+        permutation=permutation,
+        matched_pairs=matched_pairs(frame, clean, claim, metric),
+        variance_shares=shares,
+        specification_curve=curve,
+        seed_variance=seed_variance(frame, metric, claim.primary),
+        verdict=decide(claim, primary, problem, permutation, power, shares),
+        dropped=tuple(dropped),
+    )
+
+
+def _try_effect(
+    clean: pd.DataFrame, claim: Claim, metric: str, moment: Moment
+) -> tuple[Effect | None, str | None, Design | None]:
+    """Return (effect, None, design), or (None, why not, None)."""
+    if f"{metric}_{moment}" not in clean.columns:
+        return None, f"there is no {metric} {moment} temperature scaling", None
+    outcomes = log_outcomes(clean, metric, moment)
+    try:
+        design = build_design(clean, outcomes.values, claim)
+        return estimate_effect(clean, outcomes, claim, metric, moment, design), None, design
+    except ClaimError as error:
+        return None, str(error), None
+
+
+def _repeat_without_gaps(
+    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim, metric: str, design: Design
+) -> tuple[Effect, ...]:
+    """Repeat the test without each covariate whose gaps cost checkpoints, and without all."""
+    used = declared_columns(claim)
+    gaps = [name for name in design.covariates if clean[name].isna().any()]
+    without = [(name,) for name in gaps] + ([tuple(gaps)] if len(gaps) > 1 else [])
+    effects = []
+    for names in without:
+        columns = tuple(name for name in used if name not in names)
+        wider = build_design(clean, outcomes.values, claim, columns)
+        effects.append(estimate_effect(clean, outcomes, claim, metric, claim.primary, wider))
+    return tuple(effects)
