@@ -11,13 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.registry import did_you_mean
 from benchmark.rows import IntArray, Rows
 
 _SENTENCE_ID_STEP = 1000  # id of a sentence = article x 1000 + position; no article has as many
@@ -25,7 +25,7 @@ _MIN_WORDS = 5
 # A sentence ends at . ! ? (perhaps followed by a closing quote or bracket) before a capital,
 # a digit or a currency sign. Abbreviations are not special-cased: a fragment is still a row.
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["')\]]))\s+(?=["'(\[]*[A-Z0-9$£])""")
-_WORD = re.compile(r"\w+")
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,7 @@ def load_embedded(name: str) -> EmbeddedDataset:
 
 def _source(name: str) -> tuple[Callable[[], _Loaded], str]:
     if name not in _SOURCES:
-        close = get_close_matches(name, _SOURCES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SOURCES)}"
-        raise ValueError(f"no embedded dataset is called {name!r}; {hint}")
+        raise ValueError(f"no embedded dataset is called {name!r}{did_you_mean(name, _SOURCES)}")
     return _SOURCES[name]
 
 
@@ -194,8 +192,8 @@ def _decode(raw: bytes) -> str:
 
 
 def _normalise(text: str) -> str:
-    """Reduce to lower-case words: texts that agree in them are duplicates."""
-    return " ".join(_WORD.findall(text.lower()))
+    """Reduce to lower-case letters and digits: texts that agree in them are duplicates."""
+    return _NOT_ALPHANUMERIC.sub("", text.lower())
 
 
 def _sentences_by_text(articles: Sequence[_Article]) -> dict[str, list[_Sentence]]:
@@ -310,6 +308,6 @@ _SOURCES: dict[str, tuple[Callable[[], _Loaded], str]] = {
     ),
     "bbc-sentences": (
         _load_bbc_sentences,
-        "a4ebf90f081f95dee1543167b7fa4ad77923097379862ab03b9841ea4e087b8a",
+        "a8ec0e6b3b0239cc9652f2bf864edcd8b024a25d2859cdb82fc2b9db2ce15db1",
     ),
 }

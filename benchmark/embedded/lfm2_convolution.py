@@ -19,7 +19,7 @@ from transformers.models.lfm2.modeling_lfm2 import Lfm2PreTrainedModel
 
 
 @strict
-class Lfm2ConvolutionConfig(Lfm2Config):  # type: ignore[no-untyped-call]
+class Lfm2ConvolutionConfig(Lfm2Config):
     """An LFM2 configuration whose layers are all convolutions.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lfm2ConvolutionConfig(Lfm2Config):  # type: ignore[no-untyped-call]
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
 
-class Lfm2ConvolutionForSequenceClassification(Lfm2PreTrainedModel):  # type: ignore[no-untyped-call]
+class Lfm2ConvolutionForSequenceClassification(Lfm2PreTrainedModel):
     """A linear classifier on the mean of the last hidden states."""
 
     config_class = Lfm2ConvolutionConfig

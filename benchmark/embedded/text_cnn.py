@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 @strict
-class TextCNNConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+class TextCNNConfig(PreTrainedConfig):
     """Sizes of a `TextCNNForSequenceClassification`.
 
     Attributes:
@@ -42,7 +42,7 @@ class TextCNNConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     initializer_range: float = 0.1
 
 
-class TextCNNForSequenceClassification(PreTrainedModel):  # type: ignore[no-untyped-call]
+class TextCNNForSequenceClassification(PreTrainedModel):
     """Embeddings, filters of several widths, maximum over time, dropout, one linear layer.
 
     Unlike the paper's, windows are centred on every token and zero-padded at the ends, so that
