@@ -172,13 +172,13 @@ def rms_calibration_error(
 
 @dataclass(frozen=True)
 class DebiasedError:
-    """Debiased squared-L2 calibration error with its normal interval.
+    """Debiased squared-L2 calibration error with its interval.
 
     Attributes:
         squared: Unbiased estimate of E[gap^2]; may be negative when the true error is near 0.
         standard_error: Of `squared`.
         squared_low: Lower end of the interval of `squared`; may be negative.
-        squared_high: Upper end.
+        squared_high: Upper end, at least 0.
         root: sign(squared) * sqrt(|squared|), in the units of ECE (probability).
         low: Lower end in the units of ECE, at least 0.
         high: Upper end in the units of ECE, at least 0.
@@ -192,25 +192,46 @@ class DebiasedError:
     low: float
     high: float
 
-    @classmethod
-    def from_normal(cls, squared: float, standard_error: float, level: float) -> DebiasedError:
-        """Build the interval squared -+ z * standard_error."""
-        reach = float(ndtri((1 + level) / 2)) * standard_error
-        low, high = squared - reach, squared + reach
-        return cls(
-            squared,
-            standard_error,
+
+class DebiasedSums(NamedTuple):
+    """The debiased squared error with the parts of its variance, null + slope * true value.
+
+    Attributes:
+        squared: The estimate; NaN if no bin has two rows.
+        null_variance: Its variance if the true value is 0.
+        variance_slope: By how much the variance grows with the true value.
+    """
+
+    squared: float
+    null_variance: float
+    variance_slope: float
+
+    def interval(self, level: float = DEFAULT_LEVEL, extra_variance: float = 0.0) -> DebiasedError:
+        """Return all values of the true squared error that a normal test does not reject.
+
+        Args:
+            level: Of the interval, in (0, 1).
+            extra_variance: Added to that of the rows, such as that of a fitted temperature.
+        """
+        z = float(ndtri((1 + level) / 2))
+        null, slope = self.null_variance + extra_variance, self.variance_slope
+        variance = null + slope * max(self.squared, 0.0)
+        # Where (squared - x)^2 = z^2 (null + slope * x): the variance is that of the hypothesis x,
+        # not of the estimate, which is small just when the estimate happens to be.
+        center = self.squared + z * z * slope / 2
+        root = max(null + slope * self.squared + (z * slope / 2) ** 2, 0.0)
+        low, high = center - z * math.sqrt(root), center + z * math.sqrt(root)
+        # An estimate far below 0 is evidence for 0, of all values there can be.
+        low, high = min(low, self.squared), max(high, 0.0)
+        return DebiasedError(
+            self.squared,
+            math.sqrt(variance),
             low,
             high,
-            signed_root(squared),
+            math.copysign(math.sqrt(abs(self.squared)), self.squared),
             math.sqrt(max(low, 0.0)),
-            math.sqrt(max(high, 0.0)),
+            math.sqrt(high),
         )
-
-
-def signed_root(squared: float) -> float:
-    """Return sign(x) sqrt(|x|): an estimate of x that may be negative, in the units of its root."""
-    return math.copysign(math.sqrt(abs(squared)), squared)
 
 
 def debiased_calibration_error(
@@ -223,11 +244,11 @@ def debiased_calibration_error(
     """U-statistic of the squared gap between confidence and accuracy over bins.
 
     With d = confidence - correct and n_b rows in bin b, the mean of d_i d_j over pairs i != j in a
-    bin is an unbiased estimate of that bin's squared gap; bins are weighted by n_b / n. Kumar et
-    al. 2019 "Verified Uncertainty Calibration"; Lee et al. 2023 "T-Cal"; the interval as in Sun et
-    al. 2023 "A Confidence Interval for the l2 Expected Calibration Error", with the exact variance
-    of a U-statistic, so that it holds for a calibrated model (where it is degenerate) and for a
-    miscalibrated one.
+    bin is an unbiased estimate of that bin's squared gap; bins are weighted by n_b / n (Kumar et
+    al. 2019 "Verified Uncertainty Calibration"; Lee et al. 2023 "T-Cal"). The interval is normal,
+    as in Sun et al. 2023 "A Confidence Interval for the l2 Expected Calibration Error", with the
+    variance of the U-statistic at each hypothesised value, so that it holds for a calibrated model
+    (where the statistic is degenerate) and for a miscalibrated one.
 
     Args:
         confidence: [n] in [0, 1].
@@ -245,26 +266,27 @@ def debiased_calibration_error(
     """
     confidence, correct = check_confidence(confidence, correct)
     index = assign_bins(confidence, n_bins, scheme)
-    squared, variance = debiased_from_bins(confidence - correct, index, n_bins)
-    return DebiasedError.from_normal(squared, math.sqrt(variance), level)
+    return debiased_sums(confidence - correct, index, n_bins).interval(level)
 
 
-def debiased_from_bins(gap: Float64Array, index: IntArray, n_bins: int) -> tuple[float, float]:
+def debiased_sums(gap: Float64Array, index: IntArray, n_bins: int) -> DebiasedSums:
     """Return the debiased squared error and its variance from row gaps [n] and their bins [n]."""
     count = np.bincount(index, minlength=n_bins).astype(np.float64)
     total = np.bincount(index, gap, minlength=n_bins)
     squares = np.bincount(index, gap * gap, minlength=n_bins)
     used = count >= 2
     if not used.any():
-        return math.nan, math.nan
-    n, mean = count[used], total[used] / count[used]
-    spread = np.maximum(squares[used] - n * mean**2, 0) / (n - 1)
-    squared_gap = mean**2 - spread / n
+        return DebiasedSums(math.nan, math.nan, math.nan)
+    n, mean_square = count[used], (total[used] / count[used]) ** 2
+    spread = np.maximum(squares[used] - n * mean_square, 0) / (n - 1)
     weight = n / n.sum()
-    degenerate = (weight**2 * 2 * spread**2 / (n * (n - 1))).sum()
-    # Negative only by noise around a gap of 0; clipping bin by bin would inflate it there.
-    linear = max(0.0, float((weight**2 * 4 * squared_gap * spread / n).sum()))
-    return float((weight * squared_gap).sum()), float(degenerate) + linear
+    squared = (weight * (mean_square - spread / n)).sum()
+    null_variance = (weight**2 * 2 * spread**2 / (n * (n - 1))).sum()
+    # 4 sum weight^2 gap^2 spread / n, per unit of sum weight gap^2. The plain squared means in
+    # place of gap^2 are biased, but never negative, and a ratio of them is hardly biased.
+    mass = (weight * mean_square).sum()
+    typical_spread = (weight * mean_square * spread).sum() / mass if mass > 0 else 0.0
+    return DebiasedSums(float(squared), float(null_variance), float(4 * typical_spread / n.sum()))
 
 
 def ks_calibration_error(confidence: ArrayLike, correct: ArrayLike) -> float:

@@ -10,7 +10,6 @@ temperature.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,10 +22,9 @@ from benchmark.bin_resampling import Interval, NoiseFloor, bootstrap_interval, n
 from benchmark.calibration_error import (
     DEFAULT_BINS,
     DEFAULT_LEVEL,
-    DebiasedError,
     Scheme,
     assign_bins,
-    debiased_from_bins,
+    debiased_sums,
     ks_calibration_test,
     spiegelhalter_test,
 )
@@ -184,8 +182,8 @@ def _other_estimates(
             METRICS[name](scored), noise_floor_mean=floor.mean, noise_floor_q95=floor.q95
         )
     index = assign_bins(confidence, DEFAULT_BINS, "equal_mass")
-    squared, variance = debiased_from_bins(confidence - correct, index, DEFAULT_BINS)
-    error = DebiasedError.from_normal(squared, math.sqrt(variance + extra_variance), DEFAULT_LEVEL)
+    sums = debiased_sums(confidence - correct, index, DEFAULT_BINS)
+    error = sums.interval(extra_variance=extra_variance)
     estimates["debiased_calibration_error"] = Estimate(error.root, error.low, error.high)
     estimates["debiased_calibration_error_squared"] = Estimate(
         error.squared, error.squared_low, error.squared_high

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from benchmark.calibration_error import DEFAULT_BINS, DEFAULT_LEVEL, assign_bins, debiased_from_bins
+from benchmark.calibration_error import DEFAULT_BINS, DEFAULT_LEVEL, assign_bins, debiased_sums
 from benchmark.logit_arrays import Float64Array, IntArray, Labels, LogitRows, Logits, check_rows
 from benchmark.metrics import Predictions
 from benchmark.temperature import TemperatureFit, fit_temperature, row_slopes
@@ -189,7 +189,7 @@ class TemperaturePath:
         """Variance that refitting the temperature adds to the debiased squared error."""
         index = assign_bins(self.center.confidence, DEFAULT_BINS, "equal_mass")
         squared = [
-            debiased_from_bins(node.confidence - node.correct, index, DEFAULT_BINS)[0]
+            debiased_sums(node.confidence - node.correct, index, DEFAULT_BINS).squared
             for node in self.nodes
         ]
         return float(self.interpolate(np.array(squared)).var())
