@@ -233,10 +233,13 @@ def count_flops(model: nn.Module, single_rows: Sequence[Mapping[str, Tensor]]) -
     import torch
     from torch.utils import flop_counter
 
-    aten: Any = torch.ops.aten
-    fused_on_cpu = aten._scaled_dot_product_flash_attention_for_cpu
-    attention: Any = flop_counter.flop_registry[aten._scaled_dot_product_flash_attention]
+    library: Any = flop_counter  # its formulas are not annotated
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return library.sdpa_flop_count(query, key, value)  # all three are shapes here
+
     rows = single_rows[:: -(-len(single_rows) // _FLOP_ROWS)]
+    fused_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     formulas = {fused_on_cpu: attention}
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=formulas)
     # inference_mode keeps composite operations from the counter, so it is lifted here.
