@@ -51,34 +51,40 @@ class EnsembleTemperatureScaling:
     """A mixture of softmax(z / T), softmax(z) and the uniform distribution (Zhang et al. 2020).
 
     "Mix-n-Match: Ensemble and Compositional Methods for Uncertainty Calibration". T as in
-    temperature scaling; the weights, a convex problem, by expectation maximisation. Keeps every
-    prediction.
+    temperature scaling; the weights are a convex problem. Keeps every prediction.
     """
 
-    iterations = 1000
-    tolerance = 1e-10
+    # Keeps the logarithm finite when the label's probability underflows in one part.
+    least_weight = 1e-9
 
     def fit(self, logits: Logits, labels: Labels) -> Self:
         """Fit three weights given the temperature."""
+        from scipy.optimize import minimize  # slow to import, and seldom needed
+
         rows = check_rows(logits, labels)
         self.temperature = fit_temperature(logits, labels).temperature
         at_label = np.arange(rows.n_rows), rows.labels
         parts = np.exp([part[at_label] for part in self._parts(logits)])
-        weights = np.full(3, 1 / 3)
-        for _ in range(self.iterations):
-            joint = weights[:, None] * parts
-            updated = (joint / joint.sum(axis=0)).mean(axis=1)
-            change = float(np.abs(updated - weights).max())
-            weights = updated
-            if change < self.tolerance:
-                break
-        self.weights = weights
+
+        def objective(weights: Float64Array) -> tuple[float, Float64Array]:
+            mixed = weights @ parts
+            return float(-np.log(mixed).mean()), -(parts / mixed).mean(axis=1)
+
+        found = minimize(
+            objective,
+            np.full(3, 1 / 3),
+            jac=True,
+            method="SLSQP",
+            bounds=[(self.least_weight, 1)] * 3,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+            options={"ftol": 1e-12},
+        )
+        self.weights = found.x / found.x.sum()
         return self
 
     def __call__(self, logits: Logits) -> Float64Array:
         """Return calibrated log-probabilities [n, K]."""
-        with np.errstate(divide="ignore"):
-            weighted = np.log(self.weights)[:, None, None] + np.array(self._parts(logits))
+        weighted = np.log(self.weights)[:, None, None] + np.array(self._parts(logits))
         return np.asarray(logsumexp(weighted, axis=0), np.float64)
 
     def _parts(self, logits: Logits) -> list[Float64Array]:
@@ -89,8 +95,8 @@ class EnsembleTemperatureScaling:
 class DirichletCalibration:
     """softmax(W log softmax(z) + b), regularised off the diagonal and in the intercepts.
 
-    Kull et al. 2019, "Beyond temperature scaling: obtaining well-calibrated multi-class probabilities
-    with Dirichlet calibration". The same family as matrix scaling. May change predictions.
+    Kull et al. 2019, "Beyond temperature scaling: obtaining well-calibrated multi-class
+    probabilities with Dirichlet calibration". The same family as matrix scaling. May change predictions.
 
     Args:
         regularisation: Of the mean squared off-diagonal weights and of the mean squared intercepts.

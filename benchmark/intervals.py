@@ -10,6 +10,7 @@ temperature.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -206,9 +207,14 @@ def _linear_intervals(
     estimates = _BeforeAfter({}, {})
     for name, (first, second) in replicates.items():
         metric = METRICS[name]
-        estimates.before[name] = Estimate(metric(before), *percentiles(first))
-        estimates.after[name] = Estimate(metric(path.center), *percentiles(second))
+        estimates.before[name] = _percentile_estimate(metric(before), first)
+        estimates.after[name] = _percentile_estimate(metric(path.center), second)
     return estimates
+
+
+def _percentile_estimate(value: float, replicates: Float64Array) -> Estimate:
+    # An infinite NLL, from a label of probability 0, has no interval.
+    return Estimate(value, *percentiles(replicates)) if math.isfinite(value) else Estimate(value)
 
 
 def _linear_replicates(

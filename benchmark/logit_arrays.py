@@ -96,9 +96,7 @@ class LogitRows:
             staged = np.asarray(
                 source, np.promote_types(source.dtype, self.dtype), order=self.order
             )
-            maximum = staged.max(axis=1, keepdims=True)
-            if not np.isfinite(maximum).all():
-                raise ValueError(_describe_bad_row(source, start))
+            maximum = row_maximum(staged, start)
             shifted = memory[: len(source)]
             if factor == 1.0:
                 np.subtract(staged, maximum, out=shifted, casting="same_kind")
@@ -176,6 +174,22 @@ def to_numpy(values: Logits) -> FloatArray:
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
     raise ValueError(f"logits must be real floats, got {array.dtype}")
+
+
+def row_maximum(source: FloatArray, start: int = 0) -> FloatArray:
+    """Return the largest logit of each row [m, K] as [m, 1].
+
+    Args:
+        source: The rows.
+        start: Number of the first of them, for the message.
+
+    Raises:
+        ValueError: A row holds NaN or +inf, or nothing but -inf.
+    """
+    maximum = source.max(axis=1, keepdims=True)
+    if not np.isfinite(maximum).all():
+        raise ValueError(_describe_bad_row(source, start))
+    return np.asarray(maximum)
 
 
 def _describe_bad_row(source: FloatArray, start: int) -> str:

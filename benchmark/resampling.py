@@ -31,7 +31,9 @@ TEST_STREAM, CALIBRATION_STREAM, BIN_STREAM, NOISE_STREAM, GROUP_STREAM = range(
 # Half-width, in standard errors, of the range of temperatures that is tabulated for refits.
 REFIT_REACH = 8.0
 WIDEST_REACH = 3.0
-REFIT_NODES = 12
+# Enough for seven digits of a refit over a narrow and over the widest range.
+REFIT_NODES, WIDE_REFIT_NODES = 12, 40
+NARROW_REACH = 0.6
 NEWTON_STEPS = 8
 TEST_NODES = 6
 
@@ -65,7 +67,8 @@ def resample_means(columns: Float64Array, resamples: int, seed: int, stream: int
         columns = np.add.reduceat(columns[order], starts, axis=0)
     sums = np.empty((resamples, columns.shape[1]))
     for at, counts in resample_counts(len(columns), resamples, seed, stream):
-        sums[at] = counts @ columns
+        with np.errstate(invalid="ignore"):  # 0 * inf, where a label has probability 0
+            sums[at] = counts @ columns
     return np.asarray(sums[:, :-1] / sums[:, -1:])
 
 
@@ -104,7 +107,7 @@ def refit_temperatures(
         return np.full(resamples, fit.temperature)
     rows = check_rows(logits, labels)
     reach = _refit_reach(rows, fit)
-    nodes = chebyshev.chebpts1(REFIT_NODES)
+    nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
     slopes = row_slopes(rows, np.exp(reach * nodes) / fit.temperature)
     sums = resample_means(slopes, resamples, seed, CALIBRATION_STREAM)
     inside = (sums[:, 0] < 0) & (sums[:, -1] > 0)

@@ -29,6 +29,7 @@ from benchmark.logit_arrays import (
     LogitRows,
     Logits,
     check_rows,
+    row_maximum,
     to_numpy,
 )
 
@@ -129,10 +130,13 @@ def log_probabilities(logits: Logits, temperature: float = 1.0) -> Float64Array:
 
     Returns:
         [n, K] float64, at most 0, -inf where the probability is 0.
+
+    Raises:
+        ValueError: Naming the first row with NaN or +inf, or a temperature out of range.
     """
     check_temperature(temperature)
     values = to_numpy(logits).astype(np.float64)
-    shifted = values - values.max(axis=1, keepdims=True)
+    shifted = values - row_maximum(values)
     scaled = scale_shifted(shifted, temperature)
     normaliser: Float64Array = np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return np.asarray(scaled - normaliser, np.float64)

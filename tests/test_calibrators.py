@@ -1,0 +1,211 @@
+"""Post-hoc maps: right maps, right limits, real logits, and agreement with the peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit, softmax
+from sklearn.linear_model import LogisticRegression
+
+from benchmark.calibrators import (
+    CALIBRATORS,
+    BetaCalibration,
+    DirichletCalibration,
+    EnsembleTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    TemperatureScaling,
+    VectorScaling,
+)
+from benchmark.temperature import fit_temperature
+
+LOGITS = Path(__file__).parents[1].parent / "shared" / "data" / "logits"
+FILES = ["c10_resnet110", "c10_resnet50_cross_entropy"]
+needs_logits = pytest.mark.skipif(not LOGITS.is_dir(), reason=f"no published logits in {LOGITS}")
+MULTICLASS = [name for name in CALIBRATORS if name != "beta"]
+
+
+def sample(n, n_classes, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=2, size=(n, n_classes))
+    labels = (logits / 1.7 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return logits, labels
+
+
+def nll(log_probabilities, labels):
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "n_classes"), [*((name, 4) for name in MULTICLASS), *((n, 2) for n in CALIBRATORS)]
+)
+def test_probabilities_and_improvement_on_new_rows(name, n_classes):
+    fitted = CALIBRATORS[name]().fit(*sample(4000, n_classes))
+    logits, labels = sample(4000, n_classes, seed=1)
+    result = fitted(logits)
+    assert result.shape == logits.shape
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(np.exp(result).sum(axis=1), 1)
+    assert nll(result, labels) < nll(np.log(softmax(logits, axis=1)), labels)
+
+
+@needs_logits
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", [n for n in MULTICLASS if n not in ("dirichlet", "histogram")])
+def test_real_logits(file, name):
+    data = np.load(LOGITS / f"{file}.npz")
+    fitted = CALIBRATORS[name]().fit(data["val_logits"], data["val_labels"])
+    scaled = TemperatureScaling().fit(data["val_logits"], data["val_labels"])
+    labels = data["test_labels"]
+    loss = nll(fitted(data["test_logits"]), labels)
+    assert loss < 1.05 * nll(scaled(data["test_logits"]), labels)
+
+
+@needs_logits
+def test_real_logits_dirichlet_and_histogram():
+    data = np.load(LOGITS / "c10_resnet110.npz")
+    for calibrator in (DirichletCalibration(), HistogramBinning()):
+        fitted = calibrator.fit(data["val_logits"], data["val_labels"])
+        assert nll(fitted(data["test_logits"]), data["test_labels"]) < 0.358
+
+
+def test_temperature_scaling_is_the_fit():
+    logits, labels = sample(500, 3)
+    fitted = TemperatureScaling().fit(logits, labels)
+    expected = softmax(logits / fit_temperature(logits, labels).temperature, axis=1)
+    np.testing.assert_allclose(np.exp(fitted(logits)), expected)
+
+
+def test_ensemble_weights_are_optimal():
+    logits, labels = sample(800, 3)
+    labels[:80] = (labels[:80] + 1) % 3  # label noise, which the uniform part absorbs
+    fitted = EnsembleTemperatureScaling().fit(logits, labels)
+    assert fitted.weights.sum() == pytest.approx(1)
+    best = nll(fitted(logits), labels)
+    assert best <= nll(TemperatureScaling().fit(logits, labels)(logits), labels) + 1e-12
+    weights = fitted.weights
+    for other in np.eye(3):
+        fitted.weights = 0.99 * weights + 0.01 * other
+        assert nll(fitted(logits), labels) >= best - 1e-9
+    np.testing.assert_array_equal(fitted(logits).argmax(axis=1), logits.argmax(axis=1))
+
+
+def test_vector_scaling_recovers_weights_and_intercepts():
+    rng = np.random.default_rng(0)
+    logits = np.log(softmax(rng.normal(scale=2, size=(60_000, 3)), axis=1))
+    weights, bias = np.array([0.5, 1.0, 1.5]), np.array([0.4, 0.0, -0.4])
+    labels = (logits * weights + bias + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    fitted = VectorScaling().fit(logits, labels)
+    np.testing.assert_allclose(np.diag(fitted.weight), weights, atol=0.03)
+    np.testing.assert_allclose(fitted.bias - fitted.bias.mean(), bias, atol=0.03)
+
+
+def test_unregularised_dirichlet_is_multinomial_regression_on_log_probabilities():
+    logits, labels = sample(3000, 3)
+    ours = DirichletCalibration(regularisation=0.0).fit(logits, labels)(logits)
+    features = np.log(softmax(logits, axis=1))
+    theirs = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(features, labels)
+    expected = theirs.predict_log_proba(features)
+    assert nll(ours, labels) == pytest.approx(nll(expected, labels), abs=1e-6)
+
+
+def test_strong_regularisation_leaves_vector_scaling():
+    logits, labels = sample(2000, 3)
+    fitted = DirichletCalibration(regularisation=1e6).fit(logits, labels)
+    assert np.abs(fitted.weight[~np.eye(3, dtype=bool)]).max() < 1e-4
+
+
+class TestBeta:
+    def test_recovers_its_own_family(self):
+        rng = np.random.default_rng(0)
+        probability = rng.uniform(0.02, 0.98, size=50_000)
+        truth = expit(0.5 * np.log(probability) - 1.5 * np.log1p(-probability) + 0.3)
+        labels = (rng.random(50_000) < truth).astype(int)
+        logits = np.column_stack([np.zeros(50_000), logit(probability)])
+        fitted = BetaCalibration().fit(logits, labels)
+        np.testing.assert_allclose(fitted.weights, [0.5, 1.5], atol=0.06)
+        np.testing.assert_allclose(np.exp(fitted(logits)[:, 1]), truth, atol=0.02)
+
+    def test_negative_weight_is_dropped(self):
+        rng = np.random.default_rng(0)
+        probability = rng.uniform(0.02, 0.98, size=5000)
+        truth = expit(-1.0 * np.log(probability) - 2.0 * np.log1p(-probability) - 2)
+        labels = (rng.random(5000) < truth).astype(int)
+        logits = np.column_stack([np.zeros(5000), logit(probability)])
+        fitted = BetaCalibration().fit(logits, labels)
+        assert fitted.weights[0] == 0
+        assert fitted.weights[1] > 0
+
+    def test_refuses_more_classes_and_one_sided_labels(self):
+        with pytest.raises(ValueError, match="two classes, got 3"):
+            BetaCalibration().fit(*sample(20, 3))
+        with pytest.raises(ValueError, match="both classes"):
+            BetaCalibration().fit([[1.0, 0], [0, 1]], [1, 1])
+
+
+def test_isotonic_is_monotone_and_never_certain():
+    logits, labels = sample(1000, 2)
+    fitted = IsotonicCalibration().fit(logits, labels)
+    order = np.argsort(logits[:, 1] - logits[:, 0])
+    positive = np.exp(fitted(logits)[order, 1])
+    assert (np.diff(positive) >= -1e-12).all()
+    assert positive.min() >= 1 / 1002 - 1e-12
+
+
+def test_histogram_by_hand():
+    logits = np.array([[0.0, x] for x in (-3, -2, -1, 1, 2, 3)])
+    fitted = HistogramBinning(2).fit(logits, [0, 1, 0, 1, 1, 0])
+    positive = np.exp(fitted(logits)[:, 1])
+    np.testing.assert_allclose(positive, [1 / 3] * 3 + [2 / 3] * 3)
+
+
+def test_histogram_with_ties_and_more_bins_than_rows():
+    fitted = HistogramBinning(50).fit([[0.0, 1], [0, 1], [0, 1]], [1, 0, 1])
+    np.testing.assert_allclose(np.exp(fitted([[0.0, 1.0], [0.0, 9.0]])[:, 1]), 2 / 3)
+
+
+def test_a_masked_class_stays_masked():
+    logits, labels = sample(500, 3)
+    masked = np.column_stack([logits, np.full(500, -np.inf)])
+    for name in ("temperature", "ensemble_temperature", "vector_scaling"):
+        probability = np.exp(CALIBRATORS[name]().fit(masked, labels)(masked))
+        assert np.isfinite(probability).all(), name
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_bad_input_names_the_row(name):
+    logits, labels = sample(20, 2)
+    logits[6, 1] = np.nan
+    with pytest.raises(ValueError, match="row 6"):
+        CALIBRATORS[name]().fit(logits, labels)
+
+
+class TestPeers:
+    @pytest.mark.parametrize(
+        ("ours", "theirs"),
+        [
+            (TemperatureScaling, "temperature_scaling.TemperatureScalingCalibrator"),
+            (VectorScaling, "logistic.VectorScalingCalibrator"),
+        ],
+    )
+    def test_probmetrics(self, ours, theirs):
+        module, name = theirs.split(".")
+        calibrators = pytest.importorskip(f"probmetrics.calibrators.{module}")
+        logits, labels = sample(3000, 4)
+        probabilities = softmax(logits, axis=1)
+        expected = getattr(calibrators, name)().fit(probabilities, labels)
+        reached = nll(ours().fit(logits, labels)(logits), labels)
+        reference = nll(np.log(expected.predict_proba(probabilities)), labels)
+        assert reached <= reference + 1e-6
+        assert reached == pytest.approx(reference, abs=2e-3)
+
+    def test_netcal_isotonic(self):
+        binning = pytest.importorskip("netcal.binning")
+        logits, labels = sample(2000, 2)
+        positive = softmax(logits, axis=1)[:, 1]
+        theirs = binning.IsotonicRegression().fit(positive, labels).transform(positive)
+        ours = np.exp(IsotonicCalibration().fit(logits, labels)(logits)[:, 1])
+        inside = (theirs > 0.01) & (theirs < 0.99)
+        np.testing.assert_allclose(ours[inside], np.asarray(theirs)[inside], atol=1e-6)
