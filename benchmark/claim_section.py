@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, plural
@@ -39,14 +40,19 @@ def verdict_text(result: ClaimResult) -> str:
     return " ".join(result.verdict.sentences)
 
 
-def claim_passages(result: ClaimResult) -> list[Passage]:
-    """Return the details behind the verdict, in reading order."""
+def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list[Passage]:
+    """Return the details behind the verdict, in reading order.
+
+    Args:
+        result: the test's result.
+        about_pairs: sentences to add to the passage on matched pairs.
+    """
     passages = [
         Passage("Why this verdict", (*result.verdict.reasons, *_power_sentences(result))),
         _effects(result),
         _levels(result),
         _permutation(result),
-        _pairs(result),
+        _pairs(result, about_pairs),
         _variance(result),
         _seeds(result),
         _dropped(result),
@@ -215,7 +221,7 @@ _PAIR_COLUMNS = (
 )
 
 
-def _pairs(result: ClaimResult) -> Passage:
+def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage:
     matched = result.matched_pairs
     if not matched.rule:
         return Passage("", ())
@@ -244,7 +250,7 @@ def _pairs(result: ClaimResult) -> Passage:
     if not rows:
         sentences.append("No pair of models meets it.")
     table = Table(_PAIR_COLUMNS, rows) if rows else None
-    return Passage("Matched pairs", (*sentences, *matched.problems), table)
+    return Passage("Matched pairs", (*sentences, *more, *matched.problems), table)
 
 
 def _variance(result: ClaimResult) -> Passage:

@@ -38,6 +38,11 @@ MAX_ROWS = 30
 
 MAX_PANELS = 8
 MAX_NAMED = 16
+MAX_MARKS = 60
+"""Models in a panel; with more, bars are left out or families are averaged."""
+
+MAX_LINES = 30
+MAX_SHIFTS = 12
 FIT_MODELS = 4
 """Fewer models than this get no fitted line."""
 
@@ -81,10 +86,9 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
         Line2D([], [], color="0.85", marker="s", markersize=9, linestyle="", label="noise"),
     ]
     mixer_legend(figure, mixers_in(rows["mixer"]), extra)
-    seeds = int(table["seeds"].max())
     caption = (
         f"Expected calibration error (ECE) on {dataset}, filled mark before and hollow mark after "
-        f"temperature scaling; n = {_rows_text(table)} test rows, mean of {plural(seeds, 'seed')}. "
+        f"temperature scaling; n = {_rows_text(table)} test rows, mean over seeds. "
         "The grey bar ends at the 95% point of what a perfectly calibrated model with the same "
         "confidences would show after scaling: a hollow mark inside it is not distinguishable "
         "from perfect calibration. ECE has no valid interval; the table gives the debiased error, "
@@ -148,6 +152,8 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     table = table[table[ERROR].notna() & table[axis.column].notna()]
     if table.empty:
         return None
+    models = len(table)
+    table, averaged = _family_means(table, axis)
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
     for panel, dataset, rows in panels:
@@ -166,12 +172,23 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     what = axis.label.split(" (")[0]
     caption = (
         f"{ERROR_NAME.capitalize()} before temperature scaling (percentage points, pp) against "
-        f"{what}: one mark per model, {plural(len(table), 'mark')} in all, mean over seeds; "
-        "bars: 95% interval over test rows. If size or accuracy explained everything, "
-        f"mixers would lie on one curve. {lines}{_left_out(table, panels)}"
+        f"{what}: {plural(models, 'model')}, mean over seeds; "
+        f"{averaged or 'bars: 95% interval over test rows. '}If size or accuracy explained "
+        f"everything, mixers would lie on one curve. {lines}{_left_out(table, panels)}"
     )
-    alt = f"Calibration error against {what} for {plural(len(table), 'model')}, by mixer."
+    alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt)
+
+
+def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
+    """Average the models of a family on a dataset where a panel would be too crowded."""
+    if table["dataset"].value_counts().max() <= MAX_MARKS:
+        return table, ""
+    keys = ["dataset", "family", "mixer"]
+    means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
+    empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
+    note = "so many that each mark is the mean of a family on a dataset, without interval. "
+    return means.assign(model=means["family"], **empty), note
 
 
 def _dataset_panels(table: pd.DataFrame, height: float = 3.1) -> tuple[Figure, list[Panel]]:
@@ -216,7 +233,7 @@ def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
 
 def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
     """Draw one mark with its bar per model, coloured by mixer."""
-    crowded = len(rows) > 60
+    crowded = len(rows) > MAX_MARKS
     if axis.logarithmic:
         use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
     for mixer in mixers_in(rows["mixer"]):
@@ -226,14 +243,15 @@ def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
         axes.errorbar(
             axis.scale * own[axis.column].to_numpy(float),
             y,
-            np.clip([y - low, high - y], 0, None),
+            None if crowded else np.clip([y - low, high - y], 0, None),
             fmt=MIXER_MARKERS[mixer],
             color=MIXER_COLORS[mixer],
             alpha=0.4 if crowded else 0.9,
             markersize=3 if crowded else 6,
             elinewidth=0.9,
         )
-    lowest = float(np.nanmin([0, *_bounds(rows, error)[0]]))
+    ends = 100 * rows[error].to_numpy(float) if crowded else _bounds(rows, error)[0]
+    lowest = float(np.nanmin([0, *ends]))
     axes.set_ylim(bottom=1.05 * lowest)
 
 
@@ -256,13 +274,14 @@ def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None
     from scipy.stats import t as student
 
     x = np.log(x) if logarithmic else x
-    slope, intercept = np.polyfit(x, y, 1)
+    centre = x.mean()
+    slope, intercept = np.polyfit(x - centre, y, 1)
     grid = np.linspace(x.min(), x.max(), 50)
-    centre, spread = x.mean(), ((x - x.mean()) ** 2).sum()
-    residual = math.sqrt(((y - slope * x - intercept) ** 2).sum() / (len(x) - 2))
+    mean = slope * (grid - centre) + intercept
+    residual = math.sqrt(((y - slope * (x - centre) - intercept) ** 2).sum() / (len(x) - 2))
+    spread = ((x - centre) ** 2).sum()
     error = residual * np.sqrt(1 / len(x) + (grid - centre) ** 2 / spread)
     half = student.ppf(0.975, len(x) - 2) * error
-    mean = slope * grid + intercept
     shown = np.exp(grid) if logarithmic else grid
     axes.plot(shown, mean, color=color, linewidth=1.2)
     axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
@@ -294,9 +313,10 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
     doubt = f" {plural(unstable, 'model')} had a disturbed timing (⚠ in the tables)."
     caption = (
         f"{ERROR_NAME.capitalize()} after temperature scaling against median latency of one row "
-        f"at a time, {plural(len(table), 'mark')}, mean over seeds; bars: 95% interval over test "
-        "rows. Lower left is better. On the dashed front no model is both faster and better "
-        "calibrated; where bars overlap, the order on the front is not settled. Accuracy is not "
+        f"at a time, {plural(len(table), 'mark')}, mean over seeds; bars (where there are at most "
+        f"{MAX_MARKS} models): 95% interval over test rows. Lower left is better. On the dashed "
+        "front no model is both faster and better calibrated; where bars overlap, the order on "
+        "the front is not settled. Accuracy is not "
         f"on this figure.{doubt if unstable else ''}{_left_out(table, panels)}"
     )
     alt = f"Calibration error after scaling against latency for {plural(len(table), 'model')}."
@@ -335,25 +355,7 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     families = [(str(row.mixer), str(row.family)) for row in rows_of(shown)]
     figure, (axes,) = new_figure(1.3 + 0.28 * len(families))
     datasets = sorted(table["dataset"].unique())
-    height = {family: index for index, family in enumerate(families)}
-    places = {
-        key: sorted(rows["dataset"].unique())
-        for key, rows in table.groupby(["mixer", "family"], observed=True)
-    }
-    low, high = 1.0, 1.0
-    for row in rows_of(table):
-        position = height.get((row.mixer, row.family))
-        if position is None:
-            continue
-        own = places[row.mixer, row.family]
-        offset = 0.6 * ((own.index(row.dataset) + 0.5) / len(own) - 0.5)
-        ends = [row.temperature_low, row.temperature_high]
-        if not np.isfinite(ends).all() or ends[0] <= 0:
-            ends = [row.temperature] * 2
-        color, marker = MIXER_COLORS[row.mixer], MIXER_MARKERS[row.mixer]
-        axes.plot(ends, [position - offset] * 2, color=color, linewidth=1.2)
-        axes.plot(row.temperature, position - offset, marker, color=color, markersize=5)
-        low, high = min(low, *ends), max(high, *ends)
+    low, high = _draw_temperatures(axes, table, families)
     use_log_axis(axes, np.array([low, high]))
     axes.axvline(1, color="0.4", linewidth=1)
     axes.set_yticks(range(len(families)), [shorten(family) for _, family in families])
@@ -377,6 +379,30 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     return Drawing(name, to_svg(figure), caption, alt)
 
 
+def _draw_temperatures(
+    axes: Axes, table: pd.DataFrame, families: Sequence[tuple[str, str]]
+) -> tuple[float, float]:
+    """Draw the marks, datasets of a family below one another; return the range they need."""
+    low, high = 1.0, 1.0
+    for position, (mixer, family) in enumerate(families):
+        own = table[(table["mixer"] == mixer) & (table["family"] == family)]
+        own = own.sort_values(["dataset", "model"])
+        places = own["dataset"].astype("category").cat.codes.to_numpy(float)
+        heights = position - 0.6 * ((places + 0.5) / (places.max() + 1) - 0.5)
+        values = own["temperature"].to_numpy(float)
+        lows, highs = (
+            own["temperature_low"].to_numpy(float),
+            own["temperature_high"].to_numpy(float),
+        )
+        known = np.isfinite(lows) & np.isfinite(highs) & (lows > 0)
+        lows, highs = np.where(known, lows, values), np.where(known, highs, values)
+        color = MIXER_COLORS[mixer]
+        axes.hlines(heights, lows, highs, color=color, linewidth=1.2)
+        axes.plot(values, heights, MIXER_MARKERS[mixer], color=color, markersize=5)
+        low, high = min(low, *lows), max(high, *highs)
+    return low, high
+
+
 def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw error after scaling against the severity of a shift, a line per model.
 
@@ -394,7 +420,7 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     pairs = [(str(dataset), str(kind)) for dataset, kind in kinds.to_numpy()]
     if not pairs:
         return None
-    shown = pairs[: 2 * MAX_PANELS]
+    shown = pairs[:MAX_SHIFTS]
     columns = min(3, len(shown))
     lines = math.ceil(len(shown) / columns)
     figure, axes = new_figure(0.8 + 2.2 * lines, lines, columns)
@@ -408,10 +434,13 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     figure.supylabel("debiased error after (pp)", fontsize=10)
     mixer_legend(figure, mixers_in(table["mixer"]))
     models = table["model"].nunique()
+    rest = len(pairs) - len(shown)
+    more = f" {plural(rest, 'more shift')} not drawn." if rest else ""
     caption = (
         f"{ERROR_NAME.capitalize()} after temperature scaling on corrupted test rows; the "
-        f"temperature is always fitted on clean rows. Thin: {plural(models, 'model')}, mean over "
-        "seeds; thick: mean of a mixer's models. Intervals are in tables/runs.csv."
+        f"temperature is always fitted on clean rows. {plural(models, 'model')}, mean over seeds. "
+        f"Thin lines: models (with more than {MAX_LINES}, shaded: the middle 80% of a mixer's); "
+        f"thick: mean of a mixer's models.{more} Intervals are in tables/runs.csv."
     )
     alt = f"Calibration error after scaling against shift severity, {plural(models, 'model')}."
     return Drawing(name, to_svg(figure), caption, alt)
@@ -424,7 +453,11 @@ def _shift_panel(axes: Axes, rows: pd.DataFrame, error: str) -> None:
         grid = rows[rows["mixer"] == mixer].pivot_table(
             index="severity", columns="model", values=error, observed=True
         )
-        axes.plot(grid.index, 100 * grid.to_numpy(), color=color, linewidth=0.7, alpha=0.5)
+        if len(rows["model"].unique()) > MAX_LINES:
+            low, high = 100 * grid.quantile(0.1, axis=1), 100 * grid.quantile(0.9, axis=1)
+            axes.fill_between(grid.index, low, high, color=color, alpha=0.15, linewidth=0)
+        else:
+            axes.plot(grid.index, 100 * grid.to_numpy(), color=color, linewidth=0.7, alpha=0.5)
         mean = 100 * grid.mean(axis=1)
         axes.plot(
             grid.index, mean, MIXER_MARKERS[mixer] + "-", color=color, linewidth=2, markersize=4

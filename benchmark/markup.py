@@ -268,6 +268,7 @@ def compact(value: float | None, unit: str = "") -> str:
 def _three_digits(value: float) -> str:
     if value == 0:
         return "0"
+    value = float(f"{value:.3g}")  # 0.9996 has its first digit before the point
     places = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{min(places, 4)}f}"
 

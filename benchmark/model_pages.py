@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, compact, decimals, interval, percent, visible
 from benchmark.reliability import Reliability, TopLabels, reliability, top_labels
-from benchmark.report_data import ReportData, read_spec, rows_of
+from benchmark.report_data import FACTS, ReportData, read_spec, rows_of
 from benchmark.results import ResultsError
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
         of_model.setdefault(evaluation.model, []).append(evaluation)
     frame = data.frame
     # One row per run: its unshifted scores, or the row that says it has none.
-    runs = frame[(frame["split"] == "test") | frame["split"].isna()]
+    runs = frame.loc[(frame["split"] == "test") | frame["split"].isna(), _PAGE_FIELDS]
     return [
         ModelPage(
             model=str(model),
@@ -246,7 +246,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
 
 
 def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    known = runs.bfill().iloc[0]
+    known = runs[list(FACTS)].bfill().iloc[0]
     pretraining = known["pretraining_examples"]
     facts = {
         "mixer": str(known["mixer"]),
@@ -257,6 +257,20 @@ def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     }
     return tuple(facts.items())
 
+
+_PAGE_FIELDS = [
+    *("model", "dataset", "seed", "status", "folder", "latency_p50_ms", *FACTS),
+    *("accuracy_before", "ece_15_before", "ece_15_after"),
+    *(
+        name + end
+        for name in (
+            *("temperature", "debiased_calibration_error_before"),
+            "debiased_calibration_error_after",
+        )
+        for end in ("", "_low", "_high")
+    ),
+]
+"""What the pages use; rows of all columns would take long to walk."""
 
 _RUN_COLUMNS = (
     Column("dataset", "dataset", "left"),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import file_name, to_csv
+from benchmark.markup import escape_csv, file_name, to_csv
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry, RegistryError
 from benchmark.report_data import ReportData, ReportError, read_suite, suite_names
 from benchmark.results import ResultsError
@@ -166,9 +166,17 @@ def write_comparison(first: Path, second: Path, reports: Path) -> Path:
 
 def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
     """Write rows at full precision, without empty columns."""
+    # Arrow writes a hundred thousand rows in a second, pandas and csv take ten.
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv
+
     frame = frame.dropna(axis="columns", how="all")
     frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
-    _write(path, to_csv([str(name) for name in frame.columns], frame.itertuples(index=False)))
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(escape_csv)
+    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def _write(path: Path, text: str) -> None:

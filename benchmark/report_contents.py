@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from benchmark import claim_figures, figures, tabulation
 from benchmark.claim_section import Passage, claim_passages, verdict_text
 from benchmark.markup import Cell, Column, Table, file_name, plural
-from benchmark.model_pages import Evaluation, ModelPage, evaluate_models, grid_models, model_pages
+from benchmark.model_pages import (
+    MAX_LOGITS_FILES,
+    Evaluation,
+    ModelPage,
+    evaluate_models,
+    grid_models,
+    model_pages,
+)
 from benchmark.report_data import Problem, ReportData, over_seeds, rows_of
 
 if TYPE_CHECKING:
@@ -18,8 +25,14 @@ if TYPE_CHECKING:
     from benchmark.figure_style import Drawing
     from benchmark.registry import Claim
 
-MAX_FIGURE_DATASETS = 12
-"""Datasets with figures of their own; with more, the rest have tables only."""
+MAX_FIGURE_DATASETS = 6
+"""Datasets with figures of their own: those with most models. The rest have tables only."""
+
+
+_NOT_RESAMPLED = (
+    f"With more than {MAX_LOGITS_FILES} runs the report does not resample test rows, so pairs have "
+    "no interval here; python -m benchmark.report on a suite of fewer models gives them."
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,12 @@ def _test_claim(data: ReportData, claim: Claim) -> Contents:
     from benchmark.claim import evaluate_claim
     from benchmark.claim_data import ClaimError
 
+    frame, bounded = data.frame, ()
+    if len(data.in_distribution) > MAX_LOGITS_FILES:
+        # Without folders the claim reads no logits, so it compares no pairs row by row.
+        frame, bounded = frame.drop(columns="folder"), (_NOT_RESAMPLED,)
     try:
-        result = evaluate_claim(data.frame, claim)
+        result = evaluate_claim(frame, claim)
     except ClaimError as error:
         return Contents(data, f"The claim could not be tested: {error}", "", None, [], [])
     drawn = [
@@ -103,7 +120,7 @@ def _test_claim(data: ReportData, claim: Claim) -> Contents:
         verdict=verdict_text(result),
         claim_json=result.model_dump_json(indent=1) + "\n",
         forest=claim_figures.forest(result, "contrast"),
-        passages=claim_passages(result),
+        passages=claim_passages(result, bounded),
         claim_drawings=[drawing for drawing in drawn if drawing is not None],
     )
 
@@ -112,9 +129,10 @@ def _sections(
     data: ReportData, table: pd.DataFrame, evaluations: Sequence[Evaluation]
 ) -> list[Section]:
     sections = []
-    for index, (dataset, rows) in enumerate(table.groupby("dataset", observed=True)):
+    counts = table["dataset"].value_counts().sort_index(kind="stable")
+    drawn = set(counts.nlargest(MAX_FIGURE_DATASETS).index)
+    for dataset, rows in table.groupby("dataset", observed=True):
         name = str(dataset)
-        drawn = index < MAX_FIGURE_DATASETS
         sections.append(
             Section(
                 dataset=name,
@@ -122,7 +140,7 @@ def _sections(
                 summary=_summary(data, rows),
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
-                drawings=tuple(_dataset_drawings(rows, name, evaluations)) if drawn else (),
+                drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {row.timing_reasons}"
                     for row in rows_of(rows)

@@ -34,8 +34,8 @@ NOTES = {
         "before → after temperature scaling; noise %: the ECE that a perfectly calibrated model "
         "with the same confidences would show before scaling. Debiased %: debiased calibration "
         "error with its 95% interval over test rows (means of the seeds' bounds); it is unbiased, "
-        "so chance can put it below 0. T: temperature fitted on the calibration split, with its "
-        "95% interval. Confidence: over or under the accuracy before scaling; unclear when the "
+        "so chance can put it below 0, where its interval is cut. T: temperature fitted on the "
+        "calibration split, with its 95% interval. Confidence: over or under the accuracy before scaling; unclear when the "
         "interval of the gap holds 0. Bold: the best, where its interval stretched over all its "
         "seeds is clear of every other model's; ECE has no valid interval, so it is never bold."
     ),
