@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from benchmark.embedded import datasets as embedded
 from benchmark.embedded import register_models
@@ -20,6 +25,8 @@ from benchmark.embedded.datasets import (
     embedded_names,
     load_embedded,
 )
+from benchmark.registry import ModelEntry, Registry
+from benchmark.rows import Rows
 
 SIZES = {
     "digits": (800, 400, 500),
@@ -41,7 +48,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def _splits(dataset: EmbeddedDataset) -> list[Any]:
+def _splits(dataset: EmbeddedDataset) -> list[Rows]:
     return [dataset.train, dataset.calibration, dataset.test]
 
 
@@ -261,3 +268,38 @@ def test_lfm2_refuses_attention_layers() -> None:
     register_models()
     with pytest.raises(ValueError, match="convolution layers only"):
         AutoConfig.for_model("lfm2-convolution", layer_types=["conv", "full_attention"])
+
+
+# The registry's models
+
+
+SCRATCH = [m for m in Registry.load().models.values() if m.scratch is not None]
+
+
+def _from_entry(entry: ModelEntry) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """Build a model as the registry describes it, and a batch of two rows for it."""
+    settings = dict(entry.scratch or {})
+    model_type = settings.pop("model_type")
+    if entry.modality == "image":
+        config = AutoConfig.for_model(model_type, num_labels=10, image_size=28, **settings)
+        batch = {"pixel_values": torch.randn(2, 3, 28, 28)}
+        return AutoModelForImageClassification.from_config(config).eval(), batch
+    config = AutoConfig.for_model(model_type, num_labels=5, pad_token_id=0, **settings)
+    mask = torch.ones(2, 40, dtype=torch.int64)
+    mask[1, 25:] = 0
+    batch = {"input_ids": torch.randint(1, 4000, (2, 40)) * mask, "attention_mask": mask}
+    return AutoModelForSequenceClassification.from_config(config).eval(), batch
+
+
+@pytest.mark.parametrize("entry", SCRATCH, ids=lambda entry: entry.name)
+def test_scratch_models_have_the_promised_size_and_ignore_padding(entry: ModelEntry) -> None:
+    register_models()
+    torch.manual_seed(0)
+    model, batch = _from_entry(entry)
+    assert 100_000 <= model.num_parameters() <= 400_000
+    logits = model(**batch).logits
+    assert logits.shape == (2, 10 if entry.modality == "image" else 5)
+    assert torch.isfinite(logits).all()
+    if entry.modality == "text":
+        unpadded = {name: tensor[1:, :25] for name, tensor in batch.items()}
+        torch.testing.assert_close(model(**unpadded).logits[0], logits[1], atol=1e-4, rtol=1e-4)
