@@ -96,7 +96,8 @@ class DirichletCalibration:
     """softmax(W log softmax(z) + b), regularised off the diagonal and in the intercepts.
 
     Kull et al. 2019, "Beyond temperature scaling: obtaining well-calibrated multi-class
-    probabilities with Dirichlet calibration". The same family as matrix scaling. May change predictions.
+    probabilities with Dirichlet calibration". The same family as matrix scaling. May change
+    predictions.
 
     Args:
         regularisation: Of the mean squared off-diagonal weights and of the mean squared intercepts.
@@ -205,11 +206,12 @@ class BetaCalibration:
     def __call__(self, logits: Logits) -> Float64Array:
         """Return calibrated log-probabilities [n, 2]."""
         score = self._features(logits) @ self.weights + self.intercept
-        return np.asarray(np.column_stack([log_expit(-score), log_expit(score)]), np.float64)
+        result: Float64Array = np.column_stack([log_expit(-score), log_expit(score)])
+        return result
 
     @staticmethod
     def _features(logits: Logits) -> Float64Array:
-        return _finite_log_probabilities(logits)[:, ::-1] * np.array([1.0, -1.0])
+        return _finite_log_probabilities(logits)[:, ::-1] * np.array([1.0, -1.0])  # type: ignore[no-any-return]
 
     @staticmethod
     def _logistic(

@@ -23,8 +23,8 @@ Labels = Any
 
 # Two blocks of float32 just fit a 1 MB second-level cache.
 BLOCK_ELEMENTS = 1 << 17
-# Below this size float64 costs a few milliseconds, so nothing is gained by float32.
-FLOAT64_ELEMENTS = 1 << 20
+# Up to this size float64 costs a few milliseconds, so little is gained by float32.
+FLOAT64_ELEMENTS = 1 << 18
 # With few classes numpy reduces a class-major block up to a hundred times faster than a row-major
 # one.
 CLASS_MAJOR_CLASSES = 64

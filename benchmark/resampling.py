@@ -34,8 +34,8 @@ WIDEST_REACH = 3.0
 # Enough for seven digits of a refit over a narrow and over the widest range.
 REFIT_NODES, WIDE_REFIT_NODES = 12, 40
 NARROW_REACH = 0.6
-NEWTON_STEPS = 8
-TEST_NODES = 6
+NEWTON_STEPS = 12
+TEST_NODES, WIDE_TEST_NODES = 6, 20
 
 
 def resample_counts(
@@ -75,7 +75,8 @@ def resample_means(columns: Float64Array, resamples: int, seed: int, stream: int
 def percentiles(replicates: Float64Array, level: float = DEFAULT_LEVEL) -> tuple[float, float]:
     """Ends of the central interval of replicates [R]."""
     tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail])
+    # No interpolation: a refitted temperature may be infinite.
+    low, high = np.quantile(replicates, [tail, 1 - tail], method="nearest")
     return float(low), float(high)
 
 
@@ -91,7 +92,8 @@ def refit_temperatures(
 
     The gradient of each row is tabulated at Chebyshev points of log T around the fit; a resample's
     gradient is their weighted sum, and its root is found by Newton steps on the interpolant.
-    Resamples whose root lies outside that range are refitted in full.
+    Resamples whose root lies outside that range are refitted in full; where rows
+    are resampled in groups, they count as a limit, 0 or inf.
 
     Args:
         logits: [m, K] calibration logits.
@@ -110,10 +112,11 @@ def refit_temperatures(
     nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
     slopes = row_slopes(rows, np.exp(reach * nodes) / fit.temperature)
     sums = resample_means(slopes, resamples, seed, CALIBRATION_STREAM)
-    inside = (sums[:, 0] < 0) & (sums[:, -1] > 0)
     temperatures = fit.temperature * np.exp(-reach * _roots(nodes, sums))
-    if not inside.all() and rows.n_rows <= RESAMPLED_GROUPS:
-        _refit_in_full(rows, np.flatnonzero(~inside), temperatures, seed)
+    below, above = sums[:, -1] <= 0, sums[:, 0] >= 0
+    temperatures[below], temperatures[above] = 0.0, math.inf
+    if rows.n_rows <= RESAMPLED_GROUPS and (below | above).any():
+        _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
     return temperatures
 
 
@@ -132,11 +135,14 @@ def _roots(nodes: Float64Array, values: Float64Array) -> Float64Array:
     """Roots in [-1, 1] of the polynomials through values [R, J] at the Chebyshev points [J]."""
     coefficients = np.linalg.solve(chebyshev.chebvander(nodes, len(nodes) - 1), values.T)
     derivative = chebyshev.chebder(coefficients)
-    root = np.zeros(len(values))
+    root, low, high = np.zeros(len(values)), np.full(len(values), -1.0), np.ones(len(values))
     for _ in range(NEWTON_STEPS):
-        slope = chebyshev.chebval(root, derivative, tensor=False)
         value = chebyshev.chebval(root, coefficients, tensor=False)
-        root = np.clip(root - value / np.where(slope > 0, slope, np.inf), -1, 1)
+        slope = chebyshev.chebval(root, derivative, tensor=False)
+        low, high = np.where(value < 0, root, low), np.where(value < 0, high, root)
+        newton = root - value / np.where(slope > 0, slope, np.inf)
+        # Gradients rise, so the root stays bracketed; bisect where Newton would leave the bracket.
+        root = np.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
     return root
 
 
@@ -172,12 +178,12 @@ class TemperaturePath:
             return cls(center, [center], np.ones((len(refitted), 1)))
         low, high = np.log([refitted[usable].min(), refitted[usable].max()])
         middle, half = (low + high) / 2, max((high - low) / 2, 1e-6)
-        points = chebyshev.chebpts1(TEST_NODES)
+        points = chebyshev.chebpts1(TEST_NODES if half < NARROW_REACH else WIDE_TEST_NODES)
         nodes = [Predictions.from_rows(rows, math.exp(middle + half * x)) for x in points]
         # A refit at a limit (0 or inf) is moved to the most extreme of the others.
         bounded = np.clip(refitted, math.exp(low), math.exp(high))
-        basis = chebyshev.chebvander((np.log(bounded) - middle) / half, TEST_NODES - 1)
-        weights = basis @ np.linalg.inv(chebyshev.chebvander(points, TEST_NODES - 1))
+        basis = chebyshev.chebvander((np.log(bounded) - middle) / half, len(points) - 1)
+        weights = basis @ np.linalg.inv(chebyshev.chebvander(points, len(points) - 1))
         return cls(center, nodes, weights)
 
     def column(self, field: Callable[[Predictions], Float64Array]) -> Float64Array:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.fft import dct, idct
+from scipy.optimize import brentq
 
 from benchmark.calibration_error import check_confidence
 from benchmark.logit_arrays import Float64Array
 
-GRID = 4096
-BISECTIONS = 30
+GRID = 2048
+TOLERANCE = 1e-7
 
 
 def smooth_ece(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -57,14 +58,8 @@ def _error_at(spectrum: Float64Array, bandwidth: float) -> float:
 
 
 def _fixed_point(spectrum: Float64Array) -> float:
-    """The error falls and the bandwidth rises, so they cross once in [0, 1]: bisect."""
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        if _error_at(spectrum, middle) > middle:
-            low = middle
-        else:
-            high = middle
-        if high - low < 1e-7:
-            break
-    return _error_at(spectrum, (low + high) / 2)
+    """The error falls and the bandwidth rises, so they cross once in [0, 1]."""
+    if _error_at(spectrum, 0.0) == 0:
+        return 0.0
+    bandwidth = brentq(lambda width: _error_at(spectrum, width) - width, 0.0, 1.0, xtol=TOLERANCE)
+    return _error_at(spectrum, bandwidth)
