@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
 from benchmark.claim_result import Dropped, LeftOut, Moment, SeedVariance
-from benchmark.mixed_model import Codes, Matrix, Nesting, Vector
+from benchmark.mixed_model import Codes, Matrix, MixedFit, Nesting, Vector, fit_mixed
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Design:
-    """Columns of the models: the contrast first, then datasets, other mixers, covariates."""
+    """Columns of the models: the contrast first, then datasets, other mixers, covariates.
+
+    `family_df` are the families left when mixers, and covariates that do not vary within
+    families, have taken theirs.
+    """
 
     x: Matrix
     names: tuple[str, ...]
@@ -60,6 +64,15 @@ class Design:
     rows: np.ndarray
     covariates: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    family_df: int
+
+    def fit(self, y: Vector) -> MixedFit:
+        """Fit the mixed model to `y`, the log errors of the rows in use.
+
+        A comparison of family means has `family_df` degrees of freedom. Tests have at least
+        half of them, which keeps their size right with six families (`docs/claim.md`).
+        """
+        return fit_mixed(y, self.x, self.nesting, lowest_df=max(self.family_df / 2, 1.0))
 
 
 def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +204,7 @@ def build_design(
         complete = averaged[list(candidates)].notna().all(axis=1).to_numpy(dtype=bool)
         rows = np.flatnonzero(has_outcome & complete)
         try:
-            x, names, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates)
+            chosen, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates)
         except ClaimError:
             gaps = averaged.loc[has_outcome, list(candidates)].isna().sum()
             if not len(gaps) or gaps.max() == 0:
@@ -206,12 +219,26 @@ def build_design(
         candidates = tuple(c for c in candidates if c not in {item.name for item in rejected})
     used = averaged.iloc[rows]
     nesting = Nesting.of(_cell_labels(used), used["model"])
-    return Design(x, tuple(names), nesting, rows, candidates, tuple(left_out))
+    return Design(
+        chosen.x,
+        tuple(chosen.names),
+        nesting,
+        rows,
+        candidates,
+        tuple(left_out),
+        chosen.family_df,
+    )
 
 
 def declared_columns(claim: Claim) -> tuple[str, ...]:
     """Return the covariate columns of a claim in the order declared."""
     return tuple(column for name in claim.covariates for column in COVARIATE_COLUMNS[name])
+
+
+class _Columns(NamedTuple):
+    x: Matrix
+    names: list[str]
+    family_df: int
 
 
 def _choose_columns(
@@ -220,8 +247,8 @@ def _choose_columns(
     has_outcome: np.ndarray,
     claim: Claim,
     candidates: tuple[str, ...],
-) -> tuple[Matrix, list[str], list[LeftOut]]:
-    """Return the columns for `rows`, their names, and the candidates that cannot be used."""
+) -> tuple[_Columns, list[LeftOut]]:
+    """Return the columns for `rows`, and the candidates that cannot be used."""
     everyone = averaged.loc[has_outcome, list(candidates)]
     idle = [
         LeftOut(name=name, reason=reason)
@@ -229,7 +256,7 @@ def _choose_columns(
         if (reason := _reason_against_values(everyone[name].dropna().to_numpy(dtype=float)))
     ]
     if idle:
-        return np.empty((0, 0)), [], idle
+        return _Columns(np.empty((0, 0)), [], 0), idle
     used = averaged.iloc[rows]
     x, names = _mixers_and_datasets(used, claim)
     family = family_cells(used)
@@ -253,7 +280,7 @@ def _choose_columns(
             between = np.column_stack([between, _family_means(scaled[:, None], family)])
     if len(rows) <= x.shape[1]:
         raise ClaimError(f"{len(rows)} rows cannot carry {x.shape[1]} columns")
-    return x, names, rejected
+    return _Columns(x, names, len(between) - int(np.linalg.matrix_rank(between))), rejected
 
 
 def _mixers_and_datasets(used: pd.DataFrame, claim: Claim) -> tuple[Matrix, list[str]]:

@@ -15,7 +15,7 @@ from benchmark.claim_data import (
     family_cells,
 )
 from benchmark.claim_result import DatasetEffect, Effect, Interval, LevelEffect, Moment, Permutation
-from benchmark.mixed_model import Codes, TestedCoefficient, fit_cluster_robust, fit_mixed
+from benchmark.mixed_model import Codes, TestedCoefficient, fit_cluster_robust
 from benchmark.permutation import permutation_test
 from benchmark.registry import Claim
 
@@ -53,7 +53,7 @@ def estimate_effect(
     used = clean.iloc[design.rows]
     if np.ptp(y) == 0:
         raise ClaimError("every checkpoint has the same value, so there is nothing to compare")
-    fit = fit_mixed(y, design.x, design.nesting)
+    fit = design.fit(y)
     in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
     return Effect(
         metric=metric,
@@ -127,7 +127,7 @@ def _per_dataset(
                 DatasetEffect(dataset=dataset, families=families, estimate=None, problem=str(error))
             )
             continue
-        tested = fit_mixed(y[design.rows], design.x, design.nesting).test(0, claim.alpha)
+        tested = design.fit(y[design.rows]).test(0, claim.alpha)
         effects.append(
             DatasetEffect(dataset=dataset, families=families, estimate=as_interval(tested))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmark.bin_variants import with_bin_variants
 from benchmark.claim_data import (
     ClaimError,
     average_seeds,
@@ -45,7 +46,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     column = f"{metric}_{claim.primary}"
     if column not in frame.columns or not (frame["status"] == "completed").any():
         raise ClaimError(f"no completed run has {column}, so there is nothing to test")
-    averaged = average_seeds(frame)
+    averaged = average_seeds(with_bin_variants(frame))
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
     other: Moment = "after" if claim.primary == "before" else "before"
     primary, problem, design = _try_effect(clean, claim, metric, claim.primary)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from benchmark.claim_data import Design
 from benchmark.claim_result import Effect, Permutation, Power
-from benchmark.mixed_model import Vector, fit_mixed
+from benchmark.mixed_model import Vector
 from benchmark.registry import Claim
 
 POWER = 0.8
@@ -51,7 +51,7 @@ def detectable_effect(claim: Claim, effect: Effect, design: Design, seed: int) -
     generator = np.random.default_rng(seed)
     needed = []
     for y in _null_outcomes(effect, design, generator):
-        tested = fit_mixed(y, design.x, design.nesting).test(0, claim.alpha)
+        tested = design.fit(y).test(0, claim.alpha)
         reach = (tested.high - tested.low) / 2
         # The noise is symmetric, so each study stands for its mirror image too.
         needed += [reach + tested.estimate, reach - tested.estimate]

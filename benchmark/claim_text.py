@@ -48,7 +48,12 @@ def _table(headers: str, rows: Sequence[tuple[str, ...]], left: int = 1) -> str:
 def _p(value: float | None) -> str:
     if value is None:
         return MISSING
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def _percent(value: float) -> str:
+    # Adding 0.0 turns a negative zero into a zero.
+    return f"{round(100 * value) + 0.0:.0f}%"
 
 
 def _interval_cells(interval: Interval | None) -> tuple[str, str, str]:
@@ -172,9 +177,9 @@ def _shares(result: ClaimResult) -> Iterator[str]:
     rows = [
         (
             item.factor,
-            f"{item.share:.0%}",
-            f"{item.low:.0%} to {item.high:.0%}",
-            f"{item.by_chance:.0%}",
+            _percent(item.share),
+            f"{_percent(item.low)} to {_percent(item.high)}",
+            _percent(item.by_chance),
             str(item.columns),
             f"{item.probability_largest:.0%}",
         )

@@ -29,8 +29,8 @@ def decide(
 
     1. Undecided: no estimate, or more than half of the values at their floor.
     2. Equivalent: the interval lies inside the equivalence margin.
-    3. Supported or contradicted: the interval excludes 1 and the permutation test's p value
-       is at most alpha.
+    3. Supported or contradicted: the interval excludes 1, so does the cluster-robust one, on
+       the same side, and the permutation test's p value is at most alpha.
     4. Undecided otherwise.
     """
     if effect is None or permutation is None:
@@ -52,7 +52,7 @@ def decide(
         outcome=outcome,
         sentences=(
             _first_sentence(claim, effect, outcome),
-            _second_sentence(claim, effect, permutation, power, outcome, reasons),
+            _second_sentence(claim, effect, power, outcome, reasons),
         ),
         reasons=reasons,
         interval=effect.estimate,
@@ -72,23 +72,34 @@ def _apply_rules(
         )
     if 1 / margin < interval.low and interval.high < margin:
         return "equivalent", (f"the interval lies inside {1 / margin:.2f} to {margin:.2f}",)
-    excludes_one = interval.high < 1 or interval.low > 1
-    if excludes_one and permutation.p_value <= claim.alpha:
-        outcome: Outcome = "supported" if interval.high < 1 else "contradicted"
+    side, check = _side_of_one(interval), _side_of_one(effect.cluster_robust)
+    if side != 0 and side == check and permutation.p_value <= claim.alpha:
+        outcome: Outcome = "supported" if side < 0 else "contradicted"
         return outcome, (
-            "the interval excludes 1",
+            "the interval and its cluster-robust check exclude 1",
             f"exchanging labels among families gives p = {permutation.p_value:.3g}",
         )
     reasons = []
-    if not excludes_one:
+    if side == 0:
         reasons.append("the interval includes 1 and reaches beyond the equivalence margin")
+    elif side != check:
+        reasons.append(
+            "the interval excludes 1 but its cluster-robust check"
+            f" ({range_of(effect.cluster_robust)}) does not"
+        )
     if permutation.smallest_p > claim.alpha:
         reasons.append(
-            f"with these families no labelling could give p below {permutation.smallest_p:.3g}"
+            "with these families no exchange of labels could give p below"
+            f" {permutation.smallest_p:.3g}"
         )
     elif permutation.p_value > claim.alpha:
         reasons.append(f"exchanging labels among families gives p = {permutation.p_value:.3g}")
     return "undecided", tuple(reasons)
+
+
+def _side_of_one(interval: Interval) -> int:
+    """Return -1 or 1 for an interval wholly below or above 1, and 0 for one around it."""
+    return int(interval.low > 1) - int(interval.high < 1)
 
 
 def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
@@ -110,18 +121,16 @@ def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
 def _second_sentence(
     claim: Claim,
     effect: Effect,
-    permutation: Permutation,
     power: Power | None,
     outcome: Outcome,
     reasons: tuple[str, ...],
 ) -> str:
     first, second = claim.contrast
     families = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
-    because = " and ".join(reasons)
+    because = ", and ".join(reasons)
     sentence = f"This rests on {families}: {because}"
     if outcome == "undecided" and power is not None:
         sentence += f"; {_what_would_decide(power)}"
-    del permutation
     return sentence + "."
 
 

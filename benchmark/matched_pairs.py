@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
 
-from benchmark.claim_data import COVARIATE_COLUMNS
+from benchmark.claim_data import COVARIATE_COLUMNS, PRIMARY_METRIC
 from benchmark.claim_result import MatchedPairs, Moment, Pair
-from benchmark.intervals import ModelOutputs, compare, holm
-from benchmark.logits_store import read_split
+from benchmark.intervals import holm
+from benchmark.logit_arrays import Float64Array
+from benchmark.paired_bootstrap import error_replicates
 from benchmark.registry import Claim
 from benchmark.results import ResultsError
-from benchmark.temperature import fit_temperature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 MAX_SIZE_RATIO = 2.0
 MAX_ACCURACY_DIFFERENCE = 0.03
 MAX_PRETRAINING_RATIO = 3.0
-RESAMPLES = 200
-"""Enough for the standard deviation (to 5%) that a comparison's normal interval rests on."""
+RESAMPLES = 500
+MAX_COMPARED = 60
+"""Runs of pairs that are bootstrapped, closest pairs first; the others are listed by ratio only."""
 FORBIDDEN = 1e6
 """Cost of a pair that breaks the rule: larger than that of any number of allowed pairs."""
 
@@ -42,26 +43,35 @@ def matched_pairs(
     """Match models by `RULE` and compare each pair before and after temperature scaling.
 
     A comparison is the paired bootstrap over test rows, after scaling with the temperature
-    refitted in every resample. It is made seed by seed and averaged; since seeds share the
-    test rows, the standard error of the average is taken as the average of theirs, which is never
-    too small. Holm's correction runs over the pairs of a moment. Models are fixed here: the
-    p values speak of these pairs, not of mixers at large.
+    refitted in every resample; differences are averaged over the seeds that both models have,
+    within each resample. Intervals and p values are normal, with the standard deviation of the
+    resampled differences. Holm's correction runs over the pairs of a moment. Models are fixed
+    here: the p values speak of these pairs, not of mixers at large.
 
     Args:
         frame: runs, with the folder of their logits; pairs without are listed by ratio only.
         clean: averaged unshifted rows, on which matching is done.
         claim: the contrast.
-        metric: the outcome compared.
+        metric: the outcome; only the debiased calibration error is bootstrapped.
     """
     pairs: list[Pair] = []
     problems: list[str] = []
     moments: tuple[Moment, ...] = ("before", "after")
-    matched = list(_match_all(clean, claim))
+    matched = sorted(_match_all(clean, claim), key=lambda match: match.distance)
     for moment in moments:
         if f"{metric}_{moment}" not in clean.columns:
             continue
-        compared = [_compare(frame, pair, metric, moment, problems) for pair in matched]
-        pairs += _corrected(compared)
+        compared = []
+        runs = 0
+        for match in matched:
+            pair = _pair(match, metric, moment)
+            folders = list(_folders_by_seed(frame, pair)) if metric == PRIMARY_METRIC else []
+            runs += len(folders)
+            if runs > MAX_COMPARED:
+                problems.append(f"only the {MAX_COMPARED} closest pairs of runs were bootstrapped")
+                folders = []
+            compared.append((pair, _differences(folders, pair, problems)))
+        pairs += _tested(compared)
     return MatchedPairs(
         rule=RULE, metric=metric, pairs=tuple(pairs), problems=tuple(dict.fromkeys(problems))
     )
@@ -69,8 +79,9 @@ def matched_pairs(
 
 class _Match(NamedTuple):
     dataset: str
-    first: pd.Series
-    second: pd.Series
+    first: pd.Series[Any]
+    second: pd.Series[Any]
+    distance: float
 
 
 def _match_all(clean: pd.DataFrame, claim: Claim) -> Iterator[_Match]:
@@ -81,7 +92,7 @@ def _match_all(clean: pd.DataFrame, claim: Claim) -> Iterator[_Match]:
         cost = _costs(first, second)
         for i, j in zip(*optimize.linear_sum_assignment(cost), strict=True):
             if cost[i, j] < FORBIDDEN:
-                yield _Match(str(dataset), first.iloc[i], second.iloc[j])
+                yield _Match(str(dataset), first.iloc[i], second.iloc[j], float(cost[i, j]))
 
 
 def _costs(first: pd.DataFrame, second: pd.DataFrame) -> np.ndarray:
@@ -111,16 +122,14 @@ def _gaps(first: pd.DataFrame, second: pd.DataFrame, column: str) -> np.ndarray:
     return np.where(np.isnan(gaps), np.inf, gaps)
 
 
-def _compare(
-    frame: pd.DataFrame, match: _Match, metric: str, moment: Moment, problems: list[str]
-) -> tuple[Pair, float | None]:
-    """Return the pair without p value, and the standard error of its difference."""
-    dataset, first, second = match
+def _pair(match: _Match, metric: str, moment: Moment) -> Pair:
+    """Return the pair with what the averaged rows say of it."""
     column = f"{metric}_{moment}"
+    first, second = match.first, match.second
     size = float(np.exp(first["log_parameters"] - second["log_parameters"]))
     errors = float(first[column]), float(second[column])
-    pair = Pair(
-        dataset=dataset,
+    return Pair(
+        dataset=match.dataset,
         moment=moment,
         first=str(first["model"]),
         second=str(second["model"]),
@@ -130,22 +139,37 @@ def _compare(
         ratio=errors[0] / errors[1] if min(errors) > 0 else None,
         difference=errors[0] - errors[1],
     )
-    differences, widths = [], []
-    for left, right in _folders_by_seed(frame, pair):
+
+
+class _Differences(NamedTuple):
+    """Mean over `seeds` of first minus second, as observed and in each resample."""
+
+    value: float
+    replicates: Float64Array
+    seeds: int
+
+
+def _differences(
+    folders: list[tuple[Path, Path]], pair: Pair, problems: list[str]
+) -> _Differences | None:
+    values, replicates = [], []
+    for left, right in folders:
         try:
-            one, other = _outputs(left, pair.first), _outputs(right, pair.second)
-            result = compare(
-                one, other, metric, after_scaling=moment == "after", resamples=RESAMPLES
+            one, other = (
+                error_replicates(folder, after_scaling=pair.moment == "after", resamples=RESAMPLES)
+                for folder in (left, right)
             )
         except (ResultsError, ValueError) as error:
             problems.append(str(error))
             continue
-        differences.append(result.difference)
-        widths.append((result.high - result.low) / (2 * stats.norm.ppf(0.975)))
-    if not differences:
-        return pair, None
-    changes = {"difference": float(np.mean(differences)), "seeds": len(differences)}
-    return pair.model_copy(update=changes), float(np.mean(widths))
+        if not (np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)):
+            problems.append(f"{left} and {right} were not scored on the same test rows")
+            continue
+        values.append(one.value - other.value)
+        replicates.append(one.replicates - other.replicates)
+    if not values:
+        return None
+    return _Differences(float(np.mean(values)), np.mean(replicates, axis=0), len(values))
 
 
 def _folders_by_seed(frame: pd.DataFrame, pair: Pair) -> Iterator[tuple[Path, Path]]:
@@ -166,38 +190,30 @@ def _folders_by_seed(frame: pd.DataFrame, pair: Pair) -> Iterator[tuple[Path, Pa
         yield Path(folders[0][seed]), Path(folders[1][seed])
 
 
-def _outputs(folder: Path, name: str) -> ModelOutputs:
-    test, calibration = read_split(folder, "test"), read_split(folder, "calibration")
-    return ModelOutputs(
-        name=name,
-        test_logits=test.logits,
-        test_labels=test.labels,
-        test_ids=test.ids,
-        calibration_logits=calibration.logits,
-        calibration_labels=calibration.labels,
-        calibration_ids=calibration.ids,
-        fit=fit_temperature(calibration.logits, calibration.labels),
-    )
-
-
-def _corrected(compared: list[tuple[Pair, float | None]]) -> list[Pair]:
+def _tested(compared: list[tuple[Pair, _Differences | None]]) -> list[Pair]:
     """Add intervals and p values, corrected for the number of pairs compared."""
-    tested = [(pair, error) for pair, error in compared if error is not None]
-    p_values = [_p_value(pair.difference, error) for pair, error in tested]
+    tested = [
+        (pair, found, float(found.replicates.std(ddof=1))) for pair, found in compared if found
+    ]
+    p_values = [_p_value(found.value, spread) for _, found, spread in tested]
     done = []
-    for (pair, error), p_value, adjusted in zip(tested, p_values, holm(p_values), strict=True):
-        difference, reach = pair.difference, float(stats.norm.ppf(0.975)) * error
+    for (pair, found, spread), p_value, adjusted in zip(
+        tested, p_values, holm(p_values), strict=True
+    ):
+        reach = float(stats.norm.ppf(0.975)) * spread
         changes = {
-            "low": difference - reach,
-            "high": difference + reach,
+            "seeds": found.seeds,
+            "difference": found.value,
+            "low": found.value - reach,
+            "high": found.value + reach,
             "p_value": p_value,
             "p_adjusted": adjusted,
         }
         done.append(pair.model_copy(update=changes))
-    return done + [pair for pair, error in compared if error is None]
+    return done + [pair for pair, found in compared if not found]
 
 
-def _p_value(difference: float, error: float) -> float:
-    if error == 0:
+def _p_value(difference: float, spread: float) -> float:
+    if spread == 0:
         return float(difference == 0)
-    return float(2 * stats.norm.sf(abs(difference) / error))
+    return float(2 * stats.norm.sf(abs(difference) / spread))

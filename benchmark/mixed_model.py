@@ -116,6 +116,7 @@ class MixedFit:
     checkpoint_variance: float | None
     family_variance: float | None
     log_likelihood: float
+    lowest_df: float
     _derivatives: tuple[Matrix, ...]
     _variance_of_variances: Matrix
 
@@ -123,13 +124,13 @@ class MixedFit:
         """Test coefficient `index` against 0 with Satterthwaite's degrees of freedom.
 
         With C the covariance of the coefficients and c its entry for this one, they are
-        2 c^2 / var(c), var by the delta method from the variance components.
+        2 c^2 / var(c), var by the delta method from the variance components. They are not let
+        fall below `lowest_df`: with few families the formula sometimes gives values near 0.
         """
         variance = float(self.covariance[index, index])
         gradient = np.array([float(d[index, index]) for d in self._derivatives])
         spread = gradient @ self._variance_of_variances @ gradient
-        # Nearly singular designs give values close to 0, where a t quantile is meaningless.
-        df = max(float(2 * variance**2 / spread), 1.0)
+        df = max(float(2 * variance**2 / spread), self.lowest_df)
         return t_test(float(self.coefficients[index]), variance, df, alpha)
 
 
@@ -207,13 +208,14 @@ def _ratio(share: float) -> float:
     return share / (1 - share)
 
 
-def fit_mixed(y: Vector, x: Matrix, nesting: Nesting) -> MixedFit:
+def fit_mixed(y: Vector, x: Matrix, nesting: Nesting, lowest_df: float = 1.0) -> MixedFit:
     """Fit y = X b + family + checkpoint + noise by REML.
 
     Args:
         y: outcome, shape (n,).
         x: fixed-effect columns, shape (n, k), of full column rank with k < n.
         nesting: the families and checkpoints of the n rows.
+        lowest_df: degrees of freedom that tests have at least.
     """
     likelihood = _Likelihood(y, x, nesting)
     checkpoint_ratio, family_ratio, log_likelihood = likelihood.maximise()
@@ -231,6 +233,7 @@ def fit_mixed(y: Vector, x: Matrix, nesting: Nesting) -> MixedFit:
         checkpoint_variance=variances.get("checkpoint"),
         family_variance=variances.get("family"),
         log_likelihood=log_likelihood,
+        lowest_df=lowest_df,
         _derivatives=derivatives,
         _variance_of_variances=spread,
     )

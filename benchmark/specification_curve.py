@@ -18,7 +18,7 @@ from benchmark.claim_data import (
 )
 from benchmark.claim_effect import as_interval
 from benchmark.claim_result import Moment, Specification, SpecificationCurve
-from benchmark.mixed_model import Vector, fit_mixed
+from benchmark.mixed_model import Vector
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def specification_curve(
                 if design is None or np.ptp(y[design.rows]) == 0:
                     failed += 1
                     continue
-                tested = fit_mixed(y[design.rows], design.x, design.nesting).test(0, claim.alpha)
+                tested = design.fit(y[design.rows]).test(0, claim.alpha)
                 found.append(
                     Specification(
                         metric=metric,

@@ -1,0 +1,257 @@
+"""The whole test of the claim: verdicts, what they rest on, and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from claim_frames import METRICS, runs, two_modalities
+
+from benchmark.claim import evaluate_claim, main
+from benchmark.claim_data import ClaimError
+from benchmark.claim_result import ClaimResult
+from benchmark.claim_text import render_markdown
+from benchmark.registry import Claim
+
+
+def test_a_clear_advantage_of_attention_is_supported() -> None:
+    result = evaluate_claim(two_modalities(ratio=0.5, families=(5, 5)))
+    assert result.verdict.outcome == "supported"
+    assert result.primary is not None
+    assert result.primary.estimate.low < 0.5 < result.primary.estimate.high
+    assert result.primary.families == {"attention": 10, "convolution": 10}
+    assert result.permutation is not None
+    assert result.permutation.p_value <= 0.05
+    assert result.verdict.sentences[0].startswith("Supported: before temperature scaling")
+    assert result.verdict.primary_factor is True
+
+
+def test_the_opposite_contradicts_the_claim() -> None:
+    result = evaluate_claim(two_modalities(ratio=2.0, families=(5, 5)))
+    assert result.verdict.outcome == "contradicted"
+
+
+def test_swapping_the_contrast_inverts_the_ratio() -> None:
+    frame = two_modalities(ratio=0.5, families=(5, 5))
+    claim = Claim(contrast=("convolution", "attention"))
+    forward, backward = evaluate_claim(frame), evaluate_claim(frame, claim)
+    assert forward.primary is not None
+    assert backward.primary is not None
+    assert backward.primary.estimate.ratio == pytest.approx(1 / forward.primary.estimate.ratio)
+    assert backward.verdict.outcome == "contradicted"
+    assert forward.permutation is not None
+    assert backward.permutation is not None
+    assert backward.permutation.p_value == pytest.approx(forward.permutation.p_value)
+
+
+def test_many_like_families_are_equivalent() -> None:
+    frame = two_modalities(families=(12, 12), family_sd=0.01, noise_sd=0.02)
+    result = evaluate_claim(frame)
+    assert result.verdict.outcome == "equivalent"
+    assert result.verdict.power is not None
+    assert result.verdict.power.families_for_equivalence == 48
+
+
+def test_few_families_are_undecided_however_large_the_effect() -> None:
+    result = evaluate_claim(runs(ratio=0.3, families=(3, 3)))
+    assert result.verdict.outcome == "undecided"
+    assert result.permutation is not None
+    assert result.permutation.smallest_p == pytest.approx(0.1)
+    text = " ".join(result.verdict.sentences)
+    assert "no exchange of labels could give p below 0.1" in text
+    assert "more families would decide it if the true ratio is the one observed" in text
+    assert result.verdict.power is not None
+    assert result.verdict.power.smallest_detectable_ratio is None
+
+
+def test_the_verdict_needs_the_robust_check_to_agree() -> None:
+    result = evaluate_claim(two_modalities(ratio=0.5, families=(5, 5)))
+    assert result.primary is not None
+    assert result.permutation is not None
+    from benchmark.claim_verdict import decide
+
+    disagreeing = result.primary.model_copy(
+        update={"cluster_robust": result.primary.estimate.model_copy(update={"high": 1.2})}
+    )
+    verdict = decide(Claim(), disagreeing, None, result.permutation, None, result.variance_shares)
+    assert verdict.outcome == "undecided"
+    assert "its cluster-robust check" in verdict.sentences[1]
+
+
+def test_errors_too_small_to_measure_decide_nothing() -> None:
+    frame = two_modalities(ratio=0.5, families=(5, 5))
+    frame["debiased_calibration_error_squared_before_low"] = 0.0
+    frame["debiased_calibration_error_squared_before_high"] = 0.05
+    result = evaluate_claim(frame)
+    assert result.verdict.outcome == "undecided"
+
+
+def test_a_missing_side_is_undecided_with_the_reason() -> None:
+    result = evaluate_claim(runs(families=(4, 0)))
+    assert result.primary is None
+    assert result.verdict.outcome == "undecided"
+    assert "no checkpoint mixes by convolution" in result.verdict.sentences[1]
+    assert "no checkpoint mixes by convolution" in render_markdown(result)
+
+
+def test_no_completed_run_is_an_error() -> None:
+    frame = runs().assign(status="failed")
+    with pytest.raises(ClaimError, match="no completed run"):
+        evaluate_claim(frame)
+
+
+def test_failed_runs_are_listed() -> None:
+    frame = two_modalities()
+    lost = frame["model"] == frame["model"].iloc[0]
+    frame.loc[lost, "status"] = "failed"
+    result = evaluate_claim(frame)
+    assert {item.status for item in result.dropped} == {"failed"}
+    assert len(result.dropped) == 2
+
+
+def test_the_test_is_repeated_without_a_covariate_that_has_gaps() -> None:
+    frame = two_modalities(families=(6, 6))
+    generator = np.random.default_rng(0)
+    models = frame["model"].unique()
+    amounts = {model: 10 ** generator.uniform(3, 8) for model in models}
+    amounts[models[0]] = np.nan
+    frame["pretraining_examples"] = frame["model"].map(amounts)
+    result = evaluate_claim(frame)
+    assert result.primary is not None
+    assert "log_pretraining_examples" in result.primary.covariates
+    (repeated,) = result.repeated
+    assert "log_pretraining_examples" not in repeated.covariates
+    assert repeated.checkpoints == result.primary.checkpoints + 1
+    assert [item.reason for item in result.dropped] == ["lacks log_pretraining_examples"]
+
+
+def test_a_confounder_is_adjusted_for() -> None:
+    """Larger models are worse calibrated here, and attention models are larger."""
+    frame = two_modalities(families=(10, 10), family_sd=0.02, noise_sd=0.02)
+    generator = np.random.default_rng(1)
+    sizes = {
+        model: 15 + ("attention" in model) + generator.normal() for model in frame["model"].unique()
+    }
+    size = frame["model"].map(sizes)
+    frame["parameters"] = np.exp(size)
+    for metric in METRICS:
+        power = 2 if metric in ("nll_calibration", "brier_calibration") else 1
+        for moment in ("before", "after"):
+            frame[f"{metric}_{moment}"] *= np.exp(0.3 * power * (size - 15))
+    adjusted = evaluate_claim(frame)
+    naive = evaluate_claim(frame, Claim(covariates=()))
+    assert adjusted.primary is not None
+    assert naive.primary is not None
+    assert adjusted.primary.estimate.ratio == pytest.approx(1, abs=0.05)
+    assert naive.primary.estimate.ratio > 1.2
+    shares = {item.factor: item.share for item in adjusted.variance_shares.shares}
+    assert max(shares, key=lambda factor: shares[factor]) == "size"
+    assert adjusted.verdict.primary_factor is False
+
+
+def test_order_of_rows_changes_nothing() -> None:
+    frame = two_modalities()
+    shuffled = frame.sample(frac=1, random_state=0).reset_index(drop=True)
+    assert evaluate_claim(shuffled).verdict == evaluate_claim(frame).verdict
+
+
+def test_result_survives_json_and_is_deterministic() -> None:
+    frame = two_modalities()
+    result = evaluate_claim(frame)
+    assert ClaimResult.model_validate_json(result.model_dump_json()) == result
+    assert evaluate_claim(frame) == result
+
+
+def test_after_scaling_can_be_primary() -> None:
+    result = evaluate_claim(two_modalities(), Claim(primary="after"))
+    assert result.primary is not None
+    assert result.primary.moment == "after"
+    assert result.secondary is not None
+    assert result.secondary.moment == "before"
+
+
+def test_a_default_sized_suite_takes_seconds() -> None:
+    frame = two_modalities(families=(3, 4), checkpoints=1)
+    evaluate_claim(frame)
+    started = time.process_time()
+    evaluate_claim(frame)
+    assert time.process_time() - started < 4
+
+
+def test_neither_torch_nor_statsmodels_is_imported() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from claim_frames import two_modalities;"
+        "from benchmark.claim import evaluate_claim; evaluate_claim(two_modalities());"
+        "print({'torch', 'statsmodels', 'transformers', 'matplotlib'} & set(sys.modules))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_help_does_not_wait_for_heavy_imports() -> None:
+    code = (
+        "import sys; from benchmark.claim import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print({'pandas', 'scipy', 'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("set()"), done.stderr
+
+
+def test_texts_from_the_data_cannot_break_the_page() -> None:
+    frame = two_modalities()
+    model = frame["model"].iloc[0]
+    frame["model"] = frame["model"].replace({model: "a|b<script>alert(1)</script>"})
+    text = render_markdown(evaluate_claim(frame), "x|<b>")
+    assert "<script>" not in text
+    assert "<b>" not in text
+
+
+def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none")]) == 2
+    assert "no records here" in capsys.readouterr().err
+    for arguments in (["--table", "x.csv"], ["--simulate", "--studies", "0"]):
+        with pytest.raises(SystemExit) as exit_code:
+            main(arguments)
+        assert exit_code.value.code == 2
+    registry = tmp_path / "registry.yaml"
+    registry.write_text("version: 1\nclaim: {alpa: 0.05}\n")
+    assert main([str(tmp_path), "--registry", str(registry)]) == 2
+    assert "did you mean 'alpha'" in capsys.readouterr().err
+
+
+def test_json_output_is_a_claim_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    columns = tmp_path / "columns.yaml"
+    clean = runs(seeds=1, shifts=())
+    clean[["model", "family", "mixer", "ece_15_before", "parameters"]].to_csv(table, index=False)
+    columns.write_text(
+        "columns: {model: model, family: family, mixer: mixer, error_before: ece_15_before,"
+        " parameters: parameters}\n"
+    )
+    assert main(["--table", str(table), "--columns", str(columns), "--json"]) == 0
+    result = ClaimResult.model_validate(json.loads(capsys.readouterr().out))
+    assert result.metric == "calibration_error"
+    assert result.secondary is None
+
+
+def test_other_mixers_are_shown_but_not_in_the_contrast() -> None:
+    frame = two_modalities(families=(4, 4))
+    extra = runs(families=(3, 0), modality="mlp-like", seed=5)
+    extra["mixer"], extra["dataset"], extra["modality"] = "mlp", "image-data", "image"
+    both = pd.concat([frame, extra], ignore_index=True)
+    result = evaluate_claim(both)
+    assert result.primary is not None
+    levels = {item.mixer: item for item in result.primary.levels}
+    assert levels["mlp"].estimate is not None
+    assert levels["mlp"].families == 3
+    assert levels["convolution"].estimate is None
+    assert result.primary.families == {"attention": 8, "convolution": 8}

@@ -1,0 +1,230 @@
+"""How runs become rows: seeds, floors, covariates, and what is left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from claim_frames import runs, two_modalities
+
+from benchmark.claim_data import (
+    ClaimError,
+    average_seeds,
+    build_design,
+    connected_strata,
+    dropped_checkpoints,
+    dropped_runs,
+    family_cells,
+    log_outcomes,
+    seed_variance,
+)
+from benchmark.registry import Claim
+
+METRIC = "debiased_calibration_error"
+
+
+def design_of(frame: pd.DataFrame, claim: Claim | None = None, **options: object):
+    averaged = average_seeds(frame)
+    clean = averaged[~averaged["shifted"]].reset_index(drop=True)
+    y = log_outcomes(clean, METRIC, "before").values
+    return clean, build_design(clean, y, claim or Claim(), **options)  # type: ignore[arg-type]
+
+
+def reasons(design: object) -> dict[str, str]:
+    return {item.name: item.reason for item in design.left_out}  # type: ignore[attr-defined]
+
+
+def test_seeds_are_averaged_by_squares_with_sign() -> None:
+    frame = runs(seeds=2, shifts=())
+    model = frame["model"].iloc[0]
+    frame.loc[frame["model"] == model, f"{METRIC}_before"] = [0.05, -0.03]
+    frame.loc[frame["model"] == model, "ece_15_before"] = [0.05, 0.03]
+    row = average_seeds(frame).set_index("model").loc[model]
+    assert row[f"{METRIC}_before"] == pytest.approx(np.sqrt((0.05**2 - 0.03**2) / 2))
+    assert row["ece_15_before"] == pytest.approx(0.04)
+    assert row["seeds"] == 2
+
+
+def test_failed_runs_are_listed_and_not_averaged() -> None:
+    frame = runs(seeds=2, shifts=())
+    whole = average_seeds(frame)
+    extra = frame.iloc[[0]].assign(seed=7, status="failed", split=None, shifted=None)
+    extra[f"{METRIC}_before"] = np.nan
+    frame = pd.concat([frame, extra], ignore_index=True)
+    pd.testing.assert_frame_equal(average_seeds(frame), whole, check_dtype=False)
+    (dropped,) = dropped_runs(frame)
+    assert dropped.name.endswith("/seed-7")
+    assert dropped.status == "failed"
+
+
+def test_covariates_are_logs_and_test_error_is_of_the_clean_split() -> None:
+    frame = runs(seeds=1)
+    frame.loc[frame["shifted"], "accuracy_before"] = 0.1
+    averaged = average_seeds(frame)
+    assert averaged["log_parameters"].to_numpy() == pytest.approx(np.log(averaged["parameters"]))
+    assert (averaged["log_pretraining_examples"] == 0).all()
+    assert averaged["test_error"].max() <= 0.2 + 1e-9
+    assert set(averaged["label_smoothing"]) == {0.0}
+
+
+def test_floor_is_the_standard_error_of_the_most_precise_model() -> None:
+    frame = runs(seeds=1, shifts=())
+    frame[f"{METRIC}_squared_before_low"] = 0.0
+    frame[f"{METRIC}_squared_before_high"] = 2 * 1.959964 * 1e-4
+    frame.loc[0, f"{METRIC}_before"] = -0.02
+    frame.loc[1, f"{METRIC}_before"] = 0.009
+    averaged = average_seeds(frame)
+    outcomes = log_outcomes(averaged, METRIC, "before")
+    low = averaged["model"].isin(frame["model"].iloc[:2]).to_numpy()
+    assert outcomes.at_floor.tolist() == low.tolist()
+    assert np.exp(outcomes.values[low]) == pytest.approx([0.01, 0.01])
+    untouched = averaged.loc[~low, f"{METRIC}_before"]
+    assert np.exp(outcomes.values[~low]) == pytest.approx(untouched.to_numpy())
+
+
+def test_without_standard_errors_the_floor_is_half_the_smallest_positive_value() -> None:
+    frame = runs(seeds=1, shifts=())
+    frame.loc[0, f"{METRIC}_before"] = 0.0
+    averaged = average_seeds(frame)
+    outcomes = log_outcomes(averaged, METRIC, "before")
+    smallest = frame[f"{METRIC}_before"].iloc[1:].min()
+    assert np.exp(outcomes.values[outcomes.at_floor]) == pytest.approx([smallest / 2])
+
+
+def test_divergences_are_put_on_the_scale_of_errors() -> None:
+    averaged = average_seeds(runs(seeds=1, shifts=()))
+    logs = log_outcomes(averaged, "brier_calibration", "before").values
+    assert np.exp(2 * logs) == pytest.approx(averaged["brier_calibration_before"].to_numpy())
+
+
+def test_a_metric_that_is_missing_or_infinite_has_no_outcome() -> None:
+    frame = runs(seeds=1, shifts=())
+    frame.loc[0, "ece_15_before"] = np.nan
+    frame.loc[1, "ece_15_before"] = np.inf
+    values = log_outcomes(average_seeds(frame), "ece_15", "before").values
+    assert np.isnan(values).sum() == 2
+
+
+def test_covariates_without_use_are_named_with_the_reason() -> None:
+    _, design = design_of(runs(families=(6, 6)))
+    assert design.covariates == ("log_parameters", "test_error")
+    assert reasons(design)["log_pretraining_examples"] == "the same for every checkpoint"
+    assert reasons(design)["mixup"] == "the same for every checkpoint"
+    assert np.linalg.matrix_rank(design.x) == design.x.shape[1]
+
+
+def test_a_covariate_that_the_mixer_determines_is_left_out() -> None:
+    frame = runs(families=(6, 6))
+    frame["mixup"] = frame["mixer"] == "attention"
+    _, design = design_of(frame)
+    assert "determined by the mixer" in reasons(design)["mixup"]
+
+
+def test_a_covariate_nobody_reports_is_left_out() -> None:
+    frame = runs(families=(6, 6))
+    frame["pretraining_examples"] = None
+    _, design = design_of(frame)
+    assert reasons(design)["log_pretraining_examples"] == "unknown for every checkpoint"
+    assert len(design.rows) == 24
+
+
+def test_few_families_do_not_carry_covariates_between_families() -> None:
+    frame = runs(families=(3, 3), checkpoints=1)
+    generator = np.random.default_rng(0)
+    frame["pretraining_examples"] = frame["model"].map(
+        {model: 10 ** generator.uniform(3, 8) for model in frame["model"].unique()}
+    )
+    _, design = design_of(frame)
+    assert design.covariates == ("log_parameters",)
+    assert "would leave fewer than 3" in reasons(design)["log_pretraining_examples"]
+
+
+def test_covariates_that_vary_within_families_take_no_family_away() -> None:
+    _, design = design_of(runs(families=(2, 2), checkpoints=4))
+    assert design.covariates == ("log_parameters", "test_error")
+    assert design.family_df == 2
+
+
+def test_rows_without_a_covariate_in_use_are_dropped_and_listed() -> None:
+    frame = runs(families=(6, 6))
+    generator = np.random.default_rng(0)
+    models = frame["model"].unique()
+    amounts = {model: 10 ** generator.uniform(3, 8) for model in models}
+    unknown = models[0]
+    frame["pretraining_examples"] = frame["model"].map(amounts | {unknown: np.nan})
+    clean, design = design_of(frame)
+    assert "log_pretraining_examples" in design.covariates
+    assert unknown not in set(clean.iloc[design.rows]["model"])
+    (dropped,) = dropped_checkpoints(clean, design)
+    assert dropped.name.startswith(unknown)
+    assert dropped.reason == "lacks log_pretraining_examples"
+
+
+def test_a_covariate_known_for_one_side_only_is_left_out() -> None:
+    frame = runs(families=(6, 6))
+    generator = np.random.default_rng(0)
+    sizes = frame["mixer"].map({"attention": 1.0, "convolution": np.nan})
+    frame["pretraining_examples"] = sizes * 10 ** generator.uniform(3, 8, len(frame))
+    _, design = design_of(frame)
+    assert "too few for the contrast" in reasons(design)["log_pretraining_examples"]
+    assert len(design.rows) == 24
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (runs(families=(4, 0)), "no checkpoint mixes by convolution"),
+        (runs(families=(1, 1)), "2 families cannot tell"),
+    ],
+)
+def test_designs_without_a_contrast_say_why(frame: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ClaimError, match=message):
+        design_of(frame)
+
+
+def test_mixers_that_never_meet_on_a_dataset_cannot_be_compared() -> None:
+    frame = runs(families=(4, 4))
+    frame.loc[frame["mixer"] == "attention", "dataset"] = "elsewhere"
+    with pytest.raises(ClaimError, match="no dataset has both"):
+        design_of(frame)
+
+
+def test_modalities_are_strata_of_their_own() -> None:
+    frame = average_seeds(two_modalities())
+    strata = connected_strata(frame["family"], frame["dataset"])
+    by_modality = pd.Series(strata).groupby(frame["modality"].to_numpy()).unique()
+    assert sorted(map(tuple, by_modality)) == [(0,), (1,)]
+
+
+def test_datasets_that_share_a_family_are_one_stratum() -> None:
+    family = pd.Series(["a", "a", "b", "c"])
+    dataset = pd.Series(["x", "y", "x", "y"])
+    assert connected_strata(family, dataset).tolist() == [0, 0, 0, 0]
+
+
+def test_a_family_of_two_mixers_is_two_units() -> None:
+    used = pd.DataFrame(
+        {"family": ["clip", "clip", "vit"], "mixer": ["attention", "convolution", "attention"]}
+    )
+    assert len(set(family_cells(used))) == 3
+
+
+def test_other_mixers_get_a_level_each() -> None:
+    frame = pd.concat([runs(families=(4, 4)), runs(families=(2, 0), seed=9)], ignore_index=True)
+    added = frame.index >= len(frame) - len(runs(families=(2, 0)))
+    frame.loc[added, "mixer"] = "hybrid"
+    frame.loc[added, "family"] = "hybrid-" + frame.loc[added, "family"]
+    frame.loc[added, "model"] = "hybrid-" + frame.loc[added, "model"]
+    _, design = design_of(frame)
+    assert design.names[0] == "mixer attention"
+    assert "mixer hybrid" in design.names
+
+
+def test_seed_variance_is_recovered() -> None:
+    found = seed_variance(runs(families=(20, 20), seeds=4, noise_sd=0.3), METRIC, "before")
+    assert found.standard_deviation == pytest.approx(0.3, rel=0.1)
+    assert found.seeds == 4
+
+
+def test_one_seed_has_no_variance_between_seeds() -> None:
+    assert seed_variance(runs(seeds=1), METRIC, "before").standard_deviation is None
