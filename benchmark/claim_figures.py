@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmark.claim_section import covariate_name
 from benchmark.figure_style import (
     MIXER_COLORS,
     MUTED,
@@ -116,7 +117,7 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
         axes.plot(high, position, ">", color=color, markersize=6)
     marker, size = ("D", 7) if row.strong else ("s", 5)
     axes.plot(min(max(estimate.ratio, low), high), position, marker, color=color, markersize=size)
-    text = f"{estimate.ratio:.2f} [{_bound(estimate.low)}, {_bound(estimate.high)}]"
+    text = f"{estimate.ratio:.2f} ({_bound(estimate.low)}, {_bound(estimate.high)})"
     axes.annotate(
         text,
         (1.01, position),
@@ -134,7 +135,7 @@ def _bound(value: float) -> str:
 
 
 def _covariates(effect: Effect) -> str:
-    return ", ".join(effect.covariates).replace("_", " ") or "nothing"
+    return ", ".join(covariate_name(name) for name in effect.covariates) or "nothing"
 
 
 def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
@@ -215,16 +216,24 @@ def _log_ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.set_yticks([], minor=True)
 
 
+ESTIMATOR_NAMES = {
+    "ece_15": "ECE, 15 equal-width bins",
+    "ece_100_equal_mass": "ECE, 100 equal-mass bins",
+    "smooth_ece": "smooth ECE",
+    "ks_calibration_error": "KS calibration error",
+    "nll_calibration": "calibration part of NLL",
+    "brier_calibration": "calibration part of Brier",
+}
+
 Choice = tuple[str, list[str]]
 
 
 def _values(specification: Specification) -> dict[str, str]:
     """Return what a specification chose, by kind of choice."""
-    bins = f", {specification.bins} bins" if specification.bins else ""
-    metric = specification.metric.replace("_", " ").removesuffix(f" {specification.bins}")
-    covariates = ", ".join(specification.covariates).replace("_", " ")
+    metric = ESTIMATOR_NAMES.get(specification.metric, specification.metric.replace("_", " "))
+    covariates = ", ".join(covariate_name(name) for name in specification.covariates)
     return {
-        "estimator": f"{metric}{bins}",
+        "estimator": metric,
         "moment": f"{specification.moment} scaling",
         "covariates": f"given {covariates}" if covariates else "no covariates",
         "rows": "shifted rows" if specification.shifted else "clean rows",

@@ -136,19 +136,20 @@ def _left_out(effect: Effect) -> list[str]:
     """Say which covariates are not adjusted for, one sentence per reason."""
     by_reason: dict[str, list[str]] = {}
     for out in effect.left_out:
-        by_reason.setdefault(out.reason, []).append(_covariate(out.name))
+        by_reason.setdefault(out.reason, []).append(covariate_name(out.name))
     return [
         f"not adjusted for {', '.join(names)} ({reason})." for reason, names in by_reason.items()
     ]
 
 
-def _covariate(name: str) -> str:
+def covariate_name(name: str) -> str:
+    """Return a covariate's name in words."""
     return COVARIATE_NAMES.get(name, name.replace("_", " "))
 
 
 def _effect_row(label: str, effect: Effect, estimate: Interval) -> tuple[Cell, ...]:
     families = ", ".join(f"{count} {mixer}" for mixer, count in effect.families.items())
-    covariates = ", ".join(_covariate(name) for name in effect.covariates) or "nothing"
+    covariates = ", ".join(covariate_name(name) for name in effect.covariates) or "nothing"
     return (
         Cell(label),
         Cell(decimals(estimate.ratio, 2)),

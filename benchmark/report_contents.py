@@ -103,7 +103,8 @@ def _test_claim(data: ReportData, claim: Claim) -> Contents:
     from benchmark.claim import evaluate_claim
     from benchmark.claim_data import ClaimError
 
-    frame, bounded = data.frame, ()
+    frame = data.frame
+    bounded: tuple[str, ...] = ()
     if len(data.in_distribution) > MAX_LOGITS_FILES:
         # Without folders the claim reads no logits, so it compares no pairs row by row.
         frame, bounded = frame.drop(columns="folder"), (_NOT_RESAMPLED,)

@@ -35,9 +35,10 @@ NOTES = {
         "with the same confidences would show before scaling. Debiased %: debiased calibration "
         "error with its 95% interval over test rows (means of the seeds' bounds); it is unbiased, "
         "so chance can put it below 0, where its interval is cut. T: temperature fitted on the "
-        "calibration split, with its 95% interval. Confidence: over or under the accuracy before scaling; unclear when the "
-        "interval of the gap holds 0. Bold: the best, where its interval stretched over all its "
-        "seeds is clear of every other model's; ECE has no valid interval, so it is never bold."
+        "calibration split, with its 95% interval. Confidence: over or under the accuracy before "
+        "scaling; unclear when the interval of the gap holds 0. Bold: the best, where its interval "
+        "stretched over all its seeds is clear of every other model's; ECE has no valid interval, "
+        "so it is never bold."
     ),
     "detail": (
         "NLL: negative log-likelihood in nats, and Brier score summed over classes, before → after "

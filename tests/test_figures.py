@@ -1,0 +1,215 @@
+"""Figures: nothing overlaps or is cut, palette and text are consistent, SVG is reproducible."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from synthetic import MODELS, TEXT_MODELS, FakeModel, write_tree
+
+from benchmark import claim_figures, figure_style, figures
+from benchmark.claim import evaluate_claim
+from benchmark.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
+from benchmark.model_pages import evaluate_models
+from benchmark.registry import Claim, Mixer
+from benchmark.reliability import BINS, reliability
+from benchmark.report_contents import _across_drawings, _sections
+from benchmark.report_data import ReportData, over_seeds, read_suite
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    results = tmp_path_factory.mktemp("small")
+    write_tree(results, rows=300)
+    write_tree(results, TEXT_MODELS, ["bbc-sentences"], rows=300, classes=5)
+    return read_suite(results, "embedded")
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    results = tmp_path_factory.mktemp("crowded")
+    mixers = list(MIXER_COLORS)
+    models = [
+        FakeModel(
+            f"a-model-with-a-rather-long-name-{i}",
+            mixers[i % 5],
+            f"A family with a long name {i % 40} $x$ <&>",
+            10_000 * (i + 1),
+            2 + i / 40,
+            0.8 + i / 60,
+            0.3 + i,
+        )
+        for i in range(70)
+    ]
+    write_tree(results, models, ["one", "two"], rows=120, classes=4, seeds=[0], with_logits=True)
+    return read_suite(results, "embedded")
+
+
+@dataclass
+class Drawn:
+    """All drawings of a report, and the figures they were rendered from."""
+
+    drawings: list[Drawing]
+    figures: list[Figure]
+
+
+def draw_all(data: ReportData) -> Drawn:
+    kept: list[Figure] = []
+    render = figure_style.to_svg
+
+    def keep(figure: Figure) -> str:
+        kept.append(figure)
+        return render(figure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "to_svg", keep)
+        patch.setattr(claim_figures, "to_svg", keep)
+        table = over_seeds(data.in_distribution)
+        evaluations, problems = evaluate_models(data, table)
+        assert not problems
+        drawings = [d for section in _sections(data, table, evaluations) for d in section.drawings]
+        drawings += _across_drawings(data, table)
+        result = evaluate_claim(data.frame.drop(columns="folder"), Claim())
+        extra = [
+            claim_figures.forest(result, "contrast"),
+            claim_figures.variance_shares(result.variance_shares, "variance-shares"),
+            claim_figures.specification_curve(result, "specification-curve"),
+        ]
+    return Drawn(drawings + [drawing for drawing in extra if drawing is not None], kept)
+
+
+@pytest.fixture(scope="module")
+def small_drawn(small: ReportData) -> Drawn:
+    return draw_all(small)
+
+
+@pytest.fixture(scope="module")
+def crowded_drawn(crowded: ReportData) -> Drawn:
+    return draw_all(crowded)
+
+
+def texts(figure: Figure) -> list[tuple[str, Bbox]]:
+    """What is really drawn: ticks out of view exist as artists, but draw nothing."""
+    canvas = FigureCanvasAgg(figure)
+    drawn: list[Text] = []
+    draw = Text.draw
+
+    def record(text: Text, renderer: object) -> None:
+        drawn.append(text)
+        draw(text, renderer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        canvas.draw()
+    shown = [text for text in drawn if text.get_text().strip() and text.get_visible()]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
+
+
+@pytest.mark.parametrize("which", ["small_drawn", "crowded_drawn"])
+def test_no_text_overlaps_or_leaves_the_figure(which: str, request: pytest.FixtureRequest) -> None:
+    drawn: Drawn = request.getfixturevalue(which)
+    assert len(drawn.figures) == len(drawn.drawings) >= 8
+    for figure in drawn.figures:
+        boxes = texts(figure)
+        assert boxes
+        edges = figure.bbox.padded(1)
+        for text, box in boxes:
+            inside = edges.contains(box.x0, box.y0) and edges.contains(box.x1, box.y1)
+            assert inside, f"cut: {text!r}"
+        for index, (text, box) in enumerate(boxes):
+            for other, rival in boxes[index + 1 :]:
+                inner = Bbox.intersection(box, rival)
+                overlap = inner is not None and min(inner.width, inner.height) > 2
+                assert not overlap, f"{text!r} overlaps {other!r}"
+
+
+def test_drawings_are_whole_and_reproducible(small: ReportData, small_drawn: Drawn) -> None:
+    first, second = small_drawn.drawings, draw_all(small).drawings
+    assert [d.name for d in first] == [d.name for d in second]
+    for one, other in zip(first, second, strict=True):
+        assert one.svg == other.svg, one.name
+        assert one.caption.endswith(".")
+        assert one.alt.endswith(".")
+        root = ElementTree.fromstring(one.svg)
+        assert root.tag.endswith("svg")
+        assert "<metadata" not in one.svg
+        assert "<!--" not in one.svg
+        assert not re.search(r"https?://(?!www\.w3\.org/)", one.svg), "nothing is fetched"
+
+
+def test_captions_say_how_many_and_how_intervals_were_made(small_drawn: Drawn) -> None:
+    for drawing in small_drawn.drawings:
+        assert re.search(r"\d", drawing.caption), drawing.name
+        assert re.search(r"[Ii]nterval|95%", drawing.caption), drawing.name
+
+
+def test_crowded_figures_say_what_is_left_out(crowded_drawn: Drawn) -> None:
+    captions = {drawing.name: drawing.caption for drawing in crowded_drawn.drawings}
+    assert "the 30 largest of 40 families" in captions["ece-one"]
+    assert "16 of 70 models" in captions["reliability-one"]
+    assert "mean of a family" in captions["error-by-parameters"]
+
+
+def test_every_mixer_has_its_own_colour_and_marker() -> None:
+    from typing import get_args
+
+    assert set(MIXER_COLORS) == set(MIXER_MARKERS) == set(get_args(Mixer))
+    assert len(set(MIXER_COLORS.values())) == len(set(MIXER_MARKERS.values())) == 5
+
+
+def test_pareto_front_against_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    costs, errors = rng.random(60).round(1), rng.random(60).round(1)
+    front = figures.undominated(costs, errors)
+    points = {(costs[i], errors[i]) for i in front}
+    for cost, error in zip(costs, errors, strict=True):
+        better = [
+            (c, e)
+            for c, e in zip(costs, errors, strict=True)
+            if c <= cost and e <= error and (c, e) != (cost, error)
+        ]
+        assert ((cost, error) in points) == (not better)
+    assert list(costs[front]) == sorted(costs[front])
+
+
+def test_reliability_counts_every_row_once_and_bands_hold_calibrated_models() -> None:
+    rng = np.random.default_rng(5)
+    inside = total = 0
+    for _ in range(40):
+        confidence = rng.uniform(0.3, 1, 2000)
+        confidence[:3] = 1.0
+        correct = rng.random(2000) < confidence
+        diagram = reliability(confidence, correct)
+        assert diagram.counts.sum() == 2000
+        assert len(diagram.counts) == BINS
+        used = diagram.counts > 0
+        mean = np.average(diagram.accuracy[used], weights=diagram.counts[used])
+        assert math.isclose(mean, correct.mean())
+        low, high = diagram.band_low[used], diagram.band_high[used]
+        inside += int(((diagram.accuracy[used] >= low) & (diagram.accuracy[used] <= high)).sum())
+        total += int(used.sum())
+    assert 0.93 <= inside / total <= 0.99
+
+
+def test_long_names_are_shortened_in_the_middle() -> None:
+    assert figure_style.shorten("abcdefghij", 5) == "ab…ij"
+    assert figure_style.shorten("abcde", 5) == "abcde"
+
+
+def test_missing_values_give_no_figure(tmp_path: Path) -> None:
+    write_tree(tmp_path, MODELS[:2], rows=50, shifts=())
+    table = over_seeds(read_suite(tmp_path, "embedded").in_distribution)
+    empty = table.assign(latency_p50_ms=float("nan"), parameters=float("nan"), temperature=0.0)
+    assert figures.pareto(empty, "x") is None
+    assert figures.scatter(empty, figures.PARAMETERS, "x") is None
+    assert figures.temperature_by_family(empty, "x") is None
+    assert figures.under_shift(empty, "x") is None
