@@ -58,8 +58,8 @@ def _error_at(spectrum: Float64Array, bandwidth: float) -> float:
 
 
 def _fixed_point(spectrum: Float64Array) -> float:
-    """The error falls and the bandwidth rises, so they cross once in [0, 1]."""
+    """The error falls and the bandwidth rises, so they cross once, at most at 1."""
     if _error_at(spectrum, 0.0) == 0:
         return 0.0
-    bandwidth = brentq(lambda width: _error_at(spectrum, width) - width, 0.0, 1.0, xtol=TOLERANCE)
+    bandwidth = brentq(lambda width: _error_at(spectrum, width) - width, 0.0, 2.0, xtol=TOLERANCE)
     return _error_at(spectrum, bandwidth)
