@@ -175,7 +175,7 @@ def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
     frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name]):
-            frame[name] = frame[name].map(escape_csv)
+            frame[name] = frame[name].map(escape_csv, na_action="ignore")
     csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
