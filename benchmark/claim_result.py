@@ -144,7 +144,10 @@ class VarianceShare(_Frozen):
 
 
 class VarianceShares(_Frozen):
-    """Shares of all factors (they sum to `explained`) with bootstrap intervals over families."""
+    """Shares of all factors (they sum to `explained`) with bootstrap intervals over families.
+
+    `problem` says why there are none, or why family is not among them.
+    """
 
     shares: tuple[VarianceShare, ...] = ()
     explained: float | None = None

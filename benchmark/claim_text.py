@@ -186,12 +186,15 @@ def _shares(result: ClaimResult) -> Iterator[str]:
         for item in sorted(shares.shares, key=lambda item: -item.share)
     ]
     yield _table("factor | share | 95% interval | by chance | columns | largest in", rows)
-    verb = "is" if result.verdict.primary_factor else "is not"
+    answers = {True: "is", False: "is not", None: "cannot be shown to be"}
     yield (
-        f"The mixer {verb} the primary factor: that needs the largest share of the variance of log"
-        f" errors within datasets. What noise alone would give is subtracted; intervals are over"
-        f" {shares.resamples} resamples of {plural(shares.families, 'family', 'families')}."
+        f"The mixer {answers[result.verdict.primary_factor]} the primary factor: that needs the"
+        " largest share of the variance of log errors within datasets. What noise alone would give"
+        f" is subtracted; intervals are over {shares.resamples} resamples of"
+        f" {plural(shares.families, 'family', 'families')}."
     )
+    if shares.problem:
+        yield escape_markdown(f"Family has no share: {shares.problem}.")
 
 
 def _curve(curve: SpecificationCurve) -> Iterator[str]:

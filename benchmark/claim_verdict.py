@@ -65,7 +65,7 @@ def _apply_rules(
     claim: Claim, effect: Effect, permutation: Permutation
 ) -> tuple[Outcome, tuple[str, ...]]:
     interval, margin = effect.estimate, claim.equivalence_ratio
-    if effect.at_floor > MAX_AT_FLOOR * effect.contrast_rows:
+    if _too_many_at_floor(effect):
         return "undecided", (
             f"{effect.at_floor} of {effect.contrast_rows} calibration errors are too small to be"
             " told from zero on their test sets",
@@ -119,19 +119,20 @@ def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
 
 
 def _second_sentence(
-    claim: Claim,
-    effect: Effect,
-    power: Power | None,
-    outcome: Outcome,
-    reasons: tuple[str, ...],
+    claim: Claim, effect: Effect, power: Power | None, outcome: Outcome, reasons: tuple[str, ...]
 ) -> str:
     first, second = claim.contrast
     families = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
-    because = ", and ".join(reasons)
-    sentence = f"This rests on {families}: {because}"
-    if outcome == "undecided" and power is not None:
-        sentence += f"; {_what_would_decide(power)}"
-    return sentence + "."
+    sentence = f"With {families}, {', and '.join(reasons)}"
+    if outcome != "undecided" or power is None:
+        return sentence + "."
+    if _too_many_at_floor(effect):
+        return f"{sentence}; larger test sets are needed before more families."
+    return f"{sentence}; {_what_would_decide(power)}."
+
+
+def _too_many_at_floor(effect: Effect) -> bool:
+    return effect.at_floor > MAX_AT_FLOOR * effect.contrast_rows
 
 
 def _what_would_decide(power: Power) -> str:
@@ -139,24 +140,33 @@ def _what_would_decide(power: Power) -> str:
     could = (
         "no effect of any size could have been found"
         if found is None
-        else f"the design finds a ratio of {found:.2f} with {power.power:.0%} power"
+        else f"a ratio of {short_number(found)} or {short_number(1 / found)} would have been found"
+        f" with {power.power:.0%} power"
     )
     needed = [
-        (power.families_for_observed_effect, "if the true ratio is the one observed"),
+        (power.families_for_observed_effect, "if the true ratio is the observed one"),
         (power.families_for_equivalence, "if there is no difference"),
     ]
     parts = [
-        f"about {count - power.families_now} more families would decide it {condition}"
+        f"{count - power.families_now} more {condition}"
         for count, condition in needed
         if count is not None and count > power.families_now
     ]
-    return "; ".join([could, *parts])
+    if not parts:
+        return could
+    return f"{could}, and about this many families like these would decide it: {', '.join(parts)}"
 
 
 def _is_primary_factor(shares: VarianceShares) -> bool | None:
+    """Return whether the mixer has the largest share; None if that cannot be told.
+
+    Without a share of its own, family may be behind what looks like the mixer's lead.
+    """
     if not shares.shares:
         return None
-    return max(shares.shares, key=lambda item: item.share).factor == "mixer"
+    if max(shares.shares, key=lambda item: item.share).factor != "mixer":
+        return False
+    return True if any(item.factor == "family" for item in shares.shares) else None
 
 
 def range_of(interval: Interval) -> str:

@@ -57,6 +57,7 @@ def matched_pairs(
     pairs: list[Pair] = []
     problems: list[str] = []
     moments: tuple[Moment, ...] = ("before", "after")
+    folders = _folders(frame) if metric == PRIMARY_METRIC else {}
     matched = sorted(_match_all(clean, claim), key=lambda match: match.distance)
     for moment in moments:
         if f"{metric}_{moment}" not in clean.columns:
@@ -65,12 +66,12 @@ def matched_pairs(
         runs = 0
         for match in matched:
             pair = _pair(match, metric, moment)
-            folders = list(_folders_by_seed(frame, pair)) if metric == PRIMARY_METRIC else []
-            runs += len(folders)
+            both = _common_seeds(folders, pair)
+            runs += len(both)
             if runs > MAX_COMPARED:
                 problems.append(f"only the {MAX_COMPARED} closest pairs of runs were bootstrapped")
-                folders = []
-            compared.append((pair, _differences(folders, pair, problems)))
+                both = []
+            compared.append((pair, _differences(both, pair, problems)))
         pairs += _tested(compared)
     return MatchedPairs(
         rule=RULE, metric=metric, pairs=tuple(pairs), problems=tuple(dict.fromkeys(problems))
@@ -172,22 +173,29 @@ def _differences(
     return _Differences(float(np.mean(values)), np.mean(replicates, axis=0), len(values))
 
 
-def _folders_by_seed(frame: pd.DataFrame, pair: Pair) -> Iterator[tuple[Path, Path]]:
-    """Yield the run folders of both models for each seed that both have."""
+Folders = dict[tuple[str, str], dict[int, Path]]
+
+
+def _folders(frame: pd.DataFrame) -> Folders:
+    """Return the folders of completed runs that keep their logits, by dataset, model and seed."""
+    folders: Folders = {}
     if "folder" not in frame.columns:
-        return
+        return folders
     done = frame[
         (frame["status"] == "completed")
-        & (frame["dataset"] == pair.dataset)
         & (frame["split"] == "test")
         & (frame["folder"].fillna("") != "")
     ]
-    folders = [
-        done[done["model"] == model].set_index("seed")["folder"]
-        for model in (pair.first, pair.second)
-    ]
-    for seed in folders[0].index.intersection(folders[1].index):
-        yield Path(folders[0][seed]), Path(folders[1][seed])
+    columns = (done[name].tolist() for name in ("dataset", "model", "seed", "folder"))
+    for dataset, model, seed, folder in zip(*columns, strict=True):
+        folders.setdefault((dataset, model), {})[int(seed)] = Path(folder)
+    return folders
+
+
+def _common_seeds(folders: Folders, pair: Pair) -> list[tuple[Path, Path]]:
+    """Return the run folders of both models for each seed that both have."""
+    first, second = (folders.get((pair.dataset, model), {}) for model in (pair.first, pair.second))
+    return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
 
 
 def _tested(compared: list[tuple[Pair, _Differences | None]]) -> list[Pair]:

@@ -281,10 +281,10 @@ def _satterthwaite(
     count = len(components)
     information = np.empty((count, count))
     for i in range(count):
-        for j in range(count):
-            trace = np.einsum("fij,fji->", scaled[i], scaled[j])
+        for j in range(i, count):
+            trace = (scaled[i] * scaled[j].transpose(0, 2, 1)).sum()
             crossed = np.einsum("fik,fil->kl", applied[i], inverse @ applied[j])
-            information[i, j] = 0.5 * (
+            information[i, j] = information[j, i] = 0.5 * (
                 trace - 2 * np.trace(c @ crossed) + np.trace(c @ curves[i] @ c @ curves[j])
             )
     derivatives = tuple(c @ curve @ c for curve in curves)

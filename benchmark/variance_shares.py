@@ -55,17 +55,33 @@ def variance_shares(
     weights = _family_weights(family, strata, np.random.default_rng(seed))
     count = fixed.shape[1]
     raw = _shares(tuple(members), _explained(grams, weights, members, count))
-    chance = _shares(tuple(members), _ranks(grams, members, count, len(used)))[0]
-    noise = 1 - chance.sum()
-    if noise < 1e-9:
-        return VarianceShares(problem="every family has a single row, so nothing is left for noise")
+    drawn = (weights > 0).astype(float)
+    chance = _shares(tuple(members), _ranks(grams, drawn, np.bincount(family), members, count))
+    widths: dict[Factor, int] = {name: len(at) for name, at in members.items()}
+    widths["family"] = len(drawn[0])
+    problem = None
+    if chance[0].sum() > 1 - 1e-9:
+        # Families of one row each explain everything, noise included.
+        raw, chance = raw[:, :-1], chance[:, :-1]
+        del widths["family"]
+        problem = "families have one row each, so that family cannot be told from noise"
+    noise = 1 - chance.sum(axis=1, keepdims=True)
+    if noise[0] < 1e-9:
+        return VarianceShares(problem="there are as many columns as rows")
     # Chance explains its part of the variance that no column truly explains.
-    by_chance = chance * (1 - raw.sum(axis=1, keepdims=True)) / noise
-    widths = {**{name: len(at) for name, at in members.items()}, "family": len(grams[0])}
-    return _summary(raw - by_chance, by_chance[0], widths)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_chance = chance * (1 - raw.sum(axis=1, keepdims=True)) / noise
+    by_chance[noise[:, 0] < 1e-9] = np.nan
+    return _summary(raw - by_chance, by_chance[0], widths, len(drawn[0]), problem)
 
 
-def _summary(shares: Matrix, by_chance: Vector, widths: Mapping[Factor, int]) -> VarianceShares:
+def _summary(
+    shares: Matrix,
+    by_chance: Vector,
+    widths: Mapping[Factor, int],
+    families: int,
+    problem: str | None,
+) -> VarianceShares:
     resampled = shares[1:][np.isfinite(shares[1:]).all(axis=1)]
     if not np.isfinite(shares[0]).all() or len(resampled) < RESAMPLES / 2:
         return VarianceShares(problem="too few families vary for shares to mean anything")
@@ -86,7 +102,8 @@ def _summary(shares: Matrix, by_chance: Vector, widths: Mapping[Factor, int]) ->
         ),
         explained=float(shares[0].sum()),
         resamples=len(resampled),
-        families=widths["family"],
+        families=families,
+        problem=problem,
     )
 
 
@@ -169,18 +186,29 @@ def _residual_sums(gram: Matrix, columns: list[int], scale: Vector) -> Vector:
 
 
 def _ranks(
-    grams: tuple[Matrix, Matrix], members: dict[Factor, list[int]], fixed: int, rows: int
+    grams: tuple[Matrix, Matrix],
+    drawn: Matrix,
+    sizes: Codes,
+    members: dict[Factor, list[int]],
+    fixed: int,
 ) -> Coalitions:
-    """Return the mean R^2 of every set of factors for pure noise: rank over rows."""
+    """Return the mean R^2 of every set of factors for pure noise: rank over rows.
+
+    A family drawn twice adds neither rank nor information, so that rows and families are
+    counted once in each resample.
+    """
     total, within = grams[0].sum(axis=0), grams[1].sum(axis=0)
     base = list(range(fixed))
-    ranks = {
-        chosen: _rank(total, base + [fixed + column for column in columns]) - fixed
-        for chosen, columns in _coalitions(members)
-    }
-    everything = list(range(len(total) - 1))
-    ranks[frozenset({*members, "family"})] = len(grams[0]) + _rank(within, everything) - fixed
-    return {chosen: np.array([rank / (rows - fixed)]) for chosen, rank in ranks.items()}
+    freedom = drawn @ sizes - fixed
+    with np.errstate(divide="ignore"):
+        chances: Coalitions = {
+            chosen: (_rank(total, base + [fixed + column for column in columns]) - fixed) / freedom
+            for chosen, columns in _coalitions(members)
+        }
+        everything = list(range(len(total) - 1))
+        joint = drawn.sum(axis=1) + _rank(within, everything) - fixed
+        chances[frozenset({*members, "family"})] = joint / freedom
+    return chances
 
 
 def _rank(gram: Matrix, columns: list[int]) -> int:
