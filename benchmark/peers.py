@@ -31,6 +31,10 @@ RESAMPLES = 1000
 # hour.
 PEER_RESAMPLES = 10
 OURS = "ours"
+HEADER = (
+    "| task | size | library | median | times ours | result |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -56,7 +60,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    """Parse arguments, time everything and print the table."""
+    """Parse arguments, time everything and print the table as it grows."""
     parser = argparse.ArgumentParser(description="Time our statistics against other libraries.")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, median (5)")
     parser.add_argument("--document", type=Path, help="markdown file with the markers to fill")
@@ -66,10 +70,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        text = to_markdown(time_everything(arguments.repeats))
-    print(text)
+        print("\n".join(HEADER))
+        rows = time_everything(arguments.repeats)
     if arguments.document:
-        replace_table(arguments.document, text)
+        replace_table(arguments.document, "\n".join([*HEADER, *map(to_markdown, rows)]))
 
 
 def draw(n: int, n_classes: int) -> tuple[Logits, Labels]:
@@ -86,8 +90,10 @@ def time_everything(repeats: int) -> list[Row]:
     for n, n_classes in SIZES:
         logits, labels = draw(n, n_classes)
         size = f"{n:,} x {n_classes:,}"
-        rows += compare_temperatures(logits, labels, size, repeats)
-        rows += compare_errors(logits, labels, size, repeats)
+        for compare in (compare_temperatures, compare_errors):
+            added = compare(logits, labels, size, repeats)
+            print("\n".join(map(to_markdown, added)), flush=True)
+            rows += added
     return rows
 
 
@@ -338,18 +344,12 @@ def compare_intervals(logits: Logits, labels: Labels, size: str, repeats: int) -
 # --- Table --------------------------------------------------------------------------------------
 
 
-def to_markdown(rows: list[Row]) -> str:
-    """Format rows as a markdown table."""
-    lines = [
-        "| task | size | library | median | times ours | result |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
+def to_markdown(row: Row) -> str:
+    """Format one line of the table."""
+    return (
         f"| {row.task} | {row.size} | {row.library} | {_seconds(row.seconds)} "
         f"| {row.ratio:.3g} | {row.note} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    )
 
 
 def _seconds(value: float) -> str:

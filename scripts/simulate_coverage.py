@@ -46,7 +46,7 @@ class Scenario(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Percentages over replications."""
+    """Shares of replications whose interval held the truth, and mean values."""
 
     debiased: float
     debiased_after: float
@@ -127,18 +127,30 @@ def simulate(setting: Scenario, n: int, replications: int) -> Coverage:
     return Coverage(*(float(value) for value in results.mean(axis=0)))
 
 
+def to_row(setting: Scenario, n: int, coverage: Coverage) -> str:
+    """Format one line of the table."""
+    shares = [coverage.debiased, coverage.debiased_after, coverage.temperature, coverage.ece]
+    means = [setting.ece, coverage.mean_ece, coverage.mean_debiased]
+    columns = [
+        f"{setting.n_classes}",
+        f"{setting.truth:g}",
+        f"{n:,}",
+        *(f"{100 * share:.1f}%" for share in shares),
+        *(f"{mean:.4f}" for mean in means),
+    ]
+    return f"| {' | '.join(columns)} |"
+
+
 def table(replications: int, processes: int) -> str:
     """Simulate every cell and return the markdown table."""
     settings = [scenario(k, truth) for k, truth in product(CLASSES, TRUTHS)]
     cells = list(product(settings, ROWS))
     with ProcessPoolExecutor(processes) as pool:
         futures = [pool.submit(simulate, *cell, replications) for cell in cells]
-        rows = [
-            f"| {setting.n_classes} | {setting.truth:g} | {n:,} | {100 * c.debiased:.1f}% "
-            f"| {100 * c.debiased_after:.1f}% | {100 * c.temperature:.1f}% | {100 * c.ece:.1f}% "
-            f"| {setting.ece:.4f} | {c.mean_ece:.4f} | {c.mean_debiased:.4f} |"
-            for (setting, n), c in zip(cells, (f.result() for f in futures), strict=True)
-        ]
+        rows = []
+        for cell, future in zip(cells, futures, strict=True):
+            rows.append(to_row(*cell, future.result()))
+            print(rows[-1], flush=True)
     header = (
         "| K | truth | n | debiased L2 | debiased L2 after scaling | temperature "
         "| bare ECE-15 | true ECE | mean ECE-15 | mean debiased root |"
@@ -155,14 +167,13 @@ def replace_table(document: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Parse arguments, simulate, print and write."""
+    """Parse arguments, simulate, print rows as they come and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replications", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--document", type=Path, help="markdown file with the coverage markers")
     arguments = parser.parse_args()
     text = table(arguments.replications, arguments.processes)
-    print(text)
     if arguments.document:
         replace_table(arguments.document, text)
 

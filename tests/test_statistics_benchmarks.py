@@ -55,3 +55,21 @@ def test_score_split(benchmark, split):
     fit = fit_temperature(*split)
     scores = benchmark(score_split, *split, *split, fit)
     assert scores.n_rows == len(split[1])
+
+
+def test_peers_table(tmp_path, monkeypatch, capsys):
+    """The comparison script times and tabulates whatever peers are installed."""
+    from benchmark import peers
+
+    document = tmp_path / "performance.md"
+    document.write_text(f"Before\n{peers.BEGIN}\nold\n{peers.END}\nAfter\n")
+    monkeypatch.setattr(peers, "SIZES", ((300, 3),))
+    monkeypatch.setattr("sys.argv", ["peers", "--repeats", "1", "--document", str(document)])
+    peers.main()
+    text = document.read_text()
+    assert text.startswith(f"Before\n{peers.BEGIN}\n| task")
+    assert text.endswith(f"{peers.END}\nAfter\n")
+    assert "old" not in text
+    assert "| temperature | 300 x 3 | ours |" in text
+    assert "| scikit-learn |" in text
+    assert "| temperature | 300 x 3 | ours |" in capsys.readouterr().out
