@@ -215,10 +215,10 @@ class TestSmoothEce:
         confidence = np.concatenate([rng.beta(8, 2, size=150), np.ones(50)])
         correct = rng.random(200) < confidence**2
         gap = confidence - correct
-        grid = (np.arange(4000) + 0.5) / 4000
+        grid = (np.arange(1000) + 0.5) / 1000
 
         def error(bandwidth):
-            images = [s * confidence + 2 * k for k in range(-3, 4) for s in (-1, 1)]
+            images = [s * confidence + 2 * k for k in range(-1, 2) for s in (-1, 1)]
             kernel = sum(norm.pdf(grid[:, None], image, bandwidth) for image in images)
             return float(np.abs(kernel @ gap).mean() / 200)
 
