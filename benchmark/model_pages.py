@@ -321,7 +321,7 @@ def diagram_svg(evaluation: Evaluation, color: str) -> str:
         evaluation: what to draw.
         color: of the model's mixer, as `#rrggbb`.
     """
-    size, left, top = 180, 34, 8
+    size, left, top = 180, 46, 8
 
     def x(value: float) -> float:
         return left + size * value
@@ -353,9 +353,9 @@ def diagram_svg(evaluation: Evaluation, color: str) -> str:
         for v in (0, 0.5, 1)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="230" height="228" viewBox="0 0 230 228" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="240" height="228" viewBox="0 0 240 228" '
         f'font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" fill="#333">'
-        f'<rect width="230" height="228" fill="white"/>'
+        f'<rect width="240" height="228" fill="white"/>'
         f'<polygon points="{polygon}" fill="#ddd"/>'
         f'<g fill="{color}" fill-opacity="0.3">{bars}</g>'
         f'<path d="M{x(0)},{y(0)}L{x(1)},{y(1)}" stroke="#999" fill="none"/>'
@@ -366,7 +366,7 @@ def diagram_svg(evaluation: Evaluation, color: str) -> str:
         f'<g fill="{color}">{dots}</g><g fill="white" stroke="{color}">{rings}</g>'
         f"{ticks}"
         f'<text x="{x(0.5):.0f}" y="{top + size + 32}" text-anchor="middle">confidence</text>'
-        f'<text transform="translate(11,{y(0.5):.0f}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(12,{y(0.5):.0f}) rotate(-90)" text-anchor="middle">'
         f"share right</text></svg>\n"
     )
 

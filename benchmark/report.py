@@ -40,7 +40,9 @@ def write_report(
 ) -> Path:
     """Write the report of one suite and return its folder, `reports/<suite>`.
 
-    The new report is made beside the old one and takes its place when it is whole.
+    The new report is made beside the old one and takes its place when it is whole. With very
+    many runs, work is given to new processes, so a script that calls this needs the usual
+    `if __name__ == "__main__":`.
 
     Args:
         results: the result tree.

@@ -22,6 +22,7 @@ from benchmark.report_data import Problem, ReportData, over_seeds, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.claim_result import ClaimResult
     from benchmark.figure_style import Drawing
     from benchmark.registry import Claim
 
@@ -53,11 +54,11 @@ class Contents:
     """Everything the pages show."""
 
     data: ReportData
-    verdict: str
-    claim_json: str
-    forest: Drawing | None
-    passages: list[Passage]
-    claim_drawings: list[Drawing]
+    verdict: str = ""
+    claim_json: str = ""
+    forest: Drawing | None = None
+    passages: list[Passage] = field(default_factory=list)
+    claim_drawings: list[Drawing] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     across: list[Drawing] = field(default_factory=list)
     pages: list[ModelPage] = field(default_factory=list)
@@ -85,8 +86,25 @@ class Contents:
 
 def gather(data: ReportData, claim: Claim) -> Contents:
     """Test the claim, draw the figures and build the tables and model pages."""
-    contents = _test_claim(data, claim)
-    contents.problems = [*data.problems, *data.timing_problems]
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    if len(data.in_distribution) <= MAX_LOGITS_FILES:
+        contents = _describe(data)
+        _add_claim(contents, _test(data.frame, claim))
+        return contents
+    # So many runs that the test takes as long as the drawing: each gets a process. Without
+    # folders the test reads no logits, so it compares no pairs row by row.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        tested = pool.submit(_test, data.frame.drop(columns="folder"), claim)
+        contents = _describe(data)
+        _add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
+    return contents
+
+
+def _describe(data: ReportData) -> Contents:
+    """Return everything but the claim."""
+    contents = Contents(data, problems=[*data.problems, *data.timing_problems])
     evaluations: list[Evaluation] = []
     if len(data.in_distribution):
         table = over_seeds(data.in_distribution)
@@ -98,32 +116,32 @@ def gather(data: ReportData, claim: Claim) -> Contents:
     return contents
 
 
-def _test_claim(data: ReportData, claim: Claim) -> Contents:
-    """Return contents that hold what there is to say of the claim, and nothing else yet."""
+def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
+    """Return the test's result, or why there is none."""
     from benchmark.claim import evaluate_claim
     from benchmark.claim_data import ClaimError
 
-    frame = data.frame
-    bounded: tuple[str, ...] = ()
-    if len(data.in_distribution) > MAX_LOGITS_FILES:
-        # Without folders the claim reads no logits, so it compares no pairs row by row.
-        frame, bounded = frame.drop(columns="folder"), (_NOT_RESAMPLED,)
     try:
-        result = evaluate_claim(frame, claim)
+        return evaluate_claim(frame, claim)
     except ClaimError as error:
-        return Contents(data, f"The claim could not be tested: {error}", "", None, [], [])
+        return f"The claim could not be tested: {error}"
+
+
+def _add_claim(
+    contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
+) -> None:
+    if isinstance(result, str):
+        contents.verdict = result
+        return
     drawn = [
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
-    return Contents(
-        data=data,
-        verdict=verdict_text(result),
-        claim_json=result.model_dump_json(indent=1) + "\n",
-        forest=claim_figures.forest(result, "contrast"),
-        passages=claim_passages(result, bounded),
-        claim_drawings=[drawing for drawing in drawn if drawing is not None],
-    )
+    contents.verdict = verdict_text(result)
+    contents.claim_json = result.model_dump_json(indent=1) + "\n"
+    contents.forest = claim_figures.forest(result, "contrast")
+    contents.passages = claim_passages(result, about_pairs)
+    contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]
 
 
 def _sections(

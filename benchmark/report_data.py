@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ METRICS = (
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
 TIMING = ("latency_p50_ms", "latency_p90_ms", "throughput", "peak_memory_mb")
 _CHUNK_ROWS = 5_000
+PARALLEL_RECORDS = 2_000
+"""More records than this are read by several processes."""
+
+_BLOCK = 500
 
 
 class ReportError(ValueError):
@@ -127,10 +132,34 @@ def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> Repor
     if suite not in known:
         raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
     root = results / suite
+    folders = sorted(_run_folders(root))
+    if len(folders) <= PARALLEL_RECORDS:
+        parts = [_read_folders(root, folders)]
+    else:
+        parts = _read_in_processes(root, folders)
+    return _combine(parts, suite, root, expected)
+
+
+def _read_in_processes(root: Path, folders: list[Path]) -> list[_Reader]:
+    """Read with one process per core: records take a millisecond or two each to check."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
+
+    blocks = [folders[i : i + _BLOCK] for i in range(0, len(folders), _BLOCK)]
+    workers = min(len(os.sched_getaffinity(0)), 8) if hasattr(os, "sched_getaffinity") else 2
+    # A forked copy of a process with running threads can hang; a fresh one cannot.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(partial(_read_folders, root), blocks))
+
+
+def _read_folders(root: Path, folders: list[Path]) -> _Reader:
     reader = _Reader(root)
-    for folder in sorted(_run_folders(root)):
+    for folder in folders:
         reader.add(folder)
-    return reader.finish(suite, expected)
+    reader.flush()
+    return reader
 
 
 class _Reader:
@@ -165,7 +194,7 @@ class _Reader:
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
-            self._flush()
+            self.flush()
 
     def _note(self, record: Record) -> None:
         self.names.add(record.name)
@@ -182,35 +211,43 @@ class _Reader:
             message = record.timing_failure.message
             self.timing_problems.append(Problem(record.name, "not timed", "timing", message))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Turn the rows held so far into a frame, which takes a tenth of the memory."""
         import pandas as pd
 
         if self.rows:
             self.chunks.append(pd.DataFrame(self.rows))
             self.rows = []
 
-    def finish(self, suite: str, expected: Iterable[str]) -> ReportData:
-        import pandas as pd
 
-        self._flush()
-        frame = pd.concat(self.chunks, ignore_index=True) if self.chunks else pd.DataFrame()
-        missing = [name for name in dict.fromkeys(expected) if name not in self.names]
-        self.runs["missing"] = len(missing)
-        self.problems += [
-            Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
-        ]
-        times = sorted(self.finished)
-        return ReportData(
-            suite=suite,
-            root=self.root,
-            frame=_with_columns(frame),
-            problems=tuple(self.problems),
-            timing_problems=tuple(self.timing_problems),
-            runs=self.runs,
-            machines=tuple(name for name, _ in self.machines.most_common()),
-            label_names=self.label_names,
-            finished=(times[0], times[-1]) if times else ("", ""),
-        )
+def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[str]) -> ReportData:
+    import pandas as pd
+
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    names = set().union(*(part.names for part in parts))
+    missing = [name for name in dict.fromkeys(expected) if name not in names]
+    runs: Counter[str] = sum((part.runs for part in parts), Counter())
+    machines: Counter[str] = sum((part.machines for part in parts), Counter())
+    runs["missing"] = len(missing)
+    problems = [problem for part in parts for problem in part.problems]
+    problems += [
+        Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
+    ]
+    labels: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        labels = part.label_names | labels
+    times = sorted(time for part in parts for time in part.finished)
+    return ReportData(
+        suite=suite,
+        root=root,
+        frame=_with_columns(pd.concat(chunks, ignore_index=True) if chunks else pd.DataFrame()),
+        problems=tuple(problems),
+        timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
+        runs=runs,
+        machines=tuple(name for name, _ in machines.most_common()),
+        label_names=labels,
+        finished=(times[0], times[-1]) if times else ("", ""),
+    )
 
 
 def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
