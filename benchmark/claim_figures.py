@@ -211,7 +211,9 @@ def _log_ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.set_yscale("log")
     low, high = min(low, 0.9), max(high, 1.1)
     axes.set_ylim(low / 1.05, high * 1.05)
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high]
+    wide = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+    narrow = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2)
+    ticks = [t for t in (wide if high / low > 5 else narrow) if low <= t <= high]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
 

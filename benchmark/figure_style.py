@@ -139,7 +139,11 @@ def use_log_axis(axes: Axes, values: Any) -> None:
     ticks = ticks[:: math.ceil(len(ticks) / 6)]
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    names = [compact(tick) if tick >= 1e3 else f"{tick:g}" for tick in ticks]
+    # A round tick needs no zeros after its point: 10M, not 10.0M.
+    names = [
+        re.sub(r"\.0+(?=[kMG])", "", compact(tick)) if tick >= 1e3 else f"{tick:g}"
+        for tick in ticks
+    ]
     axes.set_xticks(ticks, names)
     axes.set_xticks([], minor=True)
 

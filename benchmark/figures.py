@@ -106,14 +106,22 @@ def _rows_that_fit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     values = ["ece_15_before", "ece_15_after", "ece_15_after_floor_q95"]
     groups = table.groupby(["family", "mixer"], observed=True)
     families = groups[values].mean().assign(models=groups.size()).reset_index()
-    largest = families.nlargest(MAX_ROWS, ["models", "ece_15_before"])
+    largest = _from_every_mixer(families)
     labels = [f"{shorten(str(f.family), 20)} ({f.models})" for f in rows_of(largest)]
-    shown = f"the {MAX_ROWS} largest of " if len(families) > MAX_ROWS else ""
+    shown = f"{MAX_ROWS} of " if len(families) > MAX_ROWS else ""
     note = (
         f"With {len(table):,} models each line is the mean of a family, with its number of models "
-        f"in brackets: {shown}{plural(len(families), 'family', 'families')}."
+        f"in brackets: {shown}{plural(len(families), 'family', 'families')}"
+        f"{', the largest of every mixer in turn' if shown else ''}."
     )
     return largest.assign(label=labels), note
+
+
+def _from_every_mixer(families: pd.DataFrame) -> pd.DataFrame:
+    """Return at most `MAX_ROWS` families, the largest of every mixer in turn."""
+    ordered = families.sort_values(["models", "family"], ascending=[False, True])
+    turn = ordered.groupby("mixer", observed=True).cumcount()
+    return ordered.iloc[np.argsort(turn, kind="stable")[:MAX_ROWS]]
 
 
 def _rows_text(table: pd.DataFrame) -> str:
@@ -348,7 +356,7 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     bounds = len(known) - len(table)
     order = {mixer: index for index, mixer in enumerate(MIXER_COLORS)}
     counts = table.groupby(["mixer", "family"], observed=True).size().reset_index(name="models")
-    shown = counts.nlargest(MAX_ROWS, "models")
+    shown = _from_every_mixer(counts)
     shown = shown.sort_values(
         ["mixer", "family"], key=lambda c: c.map(order) if c.name == "mixer" else c, ascending=False
     )
@@ -364,7 +372,7 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     axes.set_xlabel("temperature (logarithmic; over 1: the model was over-confident)")
     mixer_legend(figure, mixers_in(table["mixer"]))
     hidden = len(counts) - len(shown)
-    more = f" {plural(hidden, 'family', 'families')} with fewer models not drawn." if hidden else ""
+    more = f" {plural(hidden, 'more family', 'more families')} not drawn." if hidden else ""
     at_bound = (
         f" {plural(bounds, 'model')} with a temperature at a bound left out." if bounds else ""
     )

@@ -154,7 +154,7 @@ def test_captions_say_how_many_and_how_intervals_were_made(small_drawn: Drawn) -
 
 def test_crowded_figures_say_what_is_left_out(crowded_drawn: Drawn) -> None:
     captions = {drawing.name: drawing.caption for drawing in crowded_drawn.drawings}
-    assert "the 30 largest of 40 families" in captions["ece-one"]
+    assert "30 of 40 families, the largest of every mixer in turn" in captions["ece-one"]
     assert "16 of 70 models" in captions["reliability-one"]
     assert "mean of a family" in captions["error-by-parameters"]
 
