@@ -72,11 +72,11 @@ def _null_outcomes(effect: Effect, design: Design, generator: np.random.Generato
     return noise
 
 
-def _scaled(effect: Effect, families: int, count: int) -> tuple[float, float]:
+def _scaled(effect: Effect, families: int, count: int, alpha: float) -> tuple[float, float]:
     """Return the standard error and degrees of freedom of `count` such families."""
     interval = effect.estimate
     half_width = np.log(interval.high / interval.low) / 2
-    standard_error = half_width / stats.t.ppf(0.975, interval.df)
+    standard_error = half_width / stats.t.ppf(1 - alpha / 2, interval.df)
     return float(standard_error * np.sqrt(families / count)), interval.df + count - families
 
 
@@ -84,7 +84,7 @@ def _power_of_difference(claim: Claim, effect: Effect, families: int, count: int
     """Return the power against the observed effect, 0 where labels are too few for alpha."""
     if 2 / comb(count, count // 2) > claim.alpha:
         return 0.0
-    standard_error, df = _scaled(effect, families, count)
+    standard_error, df = _scaled(effect, families, count, claim.alpha)
     shift = abs(np.log(effect.estimate.ratio)) / standard_error
     critical = stats.t.ppf(1 - claim.alpha / 2, df)
     return float(stats.nct.sf(critical, df, shift))
@@ -92,7 +92,7 @@ def _power_of_difference(claim: Claim, effect: Effect, families: int, count: int
 
 def _power_of_equivalence(claim: Claim, effect: Effect, families: int, count: int) -> float:
     """Return the chance that the interval lies inside the margin when there is no effect."""
-    standard_error, df = _scaled(effect, families, count)
+    standard_error, df = _scaled(effect, families, count, claim.alpha)
     critical = stats.t.ppf(1 - claim.alpha / 2, df)
     room = np.log(claim.equivalence_ratio) / standard_error - critical
     return float(2 * stats.t.cdf(room, df) - 1)
