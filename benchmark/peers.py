@@ -191,11 +191,10 @@ def _netcal_temperature(logits: Logits, labels: Labels) -> tuple[str, Task]:
     from netcal.scaling import TemperatureScaling
     from scipy.special import softmax
 
-    # Netcal takes probabilities, of class 1 alone if there are two classes.
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    features = probabilities[:, 1] if logits.shape[1] == 2 else probabilities
-
     def fit() -> float:
+        # Netcal takes probabilities, of class 1 alone if there are two classes.
+        probabilities = softmax(logits.astype(np.float64), axis=1)
+        features = probabilities[:, 1] if logits.shape[1] == 2 else probabilities
         return float(1 / np.squeeze(TemperatureScaling().fit(features, labels).temperature))
 
     return "netcal", fit

@@ -250,23 +250,23 @@ def _scan(read: Reader, rows: LogitRows) -> _Scan:
     attains, flat, masked = True, True, False
     for block in read():
         shifted, at_label = block.shifted, block.label_shifted
-        if np.isneginf(at_label).any():
+        if np.isneginf(at_label.min()):
             row = block.rows.start + int(np.isneginf(at_label).argmax())
             raise ValueError(
                 f"row {row}: the label {rows.labels[row]} has logit -inf, so the "
                 "likelihood is 0 at every temperature; unmask the class or drop the row"
             )
-        total = row_sum(shifted)
-        classes = np.full(len(total), rows.n_classes)
-        hidden = np.isneginf(total)
-        if hidden.any():
+        uniform_mean = row_sum(shifted) / rows.n_classes
+        if np.isneginf(uniform_mean.min()):
             masked = True
             open_class = np.isfinite(shifted)
             classes = open_class.sum(axis=1)
-            total = np.where(open_class, shifted, 0).sum(axis=1)
-        slope += float((total / classes - at_label).sum(dtype=np.float64))
-        log_classes += float(np.log(classes).sum())
-        flat = flat and not total.any()
+            uniform_mean = np.where(open_class, shifted, 0).sum(axis=1) / classes
+            log_classes += float(np.log(classes).sum())
+        else:
+            log_classes += len(shifted) * math.log(rows.n_classes)
+        slope += float((uniform_mean - at_label).sum(dtype=np.float64))
+        flat = flat and not uniform_mean.any()
         if attains and not at_label.any():
             log_ties += float(np.log((shifted == 0).sum(axis=1)).sum())
         else:
