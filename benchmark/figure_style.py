@@ -35,6 +35,11 @@ MUTED = "0.45"
 WIDTH = 7.2
 """Inches. Figures are shown at this size or smaller, so their text stays readable."""
 
+MAX_PANELS = 8
+"""Datasets that get a panel in a figure across datasets."""
+
+ERROR_NAME = "debiased calibration error"
+
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.figure_style import (
+    ERROR_NAME,
+    MAX_PANELS,
     MIXER_COLORS,
     MIXER_MARKERS,
     MUTED,
     Drawing,
-    label_points,
     mixer_legend,
     mixers_in,
     new_figure,
@@ -36,18 +36,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 30
 """Rows of a dumbbell figure; with more models than that, families are shown."""
 
-MAX_PANELS = 8
-MAX_NAMED = 16
-MAX_MARKS = 60
-"""Models in a panel; with more, bars are left out or families are averaged."""
-
 MAX_LINES = 30
 MAX_SHIFTS = 12
-FIT_MODELS = 4
-"""Fewer models than this get no fitted line."""
-
-ERROR = "debiased_calibration_error_before"
-ERROR_NAME = "debiased calibration error"
 
 
 def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
@@ -127,220 +117,6 @@ def _from_every_mixer(families: pd.DataFrame) -> pd.DataFrame:
 def _rows_text(table: pd.DataFrame) -> str:
     least, most = int(table["n"].min()), int(table["n"].max())
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What a scatter figure puts on its horizontal axis."""
-
-    column: str
-    label: str
-    scale: float = 1.0
-    logarithmic: bool = False
-
-
-ACCURACY = Axis("accuracy_before", "accuracy (%)", 100)
-PARAMETERS = Axis("parameters", "parameters", 1, logarithmic=True)
-LATENCY = Axis("latency_p50_ms", "median latency (ms)", 1, logarithmic=True)
-
-Panel = tuple["Axes", str, "pd.DataFrame"]
-"""Axes, dataset, and the dataset's rows."""
-
-
-def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
-    """Draw the debiased error before scaling against `axis`, one panel per dataset.
-
-    Args:
-        table: test rows of several datasets from `report_data.over_seeds`.
-        axis: the horizontal axis.
-        name: file name without suffix.
-
-    Returns None where no model has both numbers.
-    """
-    table = table[table[ERROR].notna() & table[axis.column].notna()]
-    if table.empty:
-        return None
-    models = len(table)
-    table, averaged = _family_means(table, axis)
-    figure, panels = _dataset_panels(table)
-    fitted: set[str] = set()
-    for panel, dataset, rows in panels:
-        fitted |= _scatter_panel(panel, rows, axis)
-        panel.set_title(shorten(dataset, 34), loc="left")
-        panel.set_xlabel(axis.label)
-    panels[0][0].set_ylabel(f"{ERROR_NAME} (pp)")
-    mixer_legend(figure, mixers_in(table["mixer"]))
-    _label_panels(figure, panels, axis, ERROR)
-    lines = (
-        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
-        "95% interval of the fitted mean, treating models as independent."
-        if fitted
-        else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
-    )
-    what = axis.label.split(" (")[0]
-    caption = (
-        f"{ERROR_NAME.capitalize()} before temperature scaling (percentage points, pp) against "
-        f"{what}: {plural(models, 'model')}, mean over seeds; "
-        f"{averaged or 'bars: 95% interval over test rows. '}If size or accuracy explained "
-        f"everything, mixers would lie on one curve. {lines}{_left_out(table, panels)}"
-    )
-    alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
-    return Drawing(name, to_svg(figure), caption, alt)
-
-
-def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
-    """Average the models of a family on a dataset where a panel would be too crowded."""
-    if table["dataset"].value_counts().max() <= MAX_MARKS:
-        return table, ""
-    keys = ["dataset", "family", "mixer"]
-    means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
-    empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
-    note = "so many that each mark is the mean of a family on a dataset, without interval. "
-    return means.assign(model=means["family"], **empty), note
-
-
-def _dataset_panels(table: pd.DataFrame, height: float = 3.1) -> tuple[Figure, list[Panel]]:
-    """Return a figure with one panel per dataset: the `MAX_PANELS` with most models."""
-    counts = table["dataset"].value_counts().sort_index(kind="stable")
-    datasets = sorted(counts.nlargest(MAX_PANELS).index)
-    columns = min(2, len(datasets))
-    lines = math.ceil(len(datasets) / columns)
-    figure, axes = new_figure(0.6 + height * lines, lines, columns)
-    for spare in axes[len(datasets) :]:
-        spare.set_axis_off()
-    panels = [
-        (spot, str(dataset), table[table["dataset"] == dataset])
-        for spot, dataset in zip(axes, datasets, strict=False)
-    ]
-    return figure, panels
-
-
-def _left_out(table: pd.DataFrame, panels: Sequence[Panel]) -> str:
-    rest = table["dataset"].nunique() - len(panels)
-    return f" {plural(rest, 'more dataset')} not drawn; see the tables." if rest else ""
-
-
-def _label_panels(figure: Figure, panels: Sequence[Panel], axis: Axis, error: str) -> None:
-    """Name the models in panels that are not crowded."""
-    figure.draw_without_rendering()
-    for panel, _, rows in panels:
-        if len(rows) > MAX_NAMED:
-            continue
-        low, high = _bounds(rows, error)
-        names = [str(model) for model in rows["model"]]
-        x, y = axis.scale * rows[axis.column], 100 * rows[error]
-        label_points(panel, x, y, names, low, high)
-
-
-def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
-    """Return the ends of the bars in percentage points; the value itself without interval."""
-    low = rows[f"{error}_low"].fillna(rows[error]).to_numpy(float)
-    high = rows[f"{error}_high"].fillna(rows[error]).to_numpy(float)
-    return 100 * low, 100 * high
-
-
-def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
-    """Draw one mark with its bar per model, coloured by mixer."""
-    crowded = len(rows) > MAX_MARKS
-    if axis.logarithmic:
-        use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
-    for mixer in mixers_in(rows["mixer"]):
-        own = rows[rows["mixer"] == mixer]
-        y = 100 * own[error].to_numpy(float)
-        low, high = _bounds(own, error)
-        axes.errorbar(
-            axis.scale * own[axis.column].to_numpy(float),
-            y,
-            None if crowded else np.clip([y - low, high - y], 0, None),
-            fmt=MIXER_MARKERS[mixer],
-            color=MIXER_COLORS[mixer],
-            alpha=0.4 if crowded else 0.9,
-            markersize=3 if crowded else 6,
-            elinewidth=0.9,
-        )
-    ends = 100 * rows[error].to_numpy(float) if crowded else _bounds(rows, error)[0]
-    lowest = float(np.nanmin([0, *ends]))
-    axes.set_ylim(bottom=1.05 * lowest)
-
-
-def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
-    """Draw one dataset's models; return the mixers that got a fitted line."""
-    _draw_marks(axes, rows, axis, ERROR)
-    fitted = set()
-    for mixer in mixers_in(rows["mixer"]):
-        own = rows[rows["mixer"] == mixer]
-        x = axis.scale * own[axis.column].to_numpy(float)
-        y = 100 * own[ERROR].to_numpy(float)
-        if len(own) >= FIT_MODELS and np.ptp(x) > 0:
-            _fit_line(axes, x, y, MIXER_COLORS[mixer], axis.logarithmic)
-            fitted.add(mixer)
-    return fitted
-
-
-def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None:
-    """Draw a least-squares line with the 95% interval of its mean."""
-    from scipy.stats import t as student
-
-    x = np.log(x) if logarithmic else x
-    centre = x.mean()
-    slope, intercept = np.polyfit(x - centre, y, 1)
-    grid = np.linspace(x.min(), x.max(), 50)
-    mean = slope * (grid - centre) + intercept
-    residual = math.sqrt(((y - slope * (x - centre) - intercept) ** 2).sum() / (len(x) - 2))
-    spread = ((x - centre) ** 2).sum()
-    error = residual * np.sqrt(1 / len(x) + (grid - centre) ** 2 / spread)
-    half = student.ppf(0.975, len(x) - 2) * error
-    shown = np.exp(grid) if logarithmic else grid
-    axes.plot(shown, mean, color=color, linewidth=1.2)
-    axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
-
-
-def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
-    """Draw error after scaling against median latency, with the front of undominated models.
-
-    Returns None where nothing was timed.
-    """
-    error = "debiased_calibration_error_after"
-    table = table[table[error].notna() & table["latency_p50_ms"].notna()]
-    if table.empty:
-        return None
-    figure, panels = _dataset_panels(table)
-    for panel, dataset, rows in panels:
-        _draw_marks(panel, rows, LATENCY, error)
-        front = undominated(rows["latency_p50_ms"], rows[error])
-        x = rows["latency_p50_ms"].to_numpy(float)[front]
-        y = 100 * rows[error].to_numpy(float)[front]
-        panel.step(x, y, where="post", color="0.5", linewidth=1, linestyle="--", zorder=1)
-        panel.set_title(shorten(dataset, 34), loc="left")
-        panel.set_xlabel(LATENCY.label)
-    panels[0][0].set_ylabel(f"{ERROR_NAME} after (pp)")
-    extra = [Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="Pareto front")]
-    mixer_legend(figure, mixers_in(table["mixer"]), extra)
-    _label_panels(figure, panels, LATENCY, error)
-    unstable = int((table["timing_reasons"] != "").sum())
-    doubt = f" {plural(unstable, 'model')} had a disturbed timing (⚠ in the tables)."
-    caption = (
-        f"{ERROR_NAME.capitalize()} after temperature scaling against median latency of one row "
-        f"at a time, {plural(len(table), 'mark')}, mean over seeds; bars (where there are at most "
-        f"{MAX_MARKS} models): 95% interval over test rows. Lower left is better. On the dashed "
-        "front no model is both faster and better calibrated; where bars overlap, the order on "
-        "the front is not settled. Accuracy is not "
-        f"on this figure.{doubt if unstable else ''}{_left_out(table, panels)}"
-    )
-    alt = f"Calibration error after scaling against latency for {plural(len(table), 'model')}."
-    return Drawing(name, to_svg(figure), caption, alt)
-
-
-def undominated(costs: Iterable[float], errors: Iterable[float]) -> list[int]:
-    """Return positions of the points that no other point beats in both, cheapest first."""
-    pairs = [(cost, error, i) for i, (cost, error) in enumerate(zip(costs, errors, strict=True))]
-    front: list[int] = []
-    lowest = math.inf
-    for _, error, index in sorted(pairs):
-        if error < lowest:
-            front.append(index)
-            lowest = error
-    return front
 
 
 def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmark import claim_figures, figures, tabulation
+from benchmark import claim_figures, figures, scatter_figures, tabulation
 from benchmark.claim_section import Passage, claim_passages, verdict_text
 from benchmark.markup import Cell, Column, Table, file_name, plural
 from benchmark.model_pages import (
@@ -194,10 +194,10 @@ def _dataset_drawings(
 
 def _across_drawings(data: ReportData, table: pd.DataFrame) -> list[Drawing]:
     drawings = [
-        figures.scatter(table, figures.ACCURACY, "error-by-accuracy"),
-        figures.scatter(table, figures.PARAMETERS, "error-by-parameters"),
+        scatter_figures.scatter(table, scatter_figures.ACCURACY, "error-by-accuracy"),
+        scatter_figures.scatter(table, scatter_figures.PARAMETERS, "error-by-parameters"),
         figures.temperature_by_family(table, "temperature-by-family"),
-        figures.pareto(table, "latency-and-error"),
+        scatter_figures.pareto(table, "latency-and-error"),
         figures.under_shift(over_seeds(data.scored), "error-under-shift"),
     ]
     return [drawing for drawing in drawings if drawing is not None]

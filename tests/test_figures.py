@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from synthetic import MODELS, TEXT_MODELS, FakeModel, write_tree
 
-from benchmark import claim_figures, figure_style, figures
+from benchmark import claim_figures, figure_style, figures, scatter_figures
 from benchmark.claim import evaluate_claim
 from benchmark.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
 from benchmark.model_pages import evaluate_models
@@ -72,6 +72,7 @@ def draw_all(data: ReportData) -> Drawn:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "to_svg", keep)
+        patch.setattr(scatter_figures, "to_svg", keep)
         patch.setattr(claim_figures, "to_svg", keep)
         table = over_seeds(data.in_distribution)
         evaluations, problems = evaluate_models(data, table)
@@ -169,7 +170,7 @@ def test_every_mixer_has_its_own_colour_and_marker() -> None:
 def test_pareto_front_against_brute_force() -> None:
     rng = np.random.default_rng(3)
     costs, errors = rng.random(60).round(1), rng.random(60).round(1)
-    front = figures.undominated(costs, errors)
+    front = scatter_figures.undominated(costs, errors)
     points = {(costs[i], errors[i]) for i in front}
     for cost, error in zip(costs, errors, strict=True):
         better = [
@@ -209,7 +210,7 @@ def test_missing_values_give_no_figure(tmp_path: Path) -> None:
     write_tree(tmp_path, MODELS[:2], rows=50, shifts=())
     table = over_seeds(read_suite(tmp_path, "embedded").in_distribution)
     empty = table.assign(latency_p50_ms=float("nan"), parameters=float("nan"), temperature=0.0)
-    assert figures.pareto(empty, "x") is None
-    assert figures.scatter(empty, figures.PARAMETERS, "x") is None
+    assert scatter_figures.pareto(empty, "x") is None
+    assert scatter_figures.scatter(empty, scatter_figures.PARAMETERS, "x") is None
     assert figures.temperature_by_family(empty, "x") is None
     assert figures.under_shift(empty, "x") is None
