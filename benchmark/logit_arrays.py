@@ -37,8 +37,8 @@ class Block(NamedTuple):
     Attributes:
         rows: Which rows these are.
         source: [m, K] the logits as given.
-        shifted: [m, K] logits minus the row maximum, times the reader's factor; at most 0. The
-            memory belongs to the reader and is overwritten by the next block.
+        shifted: [m, K] logits minus the row maximum, times the reader's factor; at most 0. Its
+            memory is overwritten by the next block unless the reader was told not to.
         label_shifted: [m] the entry of `shifted` at the label.
     """
 
@@ -78,11 +78,19 @@ class LogitRows:
         """Return every `step`-th row, without copying."""
         return _assemble(self.values[::step], self.labels[::step])
 
-    def blocks(self, factor: float = 1.0) -> Iterator[Block]:
+    def blocks(
+        self,
+        factor: float = 1.0,
+        maxima: dict[int, FloatArray] | None = None,
+        *,
+        reuse: bool = True,
+    ) -> Iterator[Block]:
         """Yield the rows in order, in blocks that fit the cache.
 
         Args:
             factor: Multiplies the shifted logits, in the precision of the logits.
+            maxima: Row maxima by first row, filled by a first pass and spared a second one.
+            reuse: Overwrite one block of memory, instead of keeping every block.
 
         Raises:
             ValueError: A row holds NaN or +inf, or nothing but -inf.
@@ -96,7 +104,12 @@ class LogitRows:
             staged = np.asarray(
                 source, np.promote_types(source.dtype, self.dtype), order=self.order
             )
-            maximum = row_maximum(staged, start)
+            known = {} if maxima is None else maxima
+            if start not in known:
+                known[start] = row_maximum(staged, start)
+            maximum = known[start]
+            if not reuse:
+                memory = np.empty((len(source), self.n_classes), self.dtype, self.order)
             shifted = memory[: len(source)]
             if factor == 1.0:
                 np.subtract(staged, maximum, out=shifted, casting="same_kind")
@@ -153,8 +166,8 @@ def _check_labels(labels: Labels, n_rows: int, n_classes: int) -> IntArray:
         )
     if array.dtype.kind not in "iub":
         raise ValueError(f"labels must be integers (class indices), got {array.dtype}")
-    bad = (array < 0) | (array >= n_classes)
-    if bad.any():
+    if array.min() < 0 or array.max() >= n_classes:
+        bad = (array < 0) | (array >= n_classes)
         row = int(bad.argmax())
         raise ValueError(
             f"row {row}: label {array[row]} is not in 0 ... {n_classes - 1}; drop ignored rows "

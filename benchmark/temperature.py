@@ -42,7 +42,10 @@ MAX_ITERATIONS = 100
 KEPT_ELEMENTS = 1 << 23
 # Newton alone; after that the bracket is bisected, which cannot fail.
 NEWTON_ITERATIONS = 30
-RELATIVE_STEP = 1e-7
+RELATIVE_STEP = 5e-7
+# Relative distances over which a difference of curvatures is neither noise nor a poor derivative.
+SKEW_DISTANCES = (1e-4, 0.1)
+LARGEST_CORRECTION = 0.3
 DECREMENT = 1e-18
 # Stands for a masked class (-inf): its probability underflows to 0 without making 0 * inf.
 MASKED = -1e30
@@ -229,8 +232,9 @@ Reader = Callable[[], Iterable[Block]]
 def _reader(rows: LogitRows, factor: float) -> Reader:
     """Return a function that reads all blocks, from memory the second time if they are small."""
     if rows.n_rows * rows.n_classes > KEPT_ELEMENTS:
-        return lambda: rows.blocks(factor)
-    kept = [block._replace(shifted=block.shifted.copy("K")) for block in rows.blocks(factor)]
+        maxima: dict[int, FloatArray] = {}
+        return lambda: rows.blocks(factor, maxima)
+    kept = list(rows.blocks(factor, reuse=False))
     return lambda: kept
 
 
@@ -248,8 +252,10 @@ def _scan(read: Reader, rows: LogitRows) -> _Scan:
     """Check every row and gather what decides the limits, in one pass."""
     nll = slope = log_ties = log_classes = 0.0
     attains, flat, masked = True, True, False
+    scratch: FloatArray | None = None
     for block in read():
         shifted, at_label = block.shifted, block.label_shifted
+        scratch = np.empty_like(shifted) if scratch is None else scratch[: len(shifted)]
         if np.isneginf(at_label.min()):
             row = block.rows.start + int(np.isneginf(at_label).argmax())
             raise ValueError(
@@ -271,7 +277,8 @@ def _scan(read: Reader, rows: LogitRows) -> _Scan:
             log_ties += float(np.log((shifted == 0).sum(axis=1)).sum())
         else:
             attains = False
-        nll += float((np.log(row_sum(np.exp(shifted))) - at_label).sum(dtype=np.float64))
+        np.exp(shifted, out=scratch)
+        nll += float((np.log(row_sum(scratch)) - at_label).sum(dtype=np.float64))
     n = rows.n_rows
     return _Scan(nll / n, log_ties / n, log_classes / n, slope / n, attains, flat, masked)
 
@@ -284,26 +291,36 @@ def _typical_spread(rows: LogitRows) -> float:
     return float(np.median(distances)) if distances.size else 1.0
 
 
-def _warm_start(rows: LogitRows, factor: float, guess: float, masked: bool) -> float:
-    """Solve on ever larger subsets, so that few passes over all rows remain."""
+class _Start(NamedTuple):
+    """Where to begin: an inverse temperature, and the ratio of third to second derivative there."""
+
+    inverse: float
+    skew: float = 0.0
+
+
+def _warm_start(rows: LogitRows, factor: float, guess: float, masked: bool) -> _Start:
+    """Solve on ever larger subsets, so that about two passes over all rows remain."""
     if rows.n_rows <= SUBSET_ROWS:
-        return guess
+        return _Start(guess)
     subset = rows.every(SUBSET_STEP)
     start = _warm_start(subset, factor, guess, masked)
     # A subset may have its optimum at a limit: do not follow it there.
-    return _solve(_reader(subset, factor), start, masked, max_iterations=8).inverse
+    solution = _solve(_reader(subset, factor), start, masked, max_iterations=8)
+    return _Start(solution.inverse, solution.skew)
 
 
 class _Solution(NamedTuple):
     inverse: float
     nll: float
     slope: float
+    skew: float
     iterations: int
 
 
-def _solve(read: Reader, start: float, masked: bool, max_iterations: int) -> _Solution:
-    """Newton on the inverse temperature inside a bracket."""
-    low, high, inverse = 0.0, math.inf, start
+def _solve(read: Reader, start: _Start, masked: bool, max_iterations: int) -> _Solution:
+    """Newton on the inverse temperature inside a bracket, corrected for the third derivative."""
+    low, high, (inverse, skew) = 0.0, math.inf, start
+    before: tuple[float, float] | None = None
     for iteration in range(1, max_iterations + 1):
         nll, slope, curvature = _derivatives(read, inverse, masked)
         if slope > 0:
@@ -314,10 +331,27 @@ def _solve(read: Reader, start: float, masked: bool, max_iterations: int) -> _So
         small = abs(step) <= RELATIVE_STEP * inverse or slope * step / 2 <= DECREMENT
         if small or high - low <= RELATIVE_STEP * low:
             break
+        skew = _update_skew(skew, before, inverse, curvature)
+        before = inverse, curvature
         if iteration < max_iterations:
+            # A third derivative known to 1% takes 99% off the error of the step.
+            correction = skew * step / 2
+            step *= 1 + correction if abs(correction) < LARGEST_CORRECTION else 1
             bisect = iteration > NEWTON_ITERATIONS
             inverse = _next_inverse(inverse, inverse - step, low, high, bisect)
-    return _Solution(inverse, nll, slope, iteration)
+    return _Solution(inverse, nll, slope, skew, iteration)
+
+
+def _update_skew(
+    skew: float, before: tuple[float, float] | None, inverse: float, curvature: float
+) -> float:
+    """Estimate the ratio of third to second derivative from two points at a fit distance."""
+    if before is None or curvature <= 0:
+        return skew
+    distance = inverse - before[0]
+    if not SKEW_DISTANCES[0] < abs(distance) / inverse < SKEW_DISTANCES[1]:
+        return skew
+    return (curvature - before[1]) / (distance * curvature)
 
 
 def _next_inverse(current: float, newton: float, low: float, high: float, bisect: bool) -> float:
