@@ -42,7 +42,8 @@ MAX_ITERATIONS = 100
 KEPT_ELEMENTS = 1 << 23
 # Newton alone; after that the bracket is bisected, which cannot fail.
 NEWTON_ITERATIONS = 30
-RELATIVE_STEP = 5e-7
+# A relative step that small is taken unchecked: it leaves a relative error of about its square.
+LAST_STEP = 1e-4
 # Relative distances over which a difference of curvatures is neither noise nor a poor derivative.
 SKEW_DISTANCES = (1e-4, 0.1)
 LARGEST_CORRECTION = 0.3
@@ -60,7 +61,8 @@ class TemperatureFit:
         nll_before: Mean negative log-likelihood at T = 1, nats.
         nll_after: The same at `temperature` (its limit where that is 0 or inf).
         gradient: d NLL / d log(1/T) at `temperature`, nats; about 0 when converged, exactly 0 at a
-            limit.
+            limit. Carried there from the last pass by its Taylor expansion, for the last step is
+            too small to need another pass.
         iterations: Passes over all rows spent on the solution, after the first.
         status: `converged`: an interior minimum. `at_zero`: every label attains its row's maximum,
             so ever sharper is ever better. `at_infinity`: labels score no better than the row
@@ -327,16 +329,19 @@ def _solve(read: Reader, start: _Start, masked: bool, max_iterations: int) -> _S
             high = inverse
         else:
             low = inverse
-        step = slope / curvature if curvature > 0 else math.copysign(math.inf, slope)
-        small = abs(step) <= RELATIVE_STEP * inverse or slope * step / 2 <= DECREMENT
-        if small or high - low <= RELATIVE_STEP * low:
-            break
         skew = _update_skew(skew, before, inverse, curvature)
         before = inverse, curvature
+        step = slope / curvature if curvature > 0 else math.copysign(math.inf, slope)
+        # A third derivative known to 1% takes 99% off the error of the step.
+        correction = skew * step / 2
+        step *= 1 + correction if abs(correction) < LARGEST_CORRECTION else 1
+        if abs(step) <= LAST_STEP * inverse:
+            # Its error is of the order of its square: no further pass could tell the difference.
+            rest = slope - curvature * step * (1 - skew * step / 2)
+            return _Solution(inverse - step, nll - slope * step / 2, rest, skew, iteration)
+        if slope * step / 2 <= DECREMENT or high - low <= LAST_STEP**2 * low:
+            break
         if iteration < max_iterations:
-            # A third derivative known to 1% takes 99% off the error of the step.
-            correction = skew * step / 2
-            step *= 1 + correction if abs(correction) < LARGEST_CORRECTION else 1
             bisect = iteration > NEWTON_ITERATIONS
             inverse = _next_inverse(inverse, inverse - step, low, high, bisect)
     return _Solution(inverse, nll, slope, skew, iteration)
