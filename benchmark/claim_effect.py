@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,7 @@ def estimate_effect(
     if np.ptp(y) == 0:
         raise ClaimError("every checkpoint has the same value, so there is nothing to compare")
     fit = design.fit(y)
+    datasets = _per_dataset(clean, outcomes, claim)
     in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
     return Effect(
         metric=metric,
@@ -81,7 +83,10 @@ def estimate_effect(
                 if name.startswith("mixer ")
             },
         ),
-        datasets=_per_dataset(clean, outcomes, claim),
+        datasets=datasets,
+        disagreement_p=disagreement(
+            [item.estimate for item in datasets if item.estimate is not None], claim.alpha
+        ),
     )
 
 
@@ -132,6 +137,37 @@ def _per_dataset(
             DatasetEffect(dataset=dataset, families=families, estimate=as_interval(tested))
         )
     return tuple(effects)
+
+
+def disagreement(estimates: Sequence[Interval], alpha: float) -> float | None:
+    """Test whether the ratios of several datasets are the same.
+
+    Welch's test (1951, Biometrika 38) on log ratios: each has a variance and degrees of freedom
+    of its own, so small datasets make the test careful rather than eager. Families that meet
+    several datasets correlate the ratios, which the test ignores; that too makes it careful.
+
+    Args:
+        estimates: one ratio a dataset, with its 1 - alpha interval.
+        alpha: of the intervals.
+
+    Returns:
+        The p value; None with fewer than two datasets.
+    """
+    if len(estimates) < 2:
+        return None
+    from scipy import stats
+
+    k = len(estimates)
+    df = np.array([item.df for item in estimates])
+    low, high = np.log([(item.low, item.high) for item in estimates]).T
+    errors = (high - low) / (2 * stats.t.ppf(1 - alpha / 2, df))
+    weights = 1 / errors**2
+    shares = weights / weights.sum()
+    logs = np.log([item.ratio for item in estimates])
+    between = float(weights @ (logs - shares @ logs) ** 2) / (k - 1)
+    spread = float(((1 - shares) ** 2 / df).sum())
+    statistic = between / (1 + 2 * (k - 2) / (k**2 - 1) * spread)
+    return float(stats.f.sf(statistic, k - 1, (k**2 - 1) / (3 * spread)))
 
 
 def permute_labels(

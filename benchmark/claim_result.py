@@ -60,6 +60,7 @@ class Effect(_Frozen):
     Standard deviations are of log errors: between families, between checkpoints of a family,
     and what remains between datasets. A None deviation could not be told apart.
     `at_floor` counts values too small to be told from zero on their test sets.
+    `disagreement_p` tests whether the datasets' own ratios are the same; None with one dataset.
     """
 
     metric: str
@@ -78,6 +79,7 @@ class Effect(_Frozen):
     contrast_rows: int
     levels: tuple[LevelEffect, ...] = ()
     datasets: tuple[DatasetEffect, ...] = ()
+    disagreement_p: float | None = None
 
 
 class Permutation(_Frozen):

@@ -121,7 +121,9 @@ def _effects(result: ClaimResult) -> Passage:
             row = _effect_row("primary, cluster-robust check", effect, effect.cluster_robust)
             rows.append(row)
         sentences += [
-            f"{label.capitalize()}: {text}" for text in _left_out(effect) if text not in " ".join(sentences)
+            f"{label.capitalize()}: {text}"
+            for text in _left_out(effect)
+            if text not in " ".join(sentences)
         ]
         if effect.at_floor:
             sentences.append(
@@ -269,7 +271,8 @@ def _seeds(result: ClaimResult) -> Passage:
         return Passage("Seeds", ("One seed per checkpoint: variation over seeds is not known.",))
     sentence = (
         f"Log errors of the same checkpoint on the same dataset vary between seeds with a standard "
-        f"deviation of {variance.standard_deviation:.2f} ({plural(variance.checkpoints, 'checkpoint')}, up to "
+        f"deviation of {variance.standard_deviation:.2f} "
+        f"({plural(variance.checkpoints, 'checkpoint')}, up to "
         f"{plural(variance.seeds, 'seed')}). Seeds are averaged before families are "
         "compared."
     )

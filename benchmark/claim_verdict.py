@@ -16,6 +16,9 @@ from benchmark.registry import Claim
 MAX_AT_FLOOR = 0.5
 """With more of the values than this too small to measure, nothing is decided."""
 
+_LISTED = 4
+"""Datasets named in a sentence."""
+
 
 def decide(
     claim: Claim,
@@ -29,9 +32,11 @@ def decide(
 
     1. Undecided: no estimate, or more than half of the values at their floor.
     2. Equivalent: the interval lies inside the equivalence margin.
-    3. Supported or contradicted: the interval excludes 1, so does the cluster-robust one, on
+    3. Undecided: the datasets disagree (Welch's test at alpha), so that one ratio for all of
+       them says little about the next dataset.
+    4. Supported or contradicted: the interval excludes 1, so does the cluster-robust one, on
        the same side, and the permutation test's p value is at most alpha.
-    4. Undecided otherwise.
+    5. Undecided otherwise.
     """
     if effect is None or permutation is None:
         reason = problem or "the contrast could not be estimated"
@@ -72,6 +77,13 @@ def _apply_rules(
         )
     if 1 / margin < interval.low and interval.high < margin:
         return "equivalent", (f"the interval lies inside {1 / margin:.2f} to {margin:.2f}",)
+    if _datasets_disagree(claim, effect):
+        found = [f"{d.estimate.ratio:.2f} on {d.dataset}" for d in effect.datasets if d.estimate]
+        listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
+        return "undecided", (
+            f"the datasets disagree ({listed}; p = {effect.disagreement_p:.2g}), so one ratio for"
+            " all says little about the next dataset",
+        )
     side, check = _side_of_one(interval), _side_of_one(effect.cluster_robust)
     if side != 0 and side == check and permutation.p_value <= claim.alpha:
         outcome: Outcome = "supported" if side < 0 else "contradicted"
@@ -128,7 +140,13 @@ def _second_sentence(
         return sentence + "."
     if _too_many_at_floor(effect):
         return f"{sentence}; larger test sets are needed before more families."
+    if _datasets_disagree(claim, effect):
+        return f"{sentence}; more datasets are needed before more families."
     return f"{sentence}; {_what_would_decide(power)}."
+
+
+def _datasets_disagree(claim: Claim, effect: Effect) -> bool:
+    return effect.disagreement_p is not None and effect.disagreement_p <= claim.alpha
 
 
 def _too_many_at_floor(effect: Effect) -> bool:

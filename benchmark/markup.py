@@ -13,7 +13,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 MISSING = "\N{EN DASH}"
@@ -54,7 +54,7 @@ class Table:
     """A titled table; `rows` holds one tuple of cells per row, in column order."""
 
     columns: tuple[Column, ...]
-    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    rows: Sequence[tuple[Cell, ...]] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:

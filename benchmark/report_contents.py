@@ -161,13 +161,19 @@ def _sections(
                 detail=tabulation.detail_table(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
-                    f"{row.model}: {row.timing_reasons}"
+                    f"{row.model}: {_shortened(row.timing_reasons)}"
                     for row in rows_of(rows)
                     if row.timing_reasons
                 ),
             )
         )
     return sections
+
+
+def _shortened(reasons: str) -> str:
+    """Return the first of several reasons, and how many more tables/runs.csv has."""
+    first, *others = reasons.split("; ")
+    return f"{first} (and {len(others)} more)" if others else first
 
 
 def _summary(data: ReportData, rows: pd.DataFrame) -> str:

@@ -13,10 +13,21 @@ from matplotlib.colors import to_hex
 
 from benchmark.comparison import Comparison, comparison_summary
 from benchmark.figure_style import MIXER_COLORS
-from benchmark.markup import Table, decimals, escape_markdown, file_name, percent, plural, visible
+from benchmark.markup import (
+    Table,
+    compact,
+    decimals,
+    escape_markdown,
+    file_name,
+    percent,
+    plural,
+    visible,
+)
 from benchmark.model_pages import Evaluation, ModelPage, diagram_svg
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from benchmark.figure_style import Drawing
     from benchmark.report_contents import Contents
     from benchmark.report_data import ReportData
@@ -44,7 +55,8 @@ NOTES = {
         "NLL: negative log-likelihood in nats, and Brier score summed over classes, before → after "
         "temperature scaling. p50 / p90 ms: median and 90th percentile of the time for one row, "
         "one row at a time, one thread. Rows/s: throughput at the best batch size. Memory: peak "
-        "of the process or device in MB. ⚠: the measurement was disturbed, as listed below."
+        "of the process or device in MB. ⚠: the measurement was disturbed, as listed below; "
+        "tables/runs.csv has every reason."
     ),
     "trace": (
         "Every row of tables/runs.csv is one run on one split. Its column folder names the folder "
@@ -214,7 +226,27 @@ def what_was_run(data: ReportData) -> str:
     )
     others = [f"{n:,} {status}" for status, n in data.runs.items() if n and status != "completed"]
     rest = f" ({', '.join(others)})" if others else ""
-    return f"{', '.join(counts)}: {done:,} of {plural(total, 'run')} completed{rest}."
+    completed = f"{done:,} of {plural(total, 'run')} completed{rest}"
+    return f"{', '.join(counts)}: {completed}. {_which_models(frame)}".rstrip()
+
+
+def _which_models(frame: pd.DataFrame) -> str:
+    """Return a sentence on size and pretraining: what the verdict can speak of."""
+    known = frame.dropna(subset=["parameters"])
+    if known.empty:
+        return ""
+    small, large = known["parameters"].min(), known["parameters"].max()
+    pretraining = frame.drop_duplicates("model")["pretraining_examples"]
+    trained = (
+        "all trained from scratch"
+        if (pretraining == 0).all()
+        else (
+            f"{plural(int((pretraining == 0).sum()), 'model')} trained from scratch, the others "
+            "pretrained"
+        )
+    )
+    sizes = f"{compact(small)} to {compact(large)} parameters"
+    return f"The models have {sizes}, {trained}; the verdict speaks of models like these."
 
 
 def where_it_ran(data: ReportData) -> str:

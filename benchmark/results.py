@@ -244,8 +244,8 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     `_high`, `_floor_mean`, `_floor_q95` appended; `temperature`, `temperature_low`,
     `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
     `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`, where the record
-    and the logits lie; `reason`, why a run has no result. A run without scores has one row with an empty split, so that it
-    can be listed; never imputed.
+    and the logits lie; `reason`, why a run has no result. A run without scores has one row
+    with an empty split, so that it can be listed; never imputed.
     """
     import pandas as pd
 

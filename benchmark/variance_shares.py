@@ -56,7 +56,8 @@ def variance_shares(
     count = fixed.shape[1]
     raw = _shares(tuple(members), _explained(grams, weights, members, count))
     drawn = (weights > 0).astype(float)
-    chance = _shares(tuple(members), _ranks(grams, drawn, np.bincount(family), members, count))
+    with np.errstate(invalid="ignore"):  # a resample without spare rows explains anything: inf
+        chance = _shares(tuple(members), _ranks(grams, drawn, np.bincount(family), members, count))
     widths: dict[Factor, int] = {name: len(at) for name, at in members.items()}
     widths["family"] = len(drawn[0])
     problem = None
@@ -200,7 +201,7 @@ def _ranks(
     total, within = grams[0].sum(axis=0), grams[1].sum(axis=0)
     base = list(range(fixed))
     freedom = drawn @ sizes - fixed
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         chances: Coalitions = {
             chosen: (_rank(total, base + [fixed + column for column in columns]) - fixed) / freedom
             for chosen, columns in _coalitions(members)

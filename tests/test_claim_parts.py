@@ -10,13 +10,18 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from claim_frames import METRICS, runs, two_modalities
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from benchmark import matched_pairs as matching
 from benchmark.bin_variants import VARIANTS, with_bin_variants
 from benchmark.calibration_error import debiased_calibration_error, expected_calibration_error
 from benchmark.claim import evaluate_claim
 from benchmark.claim_data import average_seeds, build_design, log_outcomes
+from benchmark.claim_effect import disagreement
 from benchmark.claim_power import detectable_effect
+from benchmark.claim_result import Interval
 from benchmark.claim_simulation import StudyDesign, rates, run_studies, simulate, study_designs
 from benchmark.intervals import ModelOutputs, compare
 from benchmark.logits_store import LogitsSplit, write_logits
@@ -372,3 +377,24 @@ def test_validation_table_holds() -> None:
         assert 0.93 <= found["coverage"] <= 0.97, design
         assert 0.03 <= found["label exchange, ties broken"] <= 0.07, design
         assert found["naive regression"] > 0.15, design
+
+
+@given(seed=st.integers(0, 50), k=st.integers(2, 5))
+def test_disagreement_is_welchs_test(seed: int, k: int) -> None:
+    """Ratios taken from groups of raw values: the same p as the test on those values."""
+    from statsmodels.stats.oneway import anova_oneway
+
+    rng = np.random.default_rng(seed)
+    groups = [rng.normal(rng.normal(), 0.5 + i, 6 + 3 * i) for i in range(k)]
+    intervals = []
+    for values in groups:
+        df, error = len(values) - 1, values.std(ddof=1) / np.sqrt(len(values))
+        reach = stats.t.ppf(0.975, df) * error
+        low, middle, high = np.exp([values.mean() - reach, values.mean(), values.mean() + reach])
+        intervals.append(Interval(ratio=middle, low=low, high=high, p_value=0.5, df=df))
+    expected = anova_oneway(groups, use_var="unequal", welch_correction=True).pvalue
+    assert disagreement(intervals, 0.05) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_dataset_cannot_disagree() -> None:
+    assert disagreement([Interval(ratio=2, low=1, high=4, p_value=0.05, df=5)], 0.05) is None
