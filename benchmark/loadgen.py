@@ -186,9 +186,7 @@ class _Answerer:
         import torch
 
         if not torch.is_inference_mode_enabled():
-            raise RuntimeError(
-                "this LoadGen answers on another thread than the one that started it"
-            )
+            raise RuntimeError("LoadGen calls on another thread than the one that started it")
         call, batches = self._call, self._batches
         for sample in samples:
             call(batches[sample.index])

@@ -75,7 +75,7 @@ QUICK = Durations(
     offline_s=1.4,
     offline_end_to_end_s=0.4,
     overhead_pairs=1000,
-    warm_up=WarmUpLimits(min_s=0.1, max_s=0.5, window=3, round_shapes=8),
+    warm_up=WarmUpLimits(min_s=0.1, max_s=0.3, window=3, round_shapes=8),
     batch_sizes=(8, 32, 128),
     all_threads=False,
 )
