@@ -14,9 +14,9 @@ import pytest
 from claim_frames import METRICS, runs, two_modalities
 
 from benchmark.claim import evaluate_claim, main
-from benchmark.claim_data import ClaimError
-from benchmark.claim_result import ClaimResult
-from benchmark.claim_text import render_markdown
+from benchmark.claim.data import ClaimError
+from benchmark.claim.result import ClaimResult
+from benchmark.claim.text import render_markdown
 from benchmark.registry import Claim
 
 
@@ -74,7 +74,7 @@ def test_the_verdict_needs_the_robust_check_to_agree() -> None:
     result = evaluate_claim(two_modalities(ratio=0.5, families=(5, 5)))
     assert result.primary is not None
     assert result.permutation is not None
-    from benchmark.claim_verdict import decide
+    from benchmark.claim.verdict import decide
 
     disagreeing = result.primary.model_copy(
         update={"cluster_robust": result.primary.estimate.model_copy(update={"high": 1.2})}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from claim_frames import runs, two_modalities
 
-from benchmark.claim_data import (
+from benchmark.claim.data import (
     ClaimError,
     average_seeds,
     build_design,

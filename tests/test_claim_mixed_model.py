@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark.mixed_model import (
+from benchmark.claim.mixed_model import (
     Nesting,
     _components,
     _Likelihood,

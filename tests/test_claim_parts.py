@@ -14,24 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark import matched_pairs as matching
-from benchmark.bin_variants import VARIANTS, with_bin_variants
 from benchmark.calibration_error import debiased_calibration_error, expected_calibration_error
 from benchmark.claim import evaluate_claim
-from benchmark.claim_data import average_seeds, build_design, log_outcomes
-from benchmark.claim_effect import disagreement
-from benchmark.claim_power import detectable_effect
-from benchmark.claim_result import Interval
-from benchmark.claim_simulation import StudyDesign, rates, run_studies, simulate, study_designs
+from benchmark.claim import matched_pairs as matching
+from benchmark.claim.bin_variants import VARIANTS, with_bin_variants
+from benchmark.claim.data import average_seeds, build_design, log_outcomes
+from benchmark.claim.effect import disagreement
+from benchmark.claim.matched_pairs import MAX_SIZE_RATIO, matched_pairs
+from benchmark.claim.paired_bootstrap import error_replicates
+from benchmark.claim.power import detectable_effect
+from benchmark.claim.result import Interval
+from benchmark.claim.simulation import StudyDesign, rates, run_studies, simulate, study_designs
+from benchmark.claim.specification_curve import specification_curve
+from benchmark.claim.variance_shares import _explained, _family_grams, _shares, variance_shares
 from benchmark.intervals import ModelOutputs, compare
 from benchmark.logits_store import LogitsSplit, write_logits
-from benchmark.matched_pairs import MAX_SIZE_RATIO, matched_pairs
 from benchmark.metrics import Predictions
-from benchmark.paired_bootstrap import error_replicates
 from benchmark.registry import Claim
-from benchmark.specification_curve import specification_curve
 from benchmark.temperature import fit_temperature
-from benchmark.variance_shares import _explained, _family_grams, _shares, variance_shares
 
 METRIC = "debiased_calibration_error"
 
@@ -291,7 +291,7 @@ def test_replicates_spread_as_those_that_bin_anew(pair_frame: pd.DataFrame, afte
 
 def test_resampling_every_row_once_gives_the_estimate(pair_frame: pd.DataFrame) -> None:
     """The squared error from sums over bins is the estimator of `calibration_error`."""
-    from benchmark.paired_bootstrap import _squared_errors
+    from benchmark.claim.paired_bootstrap import _squared_errors
 
     generator = np.random.default_rng(0)
     confidence = np.sort(generator.uniform(0.3, 1, 300))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import permutation
-from benchmark.mixed_model import Nesting, fit_least_squares
-from benchmark.permutation import permutation_test
+from benchmark.claim import permutation
+from benchmark.claim.mixed_model import Nesting, fit_least_squares
+from benchmark.claim.permutation import permutation_test
 
 
 def study(seed: int, units: int, rows_each: int = 1):

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmark.claim import evaluate_claim, main
-from benchmark.claim_data import ClaimError
-from benchmark.published_table import TABLE_METRIC, read_column_map, read_table
+from benchmark.claim.data import ClaimError
+from benchmark.claim.published_table import TABLE_METRIC, read_column_map, read_table
 
 ROOT = Path(__file__).parents[1]
 MINDERER = ROOT.parent / "shared" / "data" / "tables" / "minderer2021_fig2_vector.csv"

@@ -16,14 +16,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from synthetic import MODELS, TEXT_MODELS, FakeModel, write_tree
 
-from benchmark import claim_figures, figure_style, figures, scatter_figures
 from benchmark.claim import evaluate_claim
-from benchmark.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
-from benchmark.model_pages import evaluate_models
 from benchmark.registry import Claim, Mixer
-from benchmark.reliability import BINS, reliability
-from benchmark.report_contents import _across_drawings, _sections
-from benchmark.report_data import ReportData, over_seeds, read_suite
+from benchmark.report import claim_figures, figure_style, figures, scatter_figures
+from benchmark.report.contents import _across_drawings, _sections
+from benchmark.report.data import ReportData, over_seeds, read_suite
+from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
+from benchmark.report.model_pages import evaluate_models
+from benchmark.report.reliability import BINS, reliability
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic import MODELS, TEXT_MODELS, FakeModel, make_record, write_tree
 
-from benchmark import report, report_contents
-from benchmark.comparison import compare_results
-from benchmark.model_pages import MISTAKES, thumbnail
+from benchmark import report
+from benchmark.report import contents as report_contents
 from benchmark.report import main, write_comparison, write_report
-from benchmark.report_data import ReportError, over_seeds, read_suite
+from benchmark.report.comparison import compare_results
+from benchmark.report.data import ReportError, over_seeds, read_suite
+from benchmark.report.model_pages import MISTAKES, thumbnail
 from benchmark.results import Failure, write_record
 
 NASTY = "<img src=x onerror=alert(1)> | `a` [x](http://e.org) $y$ \x1b[31m </script>"

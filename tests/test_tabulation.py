@@ -29,7 +29,7 @@ from benchmark.markup import (
     to_csv,
     visible,
 )
-from benchmark.tabulation import supported_best
+from benchmark.report.tabulation import supported_best
 
 NASTY = [
     "<script>alert(1)</script>",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from benchmark.claim_data import COVARIATE_COLUMNS, PRIMARY_METRIC
-from benchmark.claim_result import MatchedPairs, Moment, Pair
+from benchmark.claim.data import COVARIATE_COLUMNS, PRIMARY_METRIC
+from benchmark.claim.paired_bootstrap import error_replicates
+from benchmark.claim.result import MatchedPairs, Moment, Pair
 from benchmark.intervals import holm
 from benchmark.logit_arrays import Float64Array
-from benchmark.paired_bootstrap import error_replicates
 from benchmark.registry import Claim
 from benchmark.results import ResultsError
 

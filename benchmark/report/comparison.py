@@ -12,7 +12,7 @@ import numpy as np
 from benchmark.intervals import ModelOutputs, compare
 from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, decimals, interval, plural
-from benchmark.report_data import ReportError, read_spec
+from benchmark.report.data import ReportError, read_spec
 from benchmark.results import Record, ResultsError, read_record
 from benchmark.temperature import fit_temperature
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim_data import ClaimError, Outcomes, build_design
-from benchmark.claim_effect import estimate_effect, permute_labels
-from benchmark.claim_result import VarianceShares
-from benchmark.claim_verdict import decide
+from benchmark.claim.data import ClaimError, Outcomes, build_design
+from benchmark.claim.effect import estimate_effect, permute_labels
+from benchmark.claim.mixed_model import fit_least_squares
+from benchmark.claim.result import VarianceShares
+from benchmark.claim.verdict import decide
 from benchmark.markup import Cell, Column, Table
-from benchmark.mixed_model import fit_least_squares
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, compact, decimals, interval, percent, visible
-from benchmark.reliability import Reliability, TopLabels, reliability, top_labels
-from benchmark.report_data import FACTS, ReportData, read_spec, rows_of
+from benchmark.report.data import FACTS, ReportData, read_spec, rows_of
+from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
 from benchmark.results import ResultsError
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from benchmark.markup import escape_csv, file_name, to_csv
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry, RegistryError
-from benchmark.report_data import ReportData, ReportError, read_suite, suite_names
+from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
 from benchmark.results import ResultsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.report_contents import Contents
+    from benchmark.report.contents import Contents
 
 MARKER = "report.json"
 """A file every report folder has; a folder without it is never replaced."""
@@ -62,7 +62,7 @@ def write_report(
         suite = names[0]
     data = read_suite(results, suite, expected)
     # Drawing takes most of a second to import; a wrong path should be told at once.
-    from benchmark.report_contents import gather
+    from benchmark.report.contents import gather
 
     with replaced_folder(reports / suite) as folder:
         _write_pages(gather(data, claim or Claim()), folder)
@@ -99,7 +99,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 def _write_pages(contents: Contents, folder: Path) -> None:
-    from benchmark import report_pages
+    from benchmark.report import pages as report_pages
 
     for name in ("figures", "tables", "models/rows"):
         (folder / name).mkdir(parents=True)
@@ -150,8 +150,8 @@ def write_comparison(first: Path, second: Path, reports: Path) -> Path:
     Raises:
         ReportError: the trees have nothing to compare, or the target holds something else.
     """
-    from benchmark.comparison import compare_results, comparison_table
-    from benchmark.report_pages import render_comparison
+    from benchmark.report.comparison import compare_results, comparison_table
+    from benchmark.report.pages import render_comparison
 
     comparison = compare_results(first, second)
     changed = comparison_table(
@@ -233,7 +233,3 @@ def _claim(registry: Path) -> Claim:
     if registry == DEFAULT_REGISTRY and not registry.exists():
         return Claim()
     return Registry.load(registry).claim
-
-
-if __name__ == "__main__":
-    sys.exit(main())

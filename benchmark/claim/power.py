@@ -8,9 +8,9 @@ from math import comb
 import numpy as np
 from scipy import stats
 
-from benchmark.claim_data import Design
-from benchmark.claim_result import Effect, Permutation, Power
-from benchmark.mixed_model import Vector
+from benchmark.claim.data import Design
+from benchmark.claim.mixed_model import Vector
+from benchmark.claim.result import Effect, Permutation, Power
 from benchmark.registry import Claim
 
 POWER = 0.8

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from benchmark.claim_result import (
+from benchmark.claim.result import (
     ClaimResult,
     Effect,
     Interval,
     Permutation,
     SpecificationCurve,
 )
-from benchmark.claim_verdict import range_of, short_number
+from benchmark.claim.verdict import range_of, short_number
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, escape_markdown, plural
 
 MOST_ROWS = 40

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmark.claim_section import covariate_name
-from benchmark.figure_style import (
+from benchmark.markup import plural
+from benchmark.report.claim_section import covariate_name
+from benchmark.report.figure_style import (
     MIXER_COLORS,
     MUTED,
     Drawing,
@@ -18,12 +19,11 @@ from benchmark.figure_style import (
     to_svg,
     use_log_axis,
 )
-from benchmark.markup import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from benchmark.claim_result import (
+    from benchmark.claim.result import (
         ClaimResult,
         Effect,
         Interval,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim_result import ClaimResult
+    from benchmark.claim.result import ClaimResult
     from benchmark.registry import Claim
 
 PRIMARY_METRIC = "debiased_calibration_error"
@@ -35,7 +35,7 @@ def evaluate_claim(
         ClaimError: the frame has no run with the metric.
     """
     # Imported late, as everything below: --help and mistakes must not wait for scipy.
-    from benchmark.claim_evaluation import evaluate
+    from benchmark.claim.evaluation import evaluate
     from benchmark.registry import Claim
 
     return evaluate(frame, claim or Claim(), metric)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error("--table and --columns go together: the map explains the table's columns")
     if options.studies < 1:
         _parser().error("--studies must be at least 1")
-    from benchmark.claim_data import ClaimError
+    from benchmark.claim.data import ClaimError
     from benchmark.registry import RegistryError
     from benchmark.results import ResultsError
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _output(options: argparse.Namespace) -> str:
     if options.simulate:
-        from benchmark.claim_simulation import simulate
+        from benchmark.claim.simulation import simulate
 
         return simulate(options.studies)
     claim = _declared(options.registry)
@@ -96,13 +96,13 @@ def _output(options: argparse.Namespace) -> str:
     )
     if options.json:
         return result.model_dump_json(indent=1) + "\n"
-    from benchmark.claim_text import render_markdown
+    from benchmark.claim.text import render_markdown
 
     return render_markdown(result, title)
 
 
 def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
-    from benchmark.claim_data import ClaimError
+    from benchmark.claim.data import ClaimError
     from benchmark.results import load_results
 
     frame = load_results(results)
@@ -112,7 +112,7 @@ def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
 
 
 def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, str]:
-    from benchmark.published_table import TABLE_METRIC, read_column_map, read_table
+    from benchmark.claim.published_table import TABLE_METRIC, read_column_map, read_table
 
     title = read_column_map(columns).title or str(table)
     return evaluate_claim(read_table(table, columns), claim, metric=TABLE_METRIC), title

@@ -11,8 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
 
-from benchmark.comparison import Comparison, comparison_summary
-from benchmark.figure_style import MIXER_COLORS
 from benchmark.markup import (
     Table,
     compact,
@@ -23,14 +21,16 @@ from benchmark.markup import (
     plural,
     visible,
 )
-from benchmark.model_pages import Evaluation, ModelPage, diagram_svg
+from benchmark.report.comparison import Comparison, comparison_summary
+from benchmark.report.figure_style import MIXER_COLORS
+from benchmark.report.model_pages import Evaluation, ModelPage, diagram_svg
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.figure_style import Drawing
-    from benchmark.report_contents import Contents
-    from benchmark.report_data import ReportData
+    from benchmark.report.contents import Contents
+    from benchmark.report.data import ReportData
+    from benchmark.report.figure_style import Drawing
 
 MAX_TABLE_ROWS = 40
 """Rows of a table in README.md; the HTML page and the CSV file have more."""
@@ -87,7 +87,7 @@ def _to_markdown(value: Any) -> str:
 
 def _environment(markdown: bool) -> Environment:
     environment = Environment(
-        loader=PackageLoader("benchmark"),
+        loader=PackageLoader("benchmark.report"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

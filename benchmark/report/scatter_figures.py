@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.figure_style import (
+from benchmark.markup import plural
+from benchmark.report.figure_style import (
     ERROR_NAME,
     MAX_PANELS,
     MIXER_COLORS,
@@ -25,7 +26,6 @@ from benchmark.figure_style import (
     to_svg,
     use_log_axis,
 )
-from benchmark.markup import plural
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from benchmark.figure_style import (
+from benchmark.markup import plural
+from benchmark.report.data import rows_of
+from benchmark.report.figure_style import (
     ERROR_NAME,
     MAX_PANELS,
     MIXER_COLORS,
@@ -24,14 +26,12 @@ from benchmark.figure_style import (
     to_svg,
     use_log_axis,
 )
-from benchmark.markup import plural
-from benchmark.report_data import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from benchmark.reliability import Reliability
+    from benchmark.report.reliability import Reliability
 
 MAX_ROWS = 30
 """Rows of a dumbbell figure; with more models than that, families are shown."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark.bin_variants import with_bin_variants
-from benchmark.claim_data import (
+from benchmark.claim.bin_variants import with_bin_variants
+from benchmark.claim.data import (
     ClaimError,
     average_seeds,
     build_design,
@@ -15,9 +15,10 @@ from benchmark.claim_data import (
     log_outcomes,
     seed_variance,
 )
-from benchmark.claim_effect import estimate_effect, permute_labels
-from benchmark.claim_power import power_of
-from benchmark.claim_result import (
+from benchmark.claim.effect import estimate_effect, permute_labels
+from benchmark.claim.matched_pairs import matched_pairs
+from benchmark.claim.power import power_of
+from benchmark.claim.result import (
     ClaimResult,
     Effect,
     Moment,
@@ -25,16 +26,15 @@ from benchmark.claim_result import (
     SpecificationCurve,
     VarianceShares,
 )
-from benchmark.claim_verdict import decide
-from benchmark.matched_pairs import matched_pairs
+from benchmark.claim.specification_curve import specification_curve
+from benchmark.claim.variance_shares import variance_shares
+from benchmark.claim.verdict import decide
 from benchmark.registry import Claim
-from benchmark.specification_curve import specification_curve
-from benchmark.variance_shares import variance_shares
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim_data import Design, Outcomes
+    from benchmark.claim.data import Design, Outcomes
 
 
 def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.claim_result import (
+from benchmark.claim.result import (
     Effect,
     Interval,
     Outcome,

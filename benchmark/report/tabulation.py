@@ -17,7 +17,7 @@ from benchmark.markup import (
     interval,
     percent,
 )
-from benchmark.report_data import rows_of
+from benchmark.report.data import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd

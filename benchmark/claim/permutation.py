@@ -7,8 +7,8 @@ from math import comb, prod
 
 import numpy as np
 
-from benchmark.claim_result import Permutation
-from benchmark.mixed_model import Codes, Matrix, Nesting, Vector, family_gram
+from benchmark.claim.mixed_model import Codes, Matrix, Nesting, Vector, family_gram
+from benchmark.claim.result import Permutation
 
 MAX_EXACT = 50_000
 RANDOM_ASSIGNMENTS = 9_999

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from benchmark.claim_data import ClaimError
+from benchmark.claim.data import ClaimError
 from benchmark.registry import Mixer, did_you_mean
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim_data import Design, connected_strata
-from benchmark.claim_result import Factor, VarianceShare, VarianceShares
-from benchmark.mixed_model import Codes, Matrix, Vector
+from benchmark.claim.data import Design, connected_strata
+from benchmark.claim.mixed_model import Codes, Matrix, Vector
+from benchmark.claim.result import Factor, VarianceShare, VarianceShares
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmark import claim_figures, figures, scatter_figures, tabulation
-from benchmark.claim_section import Passage, claim_passages, verdict_text
 from benchmark.markup import Cell, Column, Table, file_name, plural
-from benchmark.model_pages import (
+from benchmark.report import claim_figures, figures, scatter_figures, tabulation
+from benchmark.report.claim_section import Passage, claim_passages, verdict_text
+from benchmark.report.data import Problem, ReportData, over_seeds, rows_of
+from benchmark.report.model_pages import (
     MAX_LOGITS_FILES,
     Evaluation,
     ModelPage,
@@ -17,14 +18,13 @@ from benchmark.model_pages import (
     grid_models,
     model_pages,
 )
-from benchmark.report_data import Problem, ReportData, over_seeds, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim_result import ClaimResult
-    from benchmark.figure_style import Drawing
+    from benchmark.claim.result import ClaimResult
     from benchmark.registry import Claim
+    from benchmark.report.figure_style import Drawing
 
 MAX_FIGURE_DATASETS = 6
 """Datasets with figures of their own: those with most models. The rest have tables only."""
@@ -119,7 +119,7 @@ def _describe(data: ReportData) -> Contents:
 def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
     """Return the test's result, or why there is none."""
     from benchmark.claim import evaluate_claim
-    from benchmark.claim_data import ClaimError
+    from benchmark.claim.data import ClaimError
 
     try:
         return evaluate_claim(frame, claim)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim_data import (
+from benchmark.claim.data import (
     ClaimError,
     Design,
     Outcomes,
@@ -15,9 +15,9 @@ from benchmark.claim_data import (
     connected_strata,
     family_cells,
 )
-from benchmark.claim_result import DatasetEffect, Effect, Interval, LevelEffect, Moment, Permutation
-from benchmark.mixed_model import Codes, TestedCoefficient, fit_cluster_robust
-from benchmark.permutation import permutation_test
+from benchmark.claim.mixed_model import Codes, TestedCoefficient, fit_cluster_robust
+from benchmark.claim.permutation import permutation_test
+from benchmark.claim.result import DatasetEffect, Effect, Interval, LevelEffect, Moment, Permutation
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:

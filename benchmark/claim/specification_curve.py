@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim_data import (
+from benchmark.claim.data import (
     COVARIATE_COLUMNS,
     ClaimError,
     Design,
     build_design,
     log_outcomes,
 )
-from benchmark.claim_effect import as_interval
-from benchmark.claim_result import Moment, Specification, SpecificationCurve
-from benchmark.mixed_model import Vector
+from benchmark.claim.effect import as_interval
+from benchmark.claim.mixed_model import Vector
+from benchmark.claim.result import Moment, Specification, SpecificationCurve
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from benchmark.claim_result import Dropped, LeftOut, Moment, SeedVariance
-from benchmark.mixed_model import Codes, Matrix, MixedFit, Nesting, Vector, fit_mixed
+from benchmark.claim.mixed_model import Codes, Matrix, MixedFit, Nesting, Vector, fit_mixed
+from benchmark.claim.result import Dropped, LeftOut, Moment, SeedVariance
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:

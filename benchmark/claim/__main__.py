@@ -1,0 +1,7 @@
+"""`python -m benchmark.claim`."""
+
+import sys
+
+from benchmark.claim import main
+
+sys.exit(main())
