@@ -70,10 +70,10 @@ class Durations:
 # Quick: about 6 s a model. The offline scenario's 2 s are three probes and the final run.
 QUICK = Durations(
     single_stream_s=2.0,
-    end_to_end_s=0.8,
+    end_to_end_s=0.5,
     probe_s=0.2,
     offline_s=1.4,
-    offline_end_to_end_s=0.4,
+    offline_end_to_end_s=0.3,
     overhead_pairs=1000,
     warm_up=WarmUpLimits(min_s=0.1, max_s=0.3, window=3, round_shapes=8),
     batch_sizes=(8, 32, 128),

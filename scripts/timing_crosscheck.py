@@ -99,13 +99,10 @@ class Sleeper(nn.Module):
 
 
 class NoOperation(Sleeper):
-    """Does nothing; counts the rows that it saw."""
-
-    rows = 0
+    """Does nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return its input."""
-        self.rows += len(x)
         return x
 
 
@@ -218,7 +215,8 @@ def check_sleeper() -> Check:
 
 def check_offline() -> Check:
     """Count rows inside the model and hold the reported rate to rows / wall by another clock."""
-    model, rows = NoOperation().eval(), sample()
+    model, rows, seen = Transformer().eval(), sample(), []
+    model.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
     watch = Stopwatch(forward_call(model))
     batches = [encode(chunk) for chunk in rows.chunks(32)]
     with torch.inference_mode():
@@ -226,12 +224,12 @@ def check_offline() -> Check:
         timed = timing_loops.offline(watch, batches, 1.0)
         wall = time.monotonic() - start
     reported = len(rows.rows) * timed.passes / timed.wall_s
-    ratio = reported / (model.rows / wall)
+    ratio = reported / (sum(seen) / wall)
     return Check(
         "offline throughput / (rows seen by the model / wall by another clock)",
         f"{ratio:.5f}",
-        "1 ± .005",
-        abs(ratio - 1) <= 0.005,
+        "1 ± .001",
+        abs(ratio - 1) <= 0.001,
     )
 
 
@@ -292,7 +290,7 @@ def check_quick(name: str) -> list[Check]:
     waiting = found.measurements[0].contention.waiting_share or 0.0
     interval = added.interval_us
     return [
-        Check(f"length of `quick` ({name})", f"{wall:.1f} s", "≤ 7 s", wall <= 7, waiting),
+        Check(f"length of `quick` ({name})", f"{wall:.1f} s", "≤ 8 s", wall <= 8, waiting),
         Check(
             f"temperature scaling adds to a query ({name})",
             f"{added.added_us:.2f} µs (95% {interval.low:.2f} to {interval.high:.2f}), "
