@@ -121,18 +121,20 @@ def test_a_model_that_sleeps_5_ms_is_reported_as_such() -> None:
 
 
 def test_p50_agrees_with_torch_timer() -> None:
-    # In turns, call by call and by medians, since a Timer's block mean also counts the time in
-    # which a loaded machine ran something else. scripts/timing_crosscheck.py holds whole blocks
-    # to 5% on a quiet machine.
-    model, batch = Stack(512, 8).eval(), {"x": torch.randn(1, 64)}
+    # The two alternate call by call, so that both see the same machine, however loaded.
+    model, batch = Stack(1024, 12).eval(), {"x": torch.randn(1, 64)}
     watch = Stopwatch(forward_call(model))
     ratios = []
     with torch.inference_mode():
         timer = Timer("model(**batch)", globals={"model": model, "batch": batch})
-        for _ in range(5):
-            ours = float(np.median(single_stream(watch, [batch], 0.05, 0).latencies_ms))
-            theirs = float(np.median([1000 * timer.timeit(1).median for _ in range(100)]))
-            ratios.append(ours / theirs)
+        for _ in range(3):
+            ours, theirs = [], []
+            for _ in range(60):
+                # timeit(1) makes two calls before the one it times; so does this loop.
+                ours.append(watch.time_each([batch] * 3)[-1] / 1e6)
+                theirs.append(1000 * timer.timeit(1).median)
+            ratios.append(float(np.median(ours) / np.median(theirs)))
+    # The best of three; scripts/timing_crosscheck.py asks 5% of each on a quiet machine.
     assert min(abs(ratio - 1) for ratio in ratios) < 0.05
 
 
