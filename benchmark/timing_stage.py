@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from benchmark.checkpoint import Preprocessor
     from benchmark.rows import Rows
-    from benchmark.timing_job import TimingJob, TimingSample, TimingSubject
+    from benchmark.timing.job import TimingJob, TimingSample, TimingSubject
 
 Level = Literal["quick", "full"]
 _SAMPLE_ROWS = 128
@@ -79,8 +79,8 @@ def _quick(
     groups: Sequence[list[RunSpec]], results: Path
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
     """Measure in this process; peak memory comes from a clean process of its own."""
-    from benchmark.memory import measure_memory
-    from benchmark.timing import time_model
+    from benchmark.timing.memory import measure_memory
+    from benchmark.timing.model import time_model
 
     memories = measure_memory([_job(group[0], results) for group in groups])
     for group, memory in zip(groups, memories, strict=True):
@@ -97,7 +97,7 @@ def _quick(
 def _full(
     groups: Sequence[list[RunSpec]], results: Path
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
-    from benchmark.timing_process import time_jobs
+    from benchmark.timing.processes import time_jobs
 
     answers = time_jobs([_job(group[0], results) for group in groups])
     for group, answer in zip(groups, answers, strict=True):
@@ -125,7 +125,7 @@ def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Fai
 
 
 def _job(spec: RunSpec, results: Path) -> TimingJob:
-    from benchmark.timing_job import TimingJob
+    from benchmark.timing.job import TimingJob
 
     return TimingJob(
         name=spec.name,
@@ -149,7 +149,7 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
 
     from benchmark.checkpoint import load_preprocessor, load_trained_model
     from benchmark.launch import device_for_timing
-    from benchmark.timing_job import TimingSubject
+    from benchmark.timing.job import TimingSubject
 
     revision = spec.data_revision if spec.dataset.hub is not None else None
     corpus = load_corpus(spec.dataset, revision=revision, limit=spec.limit)
@@ -169,7 +169,7 @@ def _sample(spec: RunSpec, test: Rows, processor: Preprocessor) -> TimingSample:
     """Return the same seeded test rows for every model of a dataset."""
     from benchmark.batches import collate
     from benchmark.encoding import encode_rows
-    from benchmark.timing_job import TimingSample
+    from benchmark.timing.job import TimingSample
 
     size = min(_SAMPLE_ROWS, len(test))
     chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(test), size=size, replace=False)

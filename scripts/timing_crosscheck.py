@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmark import contention, loadgen, memory, percentiles, timing_loops
 from benchmark.rows import Rows
-from benchmark.timing import QUICK, time_model
-from benchmark.timing_device import forward_call
-from benchmark.timing_job import TimingJob, TimingSample, TimingSubject
-from benchmark.timing_loops import Stopwatch, WarmUpLimits
-from benchmark.timing_process import time_jobs
+from benchmark.timing import contention, loadgen, memory, percentiles
+from benchmark.timing import loops as timing_loops
+from benchmark.timing.device import forward_call
+from benchmark.timing.job import TimingJob, TimingSample, TimingSubject
+from benchmark.timing.loops import Stopwatch, WarmUpLimits
+from benchmark.timing.model import QUICK, time_model
+from benchmark.timing.processes import time_jobs
 from benchmark.timing_record import Memory, Timing
 
 PAIRS = 500

@@ -22,11 +22,12 @@ from timing_models import (
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmark import timing, timing_device
 from benchmark.rows import Rows
-from benchmark.timing import TimingSample, time_model
-from benchmark.timing_device import EventCall, count_flops, forward_call, logits_of
-from benchmark.timing_loops import Stopwatch, single_stream
+from benchmark.timing import device as timing_device
+from benchmark.timing import model as timing
+from benchmark.timing.device import EventCall, count_flops, forward_call, logits_of
+from benchmark.timing.loops import Stopwatch, single_stream
+from benchmark.timing.model import TimingSample, time_model
 from benchmark.timing_record import Timing
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from timing_models import SHORT, Stack, image_sample
 
-from benchmark.contention import Usage, contention_between, disturbances, irregularities
-from benchmark.timing import time_model
+from benchmark.timing.contention import Usage, contention_between, disturbances, irregularities
+from benchmark.timing.model import time_model
 from benchmark.timing_record import Contention, WarmUp
 
 QUIET = Contention(

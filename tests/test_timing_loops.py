@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.timing_loops import (
+from benchmark.timing.loops import (
     Stopwatch,
     WarmUpLimits,
     garbage_collector_off,

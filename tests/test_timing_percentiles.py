@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark.percentiles import (
+from benchmark.timing.percentiles import (
     mean_interval,
     median_interval,
     supported_percentiles,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.rows import Rows
-from benchmark.timing import QUICK
-from benchmark.timing_job import TimingSample, TimingSubject
-from benchmark.timing_loops import WarmUpLimits
+from benchmark.timing.job import TimingSample, TimingSubject
+from benchmark.timing.loops import WarmUpLimits
+from benchmark.timing.model import QUICK
 
 SIDE = 8
 

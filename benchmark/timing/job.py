@@ -137,7 +137,7 @@ def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str
         files that the request names, since models may print.
     """
     environment = {k: v for k, v in os.environ.items() if k not in _LAUNCHER_VARIABLES}
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [root, environment.get("PYTHONPATH", "")])
     )

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark import timing_device
-from benchmark.timing_job import (
+from benchmark.timing import device as timing_device
+from benchmark.timing.job import (
     TimingError,
     TimingJob,
     TimingSubject,
@@ -84,7 +84,7 @@ def measure_memory(
         return []
     with tempfile.TemporaryDirectory() as folder:
         request = {"jobs": [job.model_dump() for job in jobs], "folder": folder}
-        log = run_module("benchmark.memory", request, timeout_s)
+        log = run_module("benchmark.timing.memory", request, timeout_s)
         return [_answer(Path(folder) / f"{i}.json", job, log) for i, job in enumerate(jobs)]
 
 

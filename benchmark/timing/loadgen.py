@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from benchmark import timing_loops
-from benchmark.timing_device import forward_call, shape_of, stopwatch
-from benchmark.timing_job import (
+from benchmark.timing import loops as timing_loops
+from benchmark.timing.device import forward_call, shape_of, stopwatch
+from benchmark.timing.job import (
     TimingJob,
     TimingSubject,
     load,
@@ -30,7 +30,7 @@ from benchmark.timing_job import (
     run_module,
     write_answer,
 )
-from benchmark.timing_loops import WarmUpLimits
+from benchmark.timing.loops import WarmUpLimits
 from benchmark.timing_record import CrossCheck
 
 # The two tools take turns, so that a change of the machine's speed falls on both.
@@ -84,7 +84,7 @@ def cross_check(
             "folder": folder,
             "answer": str(answer),
         }
-        log = run_module("benchmark.loadgen", request, timeout_s)
+        log = run_module("benchmark.timing.loadgen", request, timeout_s)
         return _Checks.model_validate(read_answer(answer, job, log)).checks
 
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark import contention, energy, memory, percentiles, timing_device, timing_loops
 from benchmark.rows import Rows
-from benchmark.timing_device import forward_call, logits_of, shape_of, stopwatch
-from benchmark.timing_job import Batch, TimingSample, TimingSubject
-from benchmark.timing_loops import Stopwatch, WarmUpLimits
+from benchmark.timing import contention, energy, memory, percentiles
+from benchmark.timing import device as timing_device
+from benchmark.timing import loops as timing_loops
+from benchmark.timing.device import forward_call, logits_of, shape_of, stopwatch
+from benchmark.timing.job import Batch, TimingSample, TimingSubject
+from benchmark.timing.loops import Stopwatch, WarmUpLimits
 from benchmark.timing_record import (
     LengthBin,
     Measurement,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmark.timing_loops import Stopwatch
+from benchmark.timing.loops import Stopwatch
 from benchmark.timing_record import Setting
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from benchmark import memory, percentiles, timing
-from benchmark.timing_job import TimingError, TimingJob, load, read_answer, run_module, write_answer
+from benchmark.timing import memory, percentiles
+from benchmark.timing import model as timing
+from benchmark.timing.job import TimingError, TimingJob, load, read_answer, run_module, write_answer
 from benchmark.timing_record import Contention, Measurement, Memory, Percentile, Timing
 
 FloatArray = NDArray[np.float64]
@@ -88,7 +89,7 @@ def _in_fresh_process(
             "durations": None if durations is None else dataclasses.asdict(durations),
             "answer": str(answer),
         }
-        log = run_module("benchmark.timing_process", request, timeout_s)
+        log = run_module("benchmark.timing.processes", request, timeout_s)
         return Timing.model_validate(read_answer(answer, job, log))
 
 
