@@ -48,7 +48,6 @@ _MODEL_CLASSES = {
 }
 _SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
     "cls_token": "[CLS]",
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
@@ -288,16 +287,31 @@ def _fit_image_processor(corpus: Corpus, size: int) -> Preprocessor:
 
 
 def _train_tokenizer(corpus: Corpus, vocab_size: int, max_length: int) -> Preprocessor:
-    """Return a WordPiece tokenizer (Schuster & Nakajima 2012) of the training split."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """Return a byte-level BPE tokenizer (Radford et al. 2019) of the training split.
+
+    Trainers that mark the parts of a word (WordPiece's ##) number them in the order of a hash
+    table that differs from process to process; this one gives the same tokenizer each time.
+    """
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     assert corpus.train.texts is not None
-    tokens = list(_SPECIAL_TOKENS.values())
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=tokens, show_progress=False
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(_SPECIAL_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([*corpus.train.texts, *(corpus.train.text_pairs or [])], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
