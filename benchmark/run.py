@@ -40,6 +40,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
     how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
+    how.add_argument(
+        "--timing-backend",
+        choices=("own", "loadgen"),
+        default="own",
+        help="loadgen: cross-check with MLCommons' load generator (extra: loadgen)",
+    )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
@@ -84,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seeds=options.seeds,
             limit=options.limit,
         )
+        _check_backend(options)
         if options.dry_run:
             return _dry_run(specs, options)
         return _run(specs, registry, options)
@@ -93,6 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         return 130
+
+
+def _check_backend(options: argparse.Namespace) -> None:
+    from benchmark.launch import LaunchError
+
+    if options.timing_backend == "loadgen":
+        from benchmark.timing.loadgen import is_installed
+
+        if not is_installed():
+            raise LaunchError(
+                "--timing-backend loadgen needs the extra: pip install -e '.[loadgen]'"
+            )
 
 
 def _print_registry(registry: Registry) -> None:
@@ -223,12 +242,17 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     from benchmark.console import TimingDisplay
     from benchmark.timing_stage import models_to_time, time_groups
 
-    groups = models_to_time(specs, options.results, options.timing, force=options.force)
+    cross_check = options.timing_backend == "loadgen"
+    groups = models_to_time(
+        specs, options.results, options.timing, force=options.force, cross_check=cross_check
+    )
     if not groups:
         return
     print(f"timing {len(groups)} models, one after the other ({options.timing})")
     display = TimingDisplay(len(groups))
-    for group, result in time_groups(groups, options.results, options.timing):
+    for group, result in time_groups(
+        groups, options.results, options.timing, cross_check=cross_check
+    ):
         display.finished(group[0].name, result)
 
 

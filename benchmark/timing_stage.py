@@ -28,16 +28,26 @@ _SAMPLE_ROWS = 128
 _SAMPLE_SEED = 0
 
 
-def needs_timing(spec: RunSpec, results: Path, level: Level) -> bool:
-    """Say whether a resolved run's record lacks a measurement at `level` or better."""
+def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: bool = False) -> bool:
+    """Say whether a resolved run's record lacks a measurement at `level` or better.
+
+    With `cross_check`, one without LoadGen's figures beside ours is lacking too.
+    """
     record = read_record(spec.folder(results))
     if record is None or record.timing is None or record.keys.get("timing") != spec.key("timing"):
+        return True
+    if cross_check and not record.timing.cross_checks:
         return True
     return level == "full" and record.timing.level != "full"
 
 
 def models_to_time(
-    specs: Sequence[RunSpec], results: Path, level: Level, *, force: bool = False
+    specs: Sequence[RunSpec],
+    results: Path,
+    level: Level,
+    *,
+    force: bool = False,
+    cross_check: bool = False,
 ) -> list[list[RunSpec]]:
     """Return the completed runs that need timing, grouped: seeds share one measurement.
 
@@ -46,6 +56,7 @@ def models_to_time(
         results: the results tree.
         level: `quick` or `full`.
         force: measure again what has been measured.
+        cross_check: LoadGen's figures are wanted too (see `needs_timing`).
     """
     groups: dict[str, list[RunSpec]] = {}
     for spec in specs:
@@ -56,20 +67,24 @@ def models_to_time(
     return [
         group
         for group in groups.values()
-        if force or any(needs_timing(spec, results, level) for spec in group)
+        if force
+        or any(needs_timing(spec, results, level, cross_check=cross_check) for spec in group)
     ]
 
 
 def time_groups(
-    groups: Sequence[list[RunSpec]], results: Path, level: Level
+    groups: Sequence[list[RunSpec]], results: Path, level: Level, *, cross_check: bool = False
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
     """Measure the first run of each group and enter the result in the group's records.
 
-    `quick` measures in this process, `full` in several fresh ones, interleaved. Yields each
-    group with its timing, or with the reason why there is none.
+    `quick` measures in this process, `full` in several fresh ones, interleaved; with
+    `cross_check` LoadGen then measures the same model in one more. Yields each group with its
+    timing, or with the reason why there is none.
     """
     measured = _quick(groups, results) if level == "quick" else _full(groups, results)
     for group, result in measured:
+        if cross_check and isinstance(result, Timing):
+            result = _with_cross_checks(group[0], results, result)
         for spec in group:
             _enter(spec, results, group[0], result)
         yield group, result
@@ -105,6 +120,15 @@ def _full(
             yield group, outcome(answer, "timing")[1]
         else:
             yield group, answer
+
+
+def _with_cross_checks(spec: RunSpec, results: Path, timing: Timing) -> Timing | Failure:
+    from benchmark.timing.loadgen import cross_check
+
+    try:
+        return timing.model_copy(update={"cross_checks": cross_check(_job(spec, results))})
+    except Exception as error:
+        return outcome(error, "timing")[1]
 
 
 def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:

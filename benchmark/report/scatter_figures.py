@@ -171,8 +171,11 @@ def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
             elinewidth=0.9,
         )
     ends = 100 * rows[error].to_numpy(float) if crowded else _bounds(rows, error)[0]
-    lowest = float(np.nanmin([0, *ends]))
-    axes.set_ylim(bottom=1.05 * lowest)
+    # A debiased error may be negative, below the interval that is cut at 0.
+    lowest = float(np.nanmin([0, *ends, *(100 * rows[error])]))
+    if lowest < 0:
+        axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_ylim(bottom=1.15 * lowest)
 
 
 def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
