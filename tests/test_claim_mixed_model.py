@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -95,7 +95,7 @@ def test_optimum_is_not_beaten_by_a_grid(seed: int) -> None:
     assert best >= max(grid) - 1e-4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 4))
 def test_balanced_design_gives_the_classical_t_test(seed: int, pairs: int, copies: int) -> None:
     generator = np.random.default_rng(seed)
@@ -106,6 +106,12 @@ def test_balanced_design_gives_the_classical_t_test(seed: int, pairs: int, copie
     x = np.column_stack([label, np.ones(len(family))])
     ours = fit_mixed(y, x, nesting).test(0)
     means = np.bincount(family, y) / copies
+    if copies > 1:
+        # The equality holds where families vary by more than their checkpoints explain;
+        # below that the variance estimate meets its bound.
+        within = np.sum((y - means[family]) ** 2) / (len(y) - 2 * pairs)
+        between = copies * (means[1::2].var(ddof=1) + means[::2].var(ddof=1)) / 2
+        assume(between > 2 * within)
     classical = stats.ttest_ind(means[1::2], means[::2])
     assert ours.estimate == pytest.approx(means[1::2].mean() - means[::2].mean())
     assert ours.p_value == pytest.approx(classical.pvalue, rel=1e-3, abs=1e-12)

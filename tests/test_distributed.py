@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,10 +154,10 @@ def test_trouble_on_one_rank_is_agreed_on(
         assert record.training.batch_size == 32
 
 
-@pytest.mark.skipif(shutil.which("accelerate") is None, reason="accelerate is not on PATH")
 def test_help_answers_under_accelerate() -> None:
+    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
     result = subprocess.run(
-        ["accelerate", "launch", "--quiet", "--config_file", str(ROOT / "accelerate.yaml"),
+        [*accelerate, "--config_file", str(ROOT / "accelerate.yaml"),
          str(ROOT / "benchmark" / "run.py"), "--help"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

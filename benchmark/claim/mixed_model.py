@@ -24,7 +24,7 @@ Codes = NDArray[np.intp]
 TINY = 1e-300
 """Keeps the logarithm of a residual sum finite when a model fits exactly."""
 
-MAX_SHARE = 0.999
+MAX_SHARE = 1 - 1e-6
 """A component's variance is at most this share of its sum with the residual variance."""
 
 
@@ -194,7 +194,7 @@ class _Likelihood:
             lambda share: self.negative(0.0, _ratio(share)),
             bounds=family_bounds,
             method="bounded",
-            options={"xatol": 1e-6},
+            options={"xatol": 1e-9},
         )
         return 0.0, _ratio(float(found.x)), -float(found.fun)
 
