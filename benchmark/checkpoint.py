@@ -31,9 +31,8 @@ from transformers.utils import logging as transformers_logging
 
 from benchmark.corpus import Corpus
 from benchmark.embedded import register_models
-from benchmark.failures import RunError, UnavailableError
+from benchmark.failures import RunError, UnavailableError, first_line
 from benchmark.plan import RunSpec
-from benchmark.provenance import fingerprint_path, resolve_hub_revision
 from benchmark.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -67,18 +66,10 @@ class LoadedPreprocessor:
     processor: Preprocessor
     key: str
 
-
-def resolve_model_revision(entry: ModelEntry) -> str:
-    """Return the identity of the entry's checkpoint without loading it.
-
-    Raises:
-        RevisionUnavailableError: the hub or the path does not have it.
-    """
-    if entry.hub is not None:
-        return resolve_hub_revision(entry.hub, entry.revision, "model")
-    if entry.path is not None:
-        return fingerprint_path(entry.path)
-    return f"scratch-transformers-{transformers.__version__.split('.')[0]}"
+    @property
+    def pad_token_id(self) -> int | None:
+        """The token that pads texts; None for images."""
+        return getattr(self.processor, "pad_token_id", None)
 
 
 def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPreprocessor:
@@ -109,7 +100,7 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except (OSError, ValueError) as error:
         raise UnavailableError(
-            f"model {spec.model.name}: no preprocessor at {source}: {_first_line(error)}"
+            f"model {spec.model.name}: no preprocessor at {source}: {first_line(error)}"
         ) from error
 
 
@@ -139,7 +130,7 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UnavailableError(
-            f"model {spec.model.name}: cannot be loaded: {_first_line(error)}"
+            f"model {spec.model.name}: cannot be loaded: {first_line(error)}"
         ) from error
     model.float()
     return model
@@ -201,11 +192,6 @@ def _label_options(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else repr(error)
-
-
 # --- scratch entries ------------------------------------------------------------------------
 
 
@@ -226,7 +212,7 @@ def _scratch_config(
     try:
         return AutoConfig.for_model(model_type, **{**settings, **filled}, **label_options)
     except Exception as error:  # each architecture validates its config in its own way
-        raise RunError(f"model {spec.model.name}: scratch config: {_first_line(error)}") from error
+        raise RunError(f"model {spec.model.name}: scratch config: {first_line(error)}") from error
 
 
 def _image_size(spec: RunSpec, corpus: Corpus) -> int:

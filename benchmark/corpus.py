@@ -78,7 +78,7 @@ def load_corpus(
 
     Args:
         entry: the dataset.
-        revision: the resolved hub commit to load (hub entries).
+        revision: the data's resolved identity; for hub entries the commit to load.
         limit: keep at most this many rows of each split.
 
     Raises:

@@ -27,12 +27,13 @@ from benchmark.corpus import (
     shifted_rows,
     shifted_split_names,
 )
-from benchmark.failures import OtherProcessError, outcome, together
+from benchmark.failures import OtherProcessError, UnavailableError, outcome, together
 from benchmark.launch import launched_processes, make_accelerator, process_index
 from benchmark.logits_store import stored_key, write_logits
 from benchmark.plan import RunSpec, Stage
 from benchmark.progress import Progress, SilentProgress
 from benchmark.provenance import (
+    RevisionUnavailableError,
     describe_device,
     describe_machine,
     fingerprint_path,
@@ -77,15 +78,17 @@ def resolve(spec: RunSpec) -> RunSpec:
     """Return the spec with its inputs' identities filled in (hub commits, content hashes).
 
     Raises:
-        RevisionUnavailableError: the hub or a path does not have an input.
+        UnavailableError: the hub or a path does not have an input.
         RunError: an embedded dataset's name is unknown.
     """
-    return spec.model_copy(
-        update={
+    try:
+        revisions = {
             "model_revision": _model_revision(spec),
             "data_revision": resolve_data_revision(spec.dataset),
         }
-    )
+    except RevisionUnavailableError as error:
+        raise UnavailableError(str(error)) from None
+    return spec.model_copy(update=revisions)
 
 
 def _model_revision(spec: RunSpec) -> str | None:
@@ -259,7 +262,7 @@ class _Run:
                 inputs.splits[name],
                 batch_size=_EVALUATION_BATCH,
                 accelerator=accelerator,
-                pad_token_id=_pad_token_id(inputs.preprocessor),
+                pad_token_id=inputs.preprocessor.pad_token_id,
                 progress=self.progress,
             ).columns(columns)
             for name in scored
@@ -272,8 +275,7 @@ class _Run:
 
         self.stage = "data"
         spec = self.spec
-        revision = spec.data_revision if spec.dataset.hub is not None else None
-        corpus = load_corpus(spec.dataset, revision=revision, limit=spec.limit)
+        corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
         self.stage = "checkpoint"
         preprocessor = load_preprocessor(spec, corpus, self.cache)
         self.stage = "encoding"
@@ -322,7 +324,7 @@ class _Run:
             self.spec.recipe,
             seed=self.spec.seed,
             accelerator=accelerator,
-            pad_token_id=_pad_token_id(inputs.preprocessor),
+            pad_token_id=inputs.preprocessor.pad_token_id,
             state_path=self._state_path,
             key=self.spec.key("training"),
             progress=self.progress,
@@ -443,7 +445,3 @@ def model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         distillation=pretraining.distillation,
         reference=entry.reference,
     )
-
-
-def _pad_token_id(preprocessor: LoadedPreprocessor) -> int | None:
-    return getattr(preprocessor.processor, "pad_token_id", None)

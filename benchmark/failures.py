@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from benchmark.provenance import RevisionUnavailableError
 from benchmark.results import Failure, Status
 
 if TYPE_CHECKING:
@@ -27,31 +26,24 @@ class UnavailableError(RunError):
     status = "unavailable"
 
 
-class SkippedError(RunError):
-    """The run does not apply: nothing is wrong and running again would not help."""
-
-    status = "skipped"
-
-
 class OtherProcessError(RunError):
     """This process is well, but another one of the same launch failed."""
 
 
 def outcome(error: BaseException, stage: str) -> tuple[Status, Failure]:
     """Return the status and the stored failure that `error`, raised in `stage`, amounts to."""
-    if isinstance(error, RevisionUnavailableError):
-        error = UnavailableError(str(error))
     status: Status = error.status if isinstance(error, RunError) else "failed"
     expected = isinstance(error, RunError)
     return status, Failure(
         stage=stage,
         kind=type(error).__name__,
-        message=_first_line(error),
+        message=first_line(error),
         details="" if expected else "".join(traceback.format_exception(error)),
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its representation where it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else repr(error)
 

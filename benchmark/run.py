@@ -143,12 +143,11 @@ def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     from benchmark.execute import SCORED_STAGES, resolve, stale_stages
     from benchmark.failures import RunError
-    from benchmark.provenance import RevisionUnavailableError
     from benchmark.timing_stage import needs_timing
 
     try:
         resolved = resolve(spec)
-    except (RevisionUnavailableError, RunError) as error:
+    except RunError as error:
         return [f"unavailable: {error}"]
     stages: list[str] = list(SCORED_STAGES if options.force else ())
     stages = stages or list(stale_stages(resolved, options.results))
@@ -203,11 +202,10 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
 def _needs_work(spec: RunSpec, results: Path) -> bool:
     from benchmark.execute import resolve, stale_stages
     from benchmark.failures import RunError
-    from benchmark.provenance import RevisionUnavailableError
 
     try:
         return bool(stale_stages(resolve(spec), results))
-    except (RevisionUnavailableError, RunError):
+    except RunError:
         return True  # executing it records why it cannot be had
 
 

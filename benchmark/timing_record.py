@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-TimingLevel = Literal["quick", "full", "off"]
 Scenario = Literal["single-stream", "offline"]
 Region = Literal["forward", "end_to_end"]
 

@@ -19,7 +19,7 @@ from benchmark.timing_record import Timing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmark.checkpoint import Preprocessor
+    from benchmark.checkpoint import LoadedPreprocessor
     from benchmark.rows import Rows
     from benchmark.timing.job import TimingJob, TimingSample, TimingSubject
 
@@ -175,21 +175,20 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     from benchmark.launch import device_for_timing
     from benchmark.timing.job import TimingSubject
 
-    revision = spec.data_revision if spec.dataset.hub is not None else None
-    corpus = load_corpus(spec.dataset, revision=revision, limit=spec.limit)
-    processor = load_preprocessor(spec, corpus, results / ".cache").processor
+    corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
+    preprocessor = load_preprocessor(spec, corpus, results / ".cache")
     model = load_trained_model(spec.folder(results) / "model", spec.model.modality)
     torch.nn.Module.to(model, device_for_timing())
     record = read_record(spec.folder(results))
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value
     return TimingSubject(
         model=model,
-        sample=_sample(spec, corpus.test, processor),
+        sample=_sample(spec, corpus.test, preprocessor),
         temperature=temperature if 0 < temperature < math.inf else 1.0,
     )
 
 
-def _sample(spec: RunSpec, test: Rows, processor: Preprocessor) -> TimingSample:
+def _sample(spec: RunSpec, test: Rows, preprocessor: LoadedPreprocessor) -> TimingSample:
     """Return the same seeded test rows for every model of a dataset."""
     from benchmark.batches import collate
     from benchmark.encoding import encode_rows
@@ -198,7 +197,7 @@ def _sample(spec: RunSpec, test: Rows, processor: Preprocessor) -> TimingSample:
     size = min(_SAMPLE_ROWS, len(test))
     chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(test), size=size, replace=False)
     rows = test.take(chosen)
-    pad_token_id = getattr(processor, "pad_token_id", None)
+    processor, pad_token_id = preprocessor.processor, preprocessor.pad_token_id
 
     def encode(some: Rows) -> dict[str, Tensor]:
         encoded = encode_rows(some, processor, max_length=spec.dataset.max_length)
