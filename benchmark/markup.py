@@ -61,15 +61,6 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells in {len(self.columns)} columns")
 
-    def select(self, keys: Sequence[str]) -> Table:
-        """Return the table with the columns `keys`, in that order."""
-        names = [column.key for column in self.columns]
-        positions = [names.index(key) for key in keys]
-        return Table(
-            tuple(self.columns[i] for i in positions),
-            [tuple(row[i] for i in positions) for row in self.rows],
-        )
-
     def to_markdown(self, limit: int | None = None) -> str:
         """Return a pipe table padded so that it also reads well as plain text.
 

@@ -99,23 +99,21 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 def _write_pages(contents: Contents, folder: Path) -> None:
-    from benchmark.report import pages as report_pages
+    from benchmark.report import pages
 
     for name in ("figures", "tables", "models/rows"):
         (folder / name).mkdir(parents=True)
-    _write(folder / "README.md", report_pages.render_readme(contents))
-    _write(folder / "index.html", report_pages.render_html(contents))
+    _write(folder / "README.md", pages.render_readme(contents))
+    _write(folder / "index.html", pages.render_html(contents))
     for drawing in contents.drawings:
         _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
     _write_tables(contents, folder / "tables")
     for page in contents.pages:
         name = file_name(page.model)
-        _write(
-            folder / "models" / f"{name}.md", report_pages.render_model_page(page, contents.data)
-        )
+        _write(folder / "models" / f"{name}.md", pages.render_model_page(page, contents.data))
         for evaluation in page.evaluations:
             dataset = file_name(evaluation.dataset)
-            diagram = report_pages.diagram(evaluation)
+            diagram = pages.diagram(evaluation)
             _write(folder / "models" / f"{name}-{dataset}.svg", diagram)
             for mistake in evaluation.mistakes:
                 if mistake.image is not None:

@@ -44,7 +44,7 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
     """Draw ECE before and after temperature scaling, one line per model (or family).
 
     Args:
-        table: rows of one dataset's test split from `report_data.over_seeds`.
+        table: rows of one dataset's test split from `data.over_seeds`.
         dataset: its name, for the title.
         name: file name without suffix.
     """
@@ -191,7 +191,7 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw error after scaling against the severity of a shift, a line per model.
 
     Args:
-        table: all splits from `report_data.over_seeds`; shifted ones are `<kind>-<severity>`.
+        table: all splits from `data.over_seeds`; shifted ones are `<kind>-<severity>`.
         name: file name without suffix.
 
     Returns None where there is no shifted split.

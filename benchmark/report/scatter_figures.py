@@ -63,7 +63,7 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     """Draw the debiased error before scaling against `axis`, one panel per dataset.
 
     Args:
-        table: test rows of several datasets from `report_data.over_seeds`.
+        table: test rows of several datasets from `data.over_seeds`.
         axis: the horizontal axis.
         name: file name without suffix.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Any
-"""A named tuple of `report_data.rows_of`: its fields are the columns of `over_seeds`."""
+"""A named tuple of `data.rows_of`: its fields are the columns of `over_seeds`."""
 
 Best = frozenset[tuple[str, str]]
 """(column, model) pairs that stand out."""
@@ -55,7 +55,7 @@ def supported_best(rows: pd.DataFrame) -> Best:
     side of every other model's. This is stricter than a paired test on the same rows.
 
     Args:
-        rows: one dataset's rows of `report_data.over_seeds`.
+        rows: one dataset's rows of `data.over_seeds`.
     """
     found = set()
     for column, higher in MEASURES:
@@ -221,7 +221,7 @@ def quality_table(rows: pd.DataFrame) -> Table:
     """Return one dataset's calibration table, most accurate model first.
 
     Args:
-        rows: one dataset's test rows of `report_data.over_seeds`.
+        rows: one dataset's test rows of `data.over_seeds`.
     """
     return _build(rows, QUALITY_FIELDS)
 
