@@ -127,37 +127,53 @@ def load_rows(
 
 def _from_datasets(entry: DatasetEntry, revision: str | None) -> Corpus:
     sources = _read_source_splits(entry, revision)
-    train_name = entry.splits.train
-    names = _label_names(entry, sources[_known_split(entry, train_name, sources)])
+    # Without a training split, what is not a split of its own is held out of the test rows.
+    base = entry.splits.train or str(entry.splits.test)
+    names = _label_names(entry, sources[_known_split(entry, base, sources)])
     offset = 0
     whole: dict[str, Rows] = {}
     for name, table in sources.items():
-        whole[name] = _to_rows(entry, table, names, first_id=offset)
+        rows = _to_rows(entry, table, names, first_id=offset)
+        whole[name] = _labelled(entry, rows, name)
         offset += len(table)  # ids are unique over all of the source's splits
-    train, test = _take_part(entry, whole, whole[train_name], entry.splits.test, "test")
-    train, calibration = _take_part(entry, whole, train, entry.splits.calibration, "calibration")
-    for split, rows in (("calibration", calibration), ("test", test)):
-        if len(rows) == 0 or (rows.labels < 0).any():
-            raise RunError(
-                f"dataset {entry.name}: the {split} split has no labels (hidden test labels "
-                f"are -1); take it elsewhere, e.g. splits: {{{split}: validation}}"
-            )
+    rest = whole[base]
+    if entry.splits.train is None:
+        test, calibration = _take_part(entry, whole, rest, entry.splits.calibration, "calibration")
+        return Corpus(rest.take(np.empty(0, dtype=np.int64)), calibration, test, names)
+    rest, test = _take_part(entry, whole, rest, entry.splits.test, "test")
+    train, calibration = _take_part(entry, whole, rest, entry.splits.calibration, "calibration")
     return Corpus(train, calibration, test, names)
 
 
+def _labelled(entry: DatasetEntry, rows: Rows, split: str) -> Rows:
+    """Return the rows that have a label; refuse a split whose labels are hidden."""
+    missing = rows.labels < 0
+    if missing.all():
+        raise RunError(
+            f"dataset {entry.name}: the split '{split}' has no labels (hidden test labels are "
+            "-1); take another, e.g. splits: {test: validation}"
+        )
+    if missing.any() and not entry.drop_unlabelled:
+        raise RunError(
+            f"dataset {entry.name}: {int(missing.sum()):,} of {len(rows):,} rows of the split "
+            f"'{split}' have no label (-1); leave them out with drop_unlabelled: true"
+        )
+    return rows.take(np.flatnonzero(~missing)) if missing.any() else rows
+
+
 def _take_part(
-    entry: DatasetEntry, whole: Mapping[str, Rows], train: Rows, part: str | float, split: str
+    entry: DatasetEntry, whole: Mapping[str, Rows], rest: Rows, part: str | float, split: str
 ) -> tuple[Rows, Rows]:
-    """Return (what is left of train, the part): a split of its own, or a fraction of train."""
+    """Return (what is left of the rest, the part): a split of its own, or a fraction."""
     if isinstance(part, str):
-        if part == entry.splits.train:
-            raise RunError(f"dataset {entry.name}: {split} and train are the same split '{part}'")
-        return train, whole[_known_split(entry, part, whole)]
+        if part in (entry.splits.train, entry.splits.test if split == "calibration" else None):
+            raise RunError(f"dataset {entry.name}: {split} and another are the same split '{part}'")
+        return rest, whole[_known_split(entry, part, whole)]
     if not 0 < part < 1:
         raise RunError(f"dataset {entry.name}: splits.{split} is a name or lies between 0 and 1")
-    order = np.random.default_rng([entry.split_seed, len(split)]).permutation(len(train))
-    held_out = max(1, round(part * len(train)))
-    return train.take(np.sort(order[held_out:])), train.take(np.sort(order[:held_out]))
+    order = np.random.default_rng([entry.split_seed, len(split)]).permutation(len(rest))
+    held_out = max(1, round(part * len(rest)))
+    return rest.take(np.sort(order[held_out:])), rest.take(np.sort(order[:held_out]))
 
 
 def _known_split(entry: DatasetEntry, split: str, splits: Mapping[str, object]) -> str:
@@ -172,7 +188,9 @@ def _read_source_splits(entry: DatasetEntry, revision: str | None) -> dict[str, 
     wanted = {entry.splits.train, entry.splits.calibration, entry.splits.test}
     try:
         if entry.hub is not None:
-            loaded = datasets.load_dataset(entry.hub, entry.config, revision=revision)
+            loaded = datasets.load_dataset(
+                entry.hub, entry.config, data_files=entry.files, revision=revision
+            )
         else:
             loaded = _read_local(Path(str(entry.path)))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -39,7 +39,7 @@ from benchmark.provenance import (
     fingerprint_path,
     resolve_hub_revision,
 )
-from benchmark.registry import Entry, Pretraining
+from benchmark.registry import Entry, Pretraining, Recipe
 from benchmark.results import (
     DataFacts,
     ModelFacts,
@@ -231,7 +231,8 @@ class _Run:
 
     def _launch(self) -> Accelerator:
         if self.accelerator is None:
-            self.accelerator = make_accelerator(self.spec.recipe.mixed_precision)
+            recipe = self.spec.recipe
+            self.accelerator = make_accelerator("no" if recipe is None else recipe.mixed_precision)
         return self.accelerator
 
     def _release(self) -> None:
@@ -244,8 +245,9 @@ class _Run:
     def _make_logits(self, *, train: bool) -> None:
         accelerator = self._launch()
         inputs = together(accelerator, lambda: self._load(train))
-        if train and not self.spec.model.evaluate:
-            self._train(inputs, accelerator)
+        recipe = self.spec.recipe
+        if train and recipe is not None:
+            self._train(inputs, recipe, accelerator)
         else:
             inputs.model.to(accelerator.device)
         if train:
@@ -254,7 +256,7 @@ class _Run:
         columns = self._columns(inputs)
         scored = [name for name in inputs.splits if name != "train"]
         self.progress.stage("logits", sum(len(inputs.splits[name]) for name in scored))
-        from benchmark.logits import predict_logits
+        from benchmark.forward import predict_logits
 
         outputs = {
             name: predict_logits(
@@ -296,7 +298,7 @@ class _Run:
             "calibration": lambda: corpus.calibration,
             "test": lambda: corpus.test,
         }
-        if train and not self.spec.model.evaluate:
+        if train and self.spec.recipe is not None:
             rows = {"train": lambda: corpus.train, **rows}
         shifted = shifted_split_names(self.spec.dataset)
         for name in shifted:
@@ -314,14 +316,14 @@ class _Run:
             for name, make_rows in rows.items()
         }
 
-    def _train(self, inputs: _Inputs, accelerator: Accelerator) -> None:
+    def _train(self, inputs: _Inputs, recipe: Recipe, accelerator: Accelerator) -> None:
         from benchmark.training import train
 
         self.stage = "training"
         self.training = train(
             inputs.model,
             inputs.splits["train"],
-            self.spec.recipe,
+            recipe,
             seed=self.spec.seed,
             accelerator=accelerator,
             pad_token_id=inputs.preprocessor.pad_token_id,
@@ -432,7 +434,7 @@ def model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         pretraining = Pretraining(
             examples=0, label_smoothing=False, mixup=False, distillation=False
         )
-    smoothed = True if spec.recipe.label_smoothing > 0 else pretraining.label_smoothing
+    smooths = spec.recipe is not None and spec.recipe.label_smoothing > 0
     return ModelFacts(
         mixer=entry.mixer,
         family=entry.family,
@@ -440,7 +442,7 @@ def model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         source=entry.hub or (str(entry.path) if entry.path else "scratch"),
         parameters=parameters,
         pretraining_examples=pretraining.examples,
-        label_smoothing=smoothed,
+        label_smoothing=True if smooths else pretraining.label_smoothing,
         mixup=pretraining.mixup,
         distillation=pretraining.distillation,
         reference=entry.reference,

@@ -27,7 +27,9 @@ STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "ti
 
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
-    *("name", "licence", "reference", "note", "mixer", "family", "pretraining"),
+    *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
+    # which datasets it meets,
+    "datasets",
     # and names of inputs, whose resolved identity is keyed instead.
     *("revision", "path"),
 }
@@ -41,13 +43,14 @@ class RunSpec(Entry):
     """Everything that decides one run's result.
 
     `model_revision` and `data_revision` are the resolved identities of the inputs: a hub
-    commit, a hash of local files, or the version of an embedded data set.
+    commit, a hash of local files, or the version of an embedded data set. `recipe` is None
+    where the published head is scored (`model.evaluate` is then true).
     """
 
     suite: str
     model: ModelEntry
     dataset: DatasetEntry
-    recipe: Recipe
+    recipe: Recipe | None
     seed: int
     limit: int | None = None
     model_revision: str | None = None
@@ -65,7 +68,8 @@ class RunSpec(Entry):
 
     def data_key(self) -> str:
         """Return the hash of what decides the rows of every split."""
-        entry = _content(self.dataset, without={"shifts", "shift_rows", "max_length"})
+        later = {"shifts", "shift_rows", "max_length", "image_size"}
+        entry = _content(self.dataset, without=later)
         return _hash({"dataset": entry, "revision": self.data_revision, "limit": self.limit})
 
     def key(self, stage: Stage) -> str:
@@ -77,7 +81,8 @@ class RunSpec(Entry):
         """
         version = STAGE_VERSIONS[stage]
         if stage == "training":
-            return _hash({"version": version, "recipe": _content(self.recipe), **self._inputs()})
+            recipe = {} if self.recipe is None else {"recipe": _content(self.recipe)}
+            return _hash({"version": version, **recipe, **self._inputs()})
         if stage == "logits":
             shifts = {"shifts": self.dataset.shifts, "shift_rows": self.dataset.shift_rows}
             return _hash({"version": version, "from": self.key("training"), **shifts})
@@ -87,11 +92,13 @@ class RunSpec(Entry):
         return _hash({"version": version, **inputs})
 
     def _inputs(self) -> dict[str, Any]:
+        size = self.dataset.image_size
         return {
             "model": _content(self.model, without={"recipe"}),
             "model_revision": self.model_revision,
             "data": self.data_key(),
             "max_length": self.dataset.max_length,
+            **({} if size is None else {"image_size": size}),
             "seed": self.seed,
         }
 
@@ -106,6 +113,8 @@ def plan(
     limit: int | None = None,
 ) -> list[RunSpec]:
     """Return the runs of a suite, or of the models and datasets named.
+
+    A published head gives the same logits whatever the seed, so it is scored once.
 
     Args:
         registry: the entries to choose from.
@@ -124,25 +133,42 @@ def plan(
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
     suite_name = chosen.name if limit is None else f"{chosen.name}-limit-{limit}"
     specs = [
-        RunSpec(
-            suite=suite_name,
-            model=model,
-            dataset=dataset,
-            recipe=registry.recipes[model.recipe],
-            seed=seed,
-            limit=limit,
-        )
+        _run_spec(registry, suite_name, model, dataset, seed, limit)
         for seed in range(chosen.seeds if seeds is None else seeds)
         for dataset in dataset_entries
         for model in model_entries
-        if model.modality == dataset.modality
+        if model.meets(dataset) and (seed == 0 or not model.evaluated_on(dataset.name))
     ]
     if not specs:
         raise SelectionError(
-            "nothing to run: no selected model has the modality of a selected dataset "
-            f"(models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)})"
+            "nothing to run: no selected model meets a selected dataset (one modality; the "
+            "model's 'datasets' and the dataset's training split allow it). "
+            f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
         )
     return specs
+
+
+def _run_spec(
+    registry: Registry,
+    suite: str,
+    model: ModelEntry,
+    dataset: DatasetEntry,
+    seed: int,
+    limit: int | None,
+) -> RunSpec:
+    evaluate = model.evaluated_on(dataset.name)
+    recipe = None if evaluate or model.recipe is None else registry.recipes[model.recipe]
+    return RunSpec(
+        suite=suite,
+        # Whether it is evaluated elsewhere, and how, must not redo this run.
+        model=model.model_copy(
+            update={"evaluate": evaluate, "labels": model.labels if evaluate else None}
+        ),
+        dataset=dataset,
+        recipe=recipe,
+        seed=seed,
+        limit=limit,
+    )
 
 
 def _choose_suite(registry: Registry, suite: str | None) -> Suite:

@@ -34,7 +34,7 @@ def test_names_outside_the_suite_and_all(registry_file: Path) -> None:
         ({"models": ["rsnet"]}, "unknown model 'rsnet', did you mean 'resnet'?"),
         ({"datasets": ["digit"]}, "unknown dataset 'digit', did you mean 'digits'?"),
         ({"suite": "smal"}, "unknown suite 'smal', did you mean 'small'?"),
-        ({"models": ["bert"]}, "no selected model has the modality"),
+        ({"models": ["bert"]}, "no selected model meets a selected dataset"),
     ],
 )
 def test_unknown_names(registry_file: Path, selection: dict[str, object], message: str) -> None:

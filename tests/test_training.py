@@ -15,7 +15,7 @@ from benchmark.corpus import load_corpus
 from benchmark.encoding import EncodedSplit, encode
 from benchmark.failures import RunError, largest_fitting, together
 from benchmark.launch import make_accelerator
-from benchmark.logits import predict_logits
+from benchmark.forward import predict_logits
 from benchmark.progress import SilentProgress
 from benchmark.registry import Recipe, Schedule
 from benchmark.training import learning_rate_factor, train

