@@ -14,8 +14,8 @@ from benchmark.checkpoint import build_model, load_preprocessor
 from benchmark.corpus import load_corpus
 from benchmark.encoding import EncodedSplit, encode
 from benchmark.failures import RunError, largest_fitting, together
-from benchmark.launch import make_accelerator
 from benchmark.forward import predict_logits
+from benchmark.launch import make_accelerator
 from benchmark.progress import SilentProgress
 from benchmark.registry import Recipe, Schedule
 from benchmark.training import learning_rate_factor, train

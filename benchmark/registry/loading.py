@@ -184,28 +184,31 @@ def _first_entry_class(annotation: Any) -> type[Entry] | None:
 
 def _broken_references(registry: Registry) -> Iterator[tuple[Location, str]]:
     """Find names used but not defined, as (location in the file, message)."""
+    known: dict[str, Mapping[str, object]] = {
+        "recipe": registry.recipes,
+        "model": registry.models,
+        "dataset": registry.datasets,
+    }
+    for location, kind, used in _references(registry):
+        if used not in known[kind]:
+            yield location, f"unknown {kind} '{used}'{did_you_mean(used, known[kind])}"
 
-    def check(
-        kind: str, used: str, known: Mapping[str, object], location: Location
-    ) -> Iterator[tuple[Location, str]]:
-        if used not in known:
-            yield location, f"unknown {kind} '{used}'{did_you_mean(used, known)}"
 
+def _references(registry: Registry) -> Iterator[tuple[Location, str, str]]:
+    """Yield every use of a name, as (location in the file, kind of entry, name)."""
     for name, model in registry.models.items():
         if model.recipe is not None:
-            yield from check("recipe", model.recipe, registry.recipes, ("models", name, "recipe"))
+            yield ("models", name, "recipe"), "recipe", model.recipe
         for field in ("evaluate", "datasets"):
-            used_names = getattr(model, field)
-            for index, used in enumerate(used_names if isinstance(used_names, tuple) else ()):
-                place: Location = ("models", name, field, index)
-                yield from check("dataset", used, registry.datasets, place)
+            names = getattr(model, field)
+            for index, used in enumerate(names if isinstance(names, tuple) else ()):
+                yield ("models", name, field, index), "dataset", used
     for name, suite in registry.suites.items():
         for index, used in enumerate(suite.models):
-            yield from check("model", used, registry.models, ("suites", name, "models", index))
+            yield ("suites", name, "models", index), "model", used
         for index, used in enumerate(suite.datasets):
-            place = ("suites", name, "datasets", index)
-            yield from check("dataset", used, registry.datasets, place)
+            yield ("suites", name, "datasets", index), "dataset", used
         for index, published in enumerate(suite.published):
             base: Location = ("suites", name, "published", index)
-            yield from check("model", published.model, registry.models, (*base, "model"))
-            yield from check("dataset", published.dataset, registry.datasets, (*base, "dataset"))
+            yield (*base, "model"), "model", published.model
+            yield (*base, "dataset"), "dataset", published.dataset
