@@ -76,11 +76,14 @@ class Temperature(_Stored):
 
 
 class ModelFacts(_Stored):
-    """What the claim needs to know of a checkpoint. None: unknown, never guessed."""
+    """What the claim needs to know of a checkpoint. None: unknown, never guessed.
 
-    mixer: Mixer
-    family: str
-    modality: Modality
+    Mixer, family and modality are known of every registry entry; imported logits may lack them.
+    """
+
+    mixer: Mixer | None
+    family: str | None
+    modality: Modality | None
     source: str
     parameters: int | None = None
     pretraining_examples: float | None = None

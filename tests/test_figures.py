@@ -20,7 +20,7 @@ from benchmark.claim import evaluate_claim
 from benchmark.registry import Claim, Mixer
 from benchmark.report import claim_figures, figure_style, figures, scatter_figures
 from benchmark.report.contents import _across_drawings, _sections
-from benchmark.report.data import ReportData, over_seeds, read_suite
+from benchmark.report.data import UNKNOWN, ReportData, over_seeds, read_suite
 from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
 from benchmark.report.model_pages import evaluate_models
 from benchmark.report.reliability import BINS, reliability
@@ -163,8 +163,8 @@ def test_crowded_figures_say_what_is_left_out(crowded_drawn: Drawn) -> None:
 def test_every_mixer_has_its_own_colour_and_marker() -> None:
     from typing import get_args
 
-    assert set(MIXER_COLORS) == set(MIXER_MARKERS) == set(get_args(Mixer))
-    assert len(set(MIXER_COLORS.values())) == len(set(MIXER_MARKERS.values())) == 5
+    assert set(MIXER_COLORS) == set(MIXER_MARKERS) == {*get_args(Mixer), UNKNOWN}
+    assert len(set(MIXER_COLORS.values())) == len(set(MIXER_MARKERS.values())) == 6
 
 
 def test_pareto_front_against_brute_force() -> None:

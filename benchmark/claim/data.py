@@ -99,9 +99,10 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     return _with_covariates(averaged.reset_index())
 
 
+_UNITS = ("mixer", "family")
+"""What is compared and what replicates it; imported logits may come without."""
 _FACTS = (
-    "mixer",
-    "family",
+    *_UNITS,
     "modality",
     "parameters",
     "pretraining_examples",
@@ -183,10 +184,11 @@ def build_design(
 ) -> Design:
     """Choose rows and columns for `y` by fixed rules that never look at its values.
 
-    A row needs an outcome and every covariate in use. A covariate that nobody reports, that
-    is the same for everyone, that the columns before it determine, or that would leave fewer
-    than `MINIMUM_FREEDOM` families for the error is left out, and named with the reason. So
-    is the one with most gaps as long as the checkpoints without gaps cannot show the contrast.
+    A row needs an outcome, a mixer, a family and every covariate in use. A covariate that nobody
+    reports, that is the same for everyone, that the columns before it determine, or that would
+    leave fewer than `MINIMUM_FREEDOM` families for the error is left out, and named with the
+    reason. So is the one with most gaps as long as the checkpoints without gaps cannot show the
+    contrast.
 
     Args:
         averaged: rows from `average_seeds`.
@@ -198,7 +200,7 @@ def build_design(
         ClaimError: a side of the contrast is missing, or too few families remain.
     """
     candidates = declared_columns(claim) if covariates is None else covariates
-    has_outcome = np.isfinite(y)
+    has_outcome = np.isfinite(y) & averaged[list(_UNITS)].notna().all(axis=1).to_numpy(dtype=bool)
     left_out: list[LeftOut] = []
     while True:
         complete = averaged[list(candidates)].notna().all(axis=1).to_numpy(dtype=bool)
@@ -422,8 +424,9 @@ def dropped_checkpoints(averaged: pd.DataFrame, design: Design) -> list[Dropped]
     left_out = {item.name for item in design.left_out}
     dropped = []
     for _, row in averaged.iloc[unused].iterrows():
-        parts = [part for group in COVARIATE_COLUMNS.values() for part in group]
-        lacking = [part for part in parts if part not in left_out and np.isnan(row[part])]
+        covariates = [part for group in COVARIATE_COLUMNS.values() for part in group]
+        lacking = [unit for unit in _UNITS if row[unit] is None or row[unit] != row[unit]]
+        lacking += [part for part in covariates if part not in left_out and np.isnan(row[part])]
         reason = f"lacks {', '.join(lacking)}" if lacking else "has no value of the outcome"
         dropped.append(
             Dropped(name=f"{row['model']}/{row['dataset']}", status="completed", reason=reason)

@@ -26,6 +26,9 @@ METRICS = (
 """The metrics that tables and figures show; the records hold more."""
 
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
+UNKNOWN = "unknown"
+"""Shown for a mixer, family or modality that a record does not have."""
+
 TIMING = ("latency_p50_ms", "latency_p90_ms", "throughput", "peak_memory_mb")
 _CHUNK_ROWS = 5_000
 PARALLEL_RECORDS = 2_000
@@ -80,8 +83,9 @@ class ReportData:
 
     @property
     def scored(self) -> pd.DataFrame:
-        """The rows on test splits: completed runs only."""
-        return self.frame[self.frame["split"].notna() & (self.frame["status"] == "completed")]
+        """The rows on test splits: completed runs only, their gaps in facts named."""
+        frame = self.frame
+        return name_unknown(frame[frame["split"].notna() & (frame["status"] == "completed")])
 
     @property
     def in_distribution(self) -> pd.DataFrame:
@@ -263,8 +267,21 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys(absent, float("nan")))
 
 
+def name_unknown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with `UNKNOWN` for what imported logits do not say of their model."""
+    names = ["mixer", "family", "modality"]
+    known = frame[names].astype(object)
+    return frame.assign(**known.where(known.notna(), UNKNOWN))
+
+
 def describe_machine(provenance: dict[str, Any]) -> str:
     """Return one line on the hardware and software of a run, from its provenance."""
+    if "imported" in provenance:
+        return f"an unknown machine; the logits were imported and scored on {_here(provenance)}"
+    return _here(provenance)
+
+
+def _here(provenance: dict[str, Any]) -> str:
     packages = provenance.get("packages") or {}
     parts = [provenance.get("device_name") or provenance.get("processor")]
     if provenance.get("cores"):

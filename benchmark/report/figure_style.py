@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from benchmark.markup import compact
+from benchmark.report.data import UNKNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +30,16 @@ MIXER_COLORS = {
     "hybrid": _COLORBLIND[2],
     "mlp": _COLORBLIND[4],
     "other": (0.35, 0.35, 0.35),
+    UNKNOWN: (0.6, 0.6, 0.6),
 }
-MIXER_MARKERS = {"attention": "o", "convolution": "s", "hybrid": "D", "mlp": "^", "other": "X"}
+MIXER_MARKERS = {
+    "attention": "o",
+    "convolution": "s",
+    "hybrid": "D",
+    "mlp": "^",
+    "other": "X",
+    UNKNOWN: "P",
+}
 MUTED = "0.45"
 WIDTH = 7.2
 """Inches. Figures are shown at this size or smaller, so their text stays readable."""

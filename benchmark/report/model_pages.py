@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, compact, decimals, interval, percent, visible
-from benchmark.report.data import FACTS, ReportData, read_spec, rows_of
+from benchmark.report.data import FACTS, ReportData, name_unknown, read_spec, rows_of
 from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
 from benchmark.results import ResultsError
 
@@ -239,14 +239,23 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
             facts=_facts(own),
             runs=_runs_table(data, own),
             evaluations=tuple(of_model.get(str(model), ())),
-            command=shlex.join([*LAUNCH, "--suite", data.suite, "--models", str(model), "--force"]),
+            command=_command(data.suite, own),
         )
         for model, own in runs.groupby("model", observed=True)
     ]
 
 
+def _command(suite: str, runs: pd.DataFrame) -> str:
+    """Return the command that makes a model's runs anew; an import keeps its own."""
+    spec = read_spec(Path(runs["folder"].iloc[0]))
+    if isinstance(spec.get("command"), str):
+        return str(spec["command"])
+    model = str(runs["model"].iloc[0])
+    return shlex.join([*LAUNCH, "--suite", suite, "--models", model, "--force"])
+
+
 def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    known = runs[list(FACTS)].bfill().iloc[0]
+    known = name_unknown(runs[list(FACTS)].bfill().head(1)).iloc[0]
     pretraining = known["pretraining_examples"]
     facts = {
         "mixer": str(known["mixer"]),

@@ -22,6 +22,7 @@ from benchmark.markup import (
     visible,
 )
 from benchmark.report.comparison import Comparison, comparison_summary
+from benchmark.report.data import name_unknown
 from benchmark.report.figure_style import MIXER_COLORS
 from benchmark.report.model_pages import Evaluation, ModelPage, diagram_svg
 
@@ -191,7 +192,7 @@ def _more(table: Table, file: str) -> Markdown:
 
 
 def _mixers(contents: Contents) -> list[tuple[str, str]]:
-    present = set(contents.data.frame["mixer"].dropna())
+    present = set(name_unknown(contents.data.frame)["mixer"])
     return [(mixer, to_hex(color)) for mixer, color in MIXER_COLORS.items() if mixer in present]
 
 
@@ -237,16 +238,20 @@ def _which_models(frame: pd.DataFrame) -> str:
         return ""
     small, large = known["parameters"].min(), known["parameters"].max()
     pretraining = frame.drop_duplicates("model")["pretraining_examples"]
-    trained = (
-        "all trained from scratch"
-        if (pretraining == 0).all()
-        else (
-            f"{plural(int((pretraining == 0).sum()), 'model')} trained from scratch, the others "
-            "pretrained"
-        )
-    )
     sizes = f"{compact(small)} to {compact(large)} parameters"
+    trained = _trained(pretraining)
     return f"The models have {sizes}, {trained}; the verdict speaks of models like these."
+
+
+def _trained(pretraining: pd.Series[float]) -> str:
+    """Say how many models are pretrained, from the examples that each has seen."""
+    scratch, unknown = int((pretraining == 0).sum()), int(pretraining.isna().sum())
+    if scratch == len(pretraining):
+        return "all trained from scratch"
+    if unknown == len(pretraining):
+        return "pretrained on an unknown number of examples or none"
+    others = f"{unknown:,} unknown, the others pretrained" if unknown else "the others pretrained"
+    return f"{plural(scratch, 'model')} trained from scratch, {others}"
 
 
 def where_it_ran(data: ReportData) -> str:
