@@ -96,18 +96,20 @@ def read_split(folder: Path, split: str) -> LogitsSplit:
         )
 
 
-def verify_checksum(folder: Path) -> None:
-    """Check the stored tensors against the checksum in the header.
+def verify_checksum(folder: Path) -> str:
+    """Check the stored tensors against the checksum in the header, and return it.
 
     Raises:
         ResultsError: they differ: the file was changed or damaged after it was written.
     """
     with _open(folder) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(tensors) != file.metadata()["sha256"]:
+        checksum = _checksum(tensors)
+        if checksum != file.metadata()["sha256"]:
             raise ResultsError(
                 f"{folder / FILE_NAME}: checksum does not match; delete it and run again"
             )
+        return checksum
 
 
 def _open(folder: Path) -> Any:

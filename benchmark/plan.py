@@ -70,7 +70,7 @@ class RunSpec(Entry):
         """Return the hash of what decides the rows of every split."""
         later = {"shifts", "shift_rows", "max_length", "image_size"}
         entry = _content(self.dataset, without=later)
-        return _hash({"dataset": entry, "revision": self.data_revision, "limit": self.limit})
+        return content_hash({"dataset": entry, "revision": self.data_revision, "limit": self.limit})
 
     def key(self, stage: Stage) -> str:
         """Return the hash of everything that decides `stage`'s result.
@@ -82,14 +82,14 @@ class RunSpec(Entry):
         version = STAGE_VERSIONS[stage]
         if stage == "training":
             recipe = {} if self.recipe is None else {"recipe": _content(self.recipe)}
-            return _hash({"version": version, **recipe, **self._inputs()})
+            return content_hash({"version": version, **recipe, **self._inputs()})
         if stage == "logits":
             shifts = {"shifts": self.dataset.shifts, "shift_rows": self.dataset.shift_rows}
-            return _hash({"version": version, "from": self.key("training"), **shifts})
+            return content_hash({"version": version, "from": self.key("training"), **shifts})
         if stage == "scores":
-            return _hash({"version": version, "from": self.key("logits")})
+            return content_hash({"version": version, "from": self.key("logits")})
         inputs = {name: value for name, value in self._inputs().items() if name != "seed"}
-        return _hash({"version": version, **inputs})
+        return content_hash({"version": version, **inputs})
 
     def _inputs(self) -> dict[str, Any]:
         size = self.dataset.image_size
@@ -204,6 +204,7 @@ def _content(entry: Entry, without: set[str] | None = None) -> dict[str, Any]:
     )
 
 
-def _hash(content: dict[str, Any]) -> str:
+def content_hash(content: dict[str, Any]) -> str:
+    """Return 16 hexadecimal digits that stand for JSON values, whatever the order of keys."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
