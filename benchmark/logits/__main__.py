@@ -1,0 +1,7 @@
+"""`python -m benchmark.logits`."""
+
+import sys
+
+from benchmark.logits.command import main
+
+sys.exit(main())
