@@ -139,6 +139,22 @@ def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
     return averaged
 
 
+def split_off_unknown(averaged: pd.DataFrame) -> tuple[pd.DataFrame, list[Dropped]]:
+    """Return the rows whose mixer and family are known, and the checkpoints of the others."""
+    unknown = averaged[list(_UNITS)].isna()
+    rows = unknown.any(axis=1)
+    named = averaged.loc[rows & ~averaged["shifted"], ["model", "dataset"]]
+    dropped = [
+        Dropped(
+            name=f"{row['model']}/{row['dataset']}",
+            status="completed",
+            reason=f"lacks {', '.join(unit for unit in _UNITS if unknown.at[index, unit])}",
+        )
+        for index, row in named.iterrows()
+    ]
+    return averaged[~rows].reset_index(drop=True), dropped
+
+
 def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcomes:
     """Return the log of a metric per averaged row, with a floor under it.
 
@@ -184,11 +200,10 @@ def build_design(
 ) -> Design:
     """Choose rows and columns for `y` by fixed rules that never look at its values.
 
-    A row needs an outcome, a mixer, a family and every covariate in use. A covariate that nobody
-    reports, that is the same for everyone, that the columns before it determine, or that would
-    leave fewer than `MINIMUM_FREEDOM` families for the error is left out, and named with the
-    reason. So is the one with most gaps as long as the checkpoints without gaps cannot show the
-    contrast.
+    A row needs an outcome and every covariate in use. A covariate that nobody reports, that
+    is the same for everyone, that the columns before it determine, or that would leave fewer
+    than `MINIMUM_FREEDOM` families for the error is left out, and named with the reason. So
+    is the one with most gaps as long as the checkpoints without gaps cannot show the contrast.
 
     Args:
         averaged: rows from `average_seeds`.
@@ -200,7 +215,7 @@ def build_design(
         ClaimError: a side of the contrast is missing, or too few families remain.
     """
     candidates = declared_columns(claim) if covariates is None else covariates
-    has_outcome = np.isfinite(y) & averaged[list(_UNITS)].notna().all(axis=1).to_numpy(dtype=bool)
+    has_outcome = np.isfinite(y)
     left_out: list[LeftOut] = []
     while True:
         complete = averaged[list(candidates)].notna().all(axis=1).to_numpy(dtype=bool)
@@ -424,9 +439,8 @@ def dropped_checkpoints(averaged: pd.DataFrame, design: Design) -> list[Dropped]
     left_out = {item.name for item in design.left_out}
     dropped = []
     for _, row in averaged.iloc[unused].iterrows():
-        covariates = [part for group in COVARIATE_COLUMNS.values() for part in group]
-        lacking = [unit for unit in _UNITS if row[unit] is None or row[unit] != row[unit]]
-        lacking += [part for part in covariates if part not in left_out and np.isnan(row[part])]
+        parts = [part for group in COVARIATE_COLUMNS.values() for part in group]
+        lacking = [part for part in parts if part not in left_out and np.isnan(row[part])]
         reason = f"lacks {', '.join(lacking)}" if lacking else "has no value of the outcome"
         dropped.append(
             Dropped(name=f"{row['model']}/{row['dataset']}", status="completed", reason=reason)

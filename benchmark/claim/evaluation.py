@@ -14,6 +14,7 @@ from benchmark.claim.data import (
     dropped_runs,
     log_outcomes,
     seed_variance,
+    split_off_unknown,
 )
 from benchmark.claim.effect import estimate_effect, permute_labels
 from benchmark.claim.matched_pairs import matched_pairs
@@ -46,7 +47,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     column = f"{metric}_{claim.primary}"
     if column not in frame.columns or not (frame["status"] == "completed").any():
         raise ClaimError(f"no completed run has {column}, so there is nothing to test")
-    averaged = average_seeds(with_bin_variants(frame))
+    averaged, unknown = split_off_unknown(average_seeds(with_bin_variants(frame)))
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
     other: Moment = "after" if claim.primary == "before" else "before"
     primary, problem, design = _try_effect(clean, claim, metric, claim.primary)
@@ -54,7 +55,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     permutation: Permutation | None = None
     repeated: tuple[Effect, ...] = ()
     shares, curve, power = VarianceShares(problem=problem), SpecificationCurve(), None
-    dropped = dropped_runs(frame)
+    dropped = dropped_runs(frame) + unknown
     if primary is not None and design is not None:
         outcomes = log_outcomes(clean, metric, claim.primary)
         permutation = permute_labels(clean, outcomes, claim, design)

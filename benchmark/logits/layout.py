@@ -115,6 +115,13 @@ def find_splits(
     notes: list[str] = []
     if arrays:
         found += _Arrays(arrays, layout).splits()
+        if not found:
+            names = _some(name for _, file in arrays for name in file.names)
+            files = ", ".join(str(file.path) for _, file in arrays)
+            raise SourceError(
+                f"{files}: no logits found among {names}; name them with --test-logits, "
+                "--test-labels, --calibration-logits and --calibration-labels"
+            )
     for role, table in tables:
         parts, left_out = _table_splits(table, role, layout, label_names)
         found += parts

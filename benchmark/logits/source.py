@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import pickletools
 import zipfile
@@ -240,8 +241,10 @@ def detect_format(path: Path) -> Format:
             raise SourceError(f"{path}: the content is {what}")
     if _is_pickle(path, head) or (path.suffix.lower() in _PICKLE_SUFFIXES):
         raise _pickled(str(path))
-    if b"\0" in head:
-        raise SourceError(f"{path}: unknown content; logits are read from {', '.join(FORMATS)}")
+    if not _is_text(head):
+        raise SourceError(
+            f"{path}: unknown content; logits are read from {', '.join(FORMATS)} (csv in UTF-8)"
+        )
     return "csv"
 
 
@@ -258,6 +261,16 @@ def _zip_format(path: Path) -> Format:
 def _is_safetensors(head: bytes, size: int) -> bool:
     length = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and length <= size - 8
+
+
+def _is_text(head: bytes) -> bool:
+    if any(byte < 32 and byte not in b"\t\r\n" for byte in head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_pickle(path: Path, head: bytes) -> bool:

@@ -187,7 +187,8 @@ def _load_test_rows(spec: dict[str, Any]) -> Rows:
     from benchmark.registry import DatasetEntry
 
     if "dataset" not in spec:
-        raise ResultsError("the run's folder has no spec.json that names the dataset")
+        why = "logits are imported without them" if "imported" in spec else "spec.json is missing"
+        raise ResultsError(f"nothing in the run's folder says where they are ({why}).")
     entry = DatasetEntry.model_validate(spec["dataset"])
     revision, limit = spec.get("data_revision"), spec.get("limit")
     return load_rows(entry, "test", revision=revision, limit=limit)
