@@ -215,11 +215,9 @@ def test_every_format_gives_the_same_record(tmp_path: Path) -> None:
     assert records[0]["data"]["rows"] == {"calibration": 30, "test": 60}
 
 
-@pytest.mark.parametrize("disguise", ["logits.npz", "logits.csv", "logits.bin", "logits"])
+@pytest.mark.parametrize("disguise", ["logits.npz", "logits.csv", "logits.dat", "logits"])
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "csv", "parquet"])
 def test_content_decides_the_format_not_the_name(tmp_path: Path, kind: str, disguise: str) -> None:
-    if (kind, disguise) == ("csv", "logits.bin"):
-        pytest.skip("text under a pickle's suffix is refused")
     (file,) = write_source(tmp_path, make_content(), kind)
     hidden = tmp_path / "hidden" / disguise
     hidden.parent.mkdir()
@@ -514,6 +512,16 @@ def test_pickles_are_refused_in_any_disguise(
         assert not (tmp_path / "exploded").exists(), name
 
 
+def test_a_table_under_the_suffix_of_a_pickle_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = write_source(tmp_path, make_content(), "csv")
+    shutil.move(file, tmp_path / "logits.pkl")
+    assert "if the content is a table, name it .csv" in refused(
+        capsys, tmp_path, tmp_path / "logits.pkl"
+    )
+
+
 def _edited(**changes: Any) -> Callable[[dict[str, Array]], dict[str, Array]]:
     """Return a function that changes single values of arrays: name=(index, value)."""
 
@@ -787,6 +795,32 @@ def test_facts_come_from_a_registry_entry(
     assert facts.reference == "here"
     assert do_import(tmp_path, *arguments, model="resnte") == 2
     assert "did you mean 'resnet'?" in capsys.readouterr().err
+
+
+def test_two_imports_at_once_end_with_one_of_them(tmp_path: Path) -> None:
+    commands = []
+    for seed in (0, 1):
+        source = write_source(tmp_path / str(seed), make_content(seed), "npz")
+        command = [sys.executable, "-m", "benchmark.logits", "import", *source, "--model", "m"]
+        commands.append([*command, "--dataset", "d", "--results", str(tmp_path / "results")])
+    started = [
+        subprocess.Popen([*c, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for c in commands
+    ]
+    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    codes = [process.returncode for process in started]
+    assert sorted(codes) == [0, 2]
+    assert "holds another import of logits.npz" in errors[codes.index(2)]
+    stored = read_split(run_folder(tmp_path), "test")
+    np.testing.assert_array_equal(stored.logits, make_content(codes.index(0)).test)
+
+
+def test_labels_saved_as_floats(tmp_path: Path) -> None:
+    table = both_splits(make_content())
+    table.assign(label=table["label"].astype(float)).to_csv(tmp_path / "a.csv")
+    assert do_import(tmp_path, tmp_path / "a.csv") == 0
+    stored = read_split(run_folder(tmp_path), "test").labels
+    np.testing.assert_array_equal(stored, make_content().test_labels)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")

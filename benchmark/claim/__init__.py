@@ -88,7 +88,7 @@ def _output(options: argparse.Namespace) -> str:
         from benchmark.claim.simulation import simulate
 
         return simulate(options.studies)
-    claim = _declared(options.registry)
+    claim = declared_claim(options.registry)
     result, title = (
         _from_records(options.results, claim)
         if options.table is None
@@ -118,8 +118,12 @@ def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, 
     return evaluate_claim(read_table(table, columns), claim, metric=TABLE_METRIC), title
 
 
-def _declared(path: Path | None) -> Claim:
-    """Return the claim of a registry: the one given, else the default one if it exists."""
+def declared_claim(path: Path | None) -> Claim:
+    """Return the claim of a registry: the one given, else the default one if it exists.
+
+    Raises:
+        RegistryError: the registry cannot be read.
+    """
     from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry
 
     if path is None and not DEFAULT_REGISTRY.exists():

@@ -149,13 +149,16 @@ def _import(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from benchmark.logits.facts import FactsError
     from benchmark.logits.importing import ImportRefusedError, import_logits
     from benchmark.logits.source import SourceError
+    from benchmark.markup import visible
     from benchmark.registry import RegistryError
     from benchmark.results import ResultsError
 
     try:
         job = _job(options, arguments)
         result = import_logits(job, options.results, force=options.force)
-    except (UsageError, SourceError, FactsError, RegistryError, ImportRefusedError) as error:
+    except SourceError as error:  # may quote whatever a damaged file holds
+        return _fail(visible(str(error)), 2)
+    except (UsageError, FactsError, RegistryError, ImportRefusedError) as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(f"the run cannot be written: {error}", 1)
@@ -256,14 +259,15 @@ def _print_result(result: Result, facts: ModelFacts) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from benchmark.claim import declared_claim
     from benchmark.failures import first_line
-    from benchmark.registry import Claim, Registry, RegistryError
+    from benchmark.registry import RegistryError
     from benchmark.report import write_report
     from benchmark.report.data import ReportError
     from benchmark.results import ResultsError
 
     try:
-        claim = Claim() if options.registry is None else Registry.load(options.registry).claim
+        claim = declared_claim(options.registry)
         folder = write_report(options.results, options.reports, claim, suite=options.suite)
     except (ReportError, RegistryError, ResultsError, OSError) as error:
         return _fail(f"the run is stored, but the report cannot be written: {first_line(error)}", 1)

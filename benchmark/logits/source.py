@@ -154,9 +154,11 @@ class TableFile:
         if not pa.types.is_string(column.type):
             return self.numbers(name)
         texts = pc.utf8_trim_whitespace(column)
-        if not pc.all(pc.match_substring_regex(texts, r"^-?(0|[1-9][0-9]{0,17})$")).as_py():
-            return np.asarray(texts.to_pylist(), dtype=np.str_)
-        return np.asarray(texts.cast(pa.int64()).to_numpy())
+        # A frame that once had gaps is saved with labels such as 3.0.
+        whole = pc.replace_substring_regex(texts, r"\.0+$", "")
+        if pc.all(pc.match_substring_regex(whole, r"^-?(0|[1-9][0-9]{0,17})$")).as_py():
+            return np.asarray(whole.cast(pa.int64()).to_numpy())
+        return np.asarray(texts.to_pylist(), dtype=np.str_)
 
     def _bad_cell(self, row: int, name: str, shown: str, problem: str) -> SourceError:
         text = f"{self.path}: row {row}, column '{name}': {f'{shown} {problem}'.strip()}"
@@ -236,16 +238,25 @@ def detect_format(path: Path) -> Format:
         return "parquet"
     if _is_safetensors(head, path.stat().st_size):
         return "safetensors"
+    _refuse_other_formats(path, head)
+    return "csv"
+
+
+def _refuse_other_formats(path: Path, head: bytes) -> None:
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise SourceError(f"{path}: the content is {what}")
-    if _is_pickle(path, head) or (path.suffix.lower() in _PICKLE_SUFFIXES):
+    if _is_pickle(path, head):
         raise _pickled(str(path))
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise SourceError(
+            f"{path}: the suffix is that of a pickle, which is never read; if the content is a "
+            "table, name it .csv"
+        )
     if not _is_text(head):
         raise SourceError(
             f"{path}: unknown content; logits are read from {', '.join(FORMATS)} (csv in UTF-8)"
         )
-    return "csv"
 
 
 def _zip_format(path: Path) -> Format:
