@@ -288,6 +288,23 @@ def test_columns_named_by_class_in_any_order(tmp_path: Path) -> None:
         assert data.label_names == tuple(names)
 
 
+def test_arrays_may_name_their_classes(tmp_path: Path) -> None:
+    content = make_content()
+    names = np.array(["cat", "dog", "eel", "fox"])
+    arrays = arrays_of(content) | {
+        "label_names": names,
+        "val_labels": names[content.calibration_labels],
+        "test_labels": names[content.test_labels].astype("S"),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert do_import(tmp_path, tmp_path / "a.npz") == 0
+    stored = read_split(run_folder(tmp_path), "test").labels
+    np.testing.assert_array_equal(stored, content.test_labels)
+    data = record_of(tmp_path).data
+    assert data is not None
+    assert data.label_names == tuple(names)
+
+
 def test_label_names_settle_the_order_of_classes(tmp_path: Path) -> None:
     content = make_content()
     table = both_splits(content).rename(columns={f"logit_{k}": "wxyz"[k] for k in range(4)})
@@ -598,7 +615,10 @@ def test_bad_arrays_are_refused_with_the_place(
         (lambda t: t.assign(split="train"), "no rows of the calibration or test .*has train"),
         (lambda t: t.assign(split=["val"] * 30 + ["dev"] * 30 + ["test"] * 30),
          "several names for the calibration split"),
-        (lambda t: t.assign(label=["x"] * 90), "row 0, column 'label': label 'x' is not a class"),
+        (lambda t: t.assign(label=["x"] * 90), "row 0, column 'label': label 'x' .*--label-names"),
+        (lambda t: t.rename(columns={f"logit_{k}": "abcd"[k] for k in range(4)})
+         .assign(label=["abc"[k % 3] for k in range(89)] + ["dd"]),
+         "row 89, column 'label': label 'dd' is not a class, did you mean 'd'"),
         (lambda t: t.rename(columns={"logit_0": "logit_1", "logit_1": "a"}).assign(logit_2=t.label),
          "where class 0 should be there is 'logit_1'"),
         (lambda t: t.assign(id=0), "row 31, column 'id': id '0' appears a second time|row 1, "),

@@ -145,12 +145,16 @@ def _common_classes(found: Mapping[SplitName, RawSplit], reading: Reading) -> tu
                 f"as {_shown(first.class_names)}; bring them into one order"
             )
     names = reading.label_names or first.class_names
-    names = names or tuple(str(k) for k in range(n_classes))
+    names = names or _positions(n_classes)
     if len(names) != n_classes:
         raise SourceError(f"{first.path}: {n_classes} classes, but {len(names)} label names")
     if len(set(names)) != len(names):
         raise SourceError(f"{first.path}: label names repeat: {_shown(names)}")
     return names
+
+
+def _positions(n_classes: int) -> tuple[str, ...]:
+    return tuple(str(k) for k in range(n_classes))
 
 
 def _labels(split: RawSplit, names: tuple[str, ...]) -> IntArray:
@@ -193,6 +197,8 @@ def _labels_of_names(split: RawSplit, labels: Array, names: tuple[str, ...]) -> 
         if name not in positions:
             row = int((labels == name).argmax())
             hint = did_you_mean(name, names)
+            if names == _positions(len(names)):
+                hint = "; say what the classes are called with --label-names"
             _refuse(split, row, split.label_place, f"label '{name}' is not a class{hint}")
     return np.array([positions[name] for name in used.tolist()], dtype=np.int64)[inverse]
 

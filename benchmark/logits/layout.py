@@ -114,7 +114,7 @@ def find_splits(
     found: list[tuple[SplitName, RawSplit]] = []
     notes: list[str] = []
     if arrays:
-        found += _Arrays(arrays, layout).splits()
+        found += _Arrays(arrays, layout, label_names).splits()
         if not found:
             names = _some(name for _, file in arrays for name in file.names)
             files = ", ".join(str(file.path) for _, file in arrays)
@@ -146,6 +146,7 @@ class _Arrays:
 
     files: Sequence[tuple[SplitName | None, ArrayFile]]
     layout: Layout
+    label_names: tuple[str, ...] | None
 
     def splits(self) -> Iterator[tuple[SplitName, RawSplit]]:
         """Yield the splits whose logits are found."""
@@ -220,6 +221,8 @@ class _Arrays:
         return matches[0] if matches else None
 
     def _class_names(self) -> tuple[str, ...] | None:
+        if self.label_names is not None:
+            return self.label_names
         for _, file in self.files:
             for key in file.names:
                 if _normal(key) in _CLASS_NAME_KEYS:
