@@ -699,6 +699,16 @@ def test_wrong_commands_are_refused(
     assert message in refused(capsys, tmp_path, *words)
 
 
+def test_texts_that_are_not_utf8_are_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = both_splits(make_content()).assign(id=[f"row {k:04}" for k in range(90)])
+    table.to_parquet(tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"row 0042", b"row \xec042"))
+    assert "seems damaged" in refused(capsys, tmp_path, tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "csv", "parquet", "npy"])
 def test_mutated_files_never_show_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str

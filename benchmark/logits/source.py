@@ -369,7 +369,9 @@ def _read_parquet(path: Path) -> TableFile:
 
     with parquet.ParquetFile(path) as file:
         _refuse_repeated(path, file.schema_arrow.names)
-        return _table(path, file.read(use_threads=False))
+        table = file.read(use_threads=False)
+    table.validate(full=True)  # texts that are no UTF-8 would only show up when they are used
+    return _table(path, table)
 
 
 def _refuse_repeated(path: Path, names: list[str]) -> None:
