@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import transformers
@@ -27,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     ViTImageProcessorPil,
 )
+from transformers.image_utils import SizeDict
 from transformers.utils import logging as transformers_logging
 
 from benchmark.corpus import Corpus
@@ -36,6 +40,7 @@ from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
 Preprocessor = Any
@@ -51,6 +56,11 @@ _SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+
+_PLACEHOLDER_LABEL = re.compile(r"label[_ ]\d+$", re.IGNORECASE)
+_SHOWN_LABELS = 12
+_LARGEST_NEW_SHARE = 0.2
+"""Of a backbone's weights; a pooler that was not pretrained is less."""
 
 # The library's advice (unused weights, missing torchvision) is noise in a run's log: what
 # matters is checked here and raised as a typed error.
@@ -86,10 +96,15 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
     if spec.model.scratch is not None:
         key = _scratch_key(spec)
         source = str(_scratch_preprocessor(spec, corpus, cache / "preprocessors" / key))
-    else:
-        key = _short_hash([_source_name(spec.model), spec.model_revision])
-        source = _source_name(spec.model)
-    return LoadedPreprocessor(_auto_preprocessor(spec, source), key)
+        return LoadedPreprocessor(_auto_preprocessor(spec, source), key)
+    size = spec.dataset.image_size
+    key = _short_hash([_source_name(spec.model), spec.model_revision, *([size] if size else [])])
+    processor = _auto_preprocessor(spec, _source_name(spec.model))
+    if size is not None and spec.model.modality == "image":
+        if hasattr(processor, "size"):
+            _resize_output(processor, size)
+        _require_image_size(spec, processor, size)
+    return LoadedPreprocessor(processor, key)
 
 
 def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
@@ -104,13 +119,44 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
         ) from error
 
 
+def _resize_output(processor: Preprocessor, size: int) -> None:
+    """Let an image processor give images of `size` x `size` pixels.
+
+    Where it enlarges the image and cuts out the centre, the share cut off stays the same.
+    """
+    old, crop = processor.size, getattr(processor, "crop_size", None)
+    edge, resized = old.height or old.shortest_edge or size, size
+    if crop is not None and getattr(processor, "do_center_crop", False):
+        resized = round(size * max(1.0, edge / crop.height))
+        processor.crop_size = SizeDict(height=size, width=size)
+    # LeViT's and PoolFormer's processors add a margin of their own.
+    if old.height:
+        processor.size = SizeDict(height=resized, width=resized)
+    else:
+        processor.size = SizeDict(shortest_edge=resized)
+
+
+def _require_image_size(spec: RunSpec, processor: Preprocessor, size: int) -> None:
+    """Refuse an image processor that cannot be set to another size."""
+    sample = np.zeros((size + 3, size + 7, 3), dtype=np.uint8)
+    pixels = processor(images=[sample], return_tensors="np", input_data_format="channels_last")
+    shape = pixels["pixel_values"].shape
+    if shape[-2:] != (size, size):
+        raise RunError(
+            f"model {spec.model.name}: its image processor ({type(processor).__name__}) gives "
+            f"{shape[-2]} x {shape[-1]} pixels and cannot be set to the image_size {size} of "
+            f"dataset {spec.dataset.name}; leave image_size out"
+        )
+
+
 def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> PreTrainedModel:
     """Return the checkpoint with a head for the dataset's classes, on the CPU.
 
     New weights (all of a scratch model's, else the head's) are drawn from the run's seed.
 
     Raises:
-        RunError: a scratch config is invalid.
+        RunError: a scratch config is invalid, or the checkpoint lacks weights: any of a head
+            that is scored as published, too many of a backbone that is fine-tuned.
         UnavailableError: the weights cannot be read or fetched.
     """
     transformers.set_seed(spec.seed)
@@ -121,10 +167,13 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
         new_model: PreTrainedModel = model_class.from_config(config)
         return new_model
     try:
-        model: PreTrainedModel = model_class.from_pretrained(
+        model: PreTrainedModel
+        model, loading = model_class.from_pretrained(
             _source_name(spec.model),
-            ignore_mismatched_sizes=not spec.model.evaluate,
-            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # what did not fit is looked at below
+            output_loading_info=True,
+            # None: safetensors where there are, else a pickle read as tensors only.
+            use_safetensors=None if spec.model.allow_pickle else True,
             **({} if spec.model.evaluate else label_options),
             **_hub_options(spec),
         )
@@ -132,30 +181,130 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
         raise UnavailableError(
             f"model {spec.model.name}: cannot be loaded: {first_line(error)}"
         ) from error
+    _require_weights(spec, model, loading)
     model.float()
     return model
 
 
-def label_columns(model: PreTrainedModel, corpus: Corpus) -> list[int]:
+def _require_weights(
+    spec: RunSpec, model: PreTrainedModel, loading: Mapping[str, Iterable[Any]]
+) -> None:
+    """Refuse a checkpoint whose weights are not those of the model that was built.
+
+    Args:
+        spec: the run.
+        model: as loaded.
+        loading: what `from_pretrained` tells: names of missing keys, and mismatched ones as
+            (name, shape in the checkpoint, shape in the model).
+    """
+    new = set(loading["missing_keys"])
+    new |= {entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]}
+    if not new:
+        return
+    some = ", ".join(sorted(new)[:3]) + (", ..." if len(new) > 3 else "")
+    if spec.model.evaluate:
+        raise RunError(
+            f"model {spec.model.name}: the checkpoint has no fitting weights for {some}, so it "
+            "has no published head to score (evaluate); fine-tune it instead, with a recipe"
+        )
+    backbone = {f"{model.base_model_prefix}.{name}": p for name, p in _backbone_weights(model)}
+    total = sum(weight.numel() for weight in backbone.values())
+    missing = sum(weight.numel() for name, weight in backbone.items() if name in new)
+    if missing > _LARGEST_NEW_SHARE * total:
+        raise RunError(
+            f"model {spec.model.name}: {missing / total:.0%} of the backbone's weights are not in "
+            f"the checkpoint ({some}): it belongs to another architecture than its config says"
+        )
+
+
+def _backbone_weights(model: PreTrainedModel) -> Iterator[tuple[str, Parameter]]:
+    backbone = getattr(model, model.base_model_prefix, None)
+    if backbone is not None:
+        yield from backbone.named_parameters()
+
+
+def label_columns(
+    model: PreTrainedModel,
+    corpus: Corpus,
+    labels: Literal["dataset-order"] | tuple[str, ...] | None = None,
+) -> list[int]:
     """Return, for each class of the dataset, the column of a published head that means it.
 
-    Names are compared without regard to case. A head with placeholder names (LABEL_0, ...)
-    is taken to be in the dataset's order if the number of classes agrees.
+    Names are compared without regard to case and underscores. Of several classes with one name
+    (ImageNet has two cranes) the first is taken to be the first in both lists.
+
+    Args:
+        model: has the published head.
+        corpus: has the dataset's classes.
+        labels: the head's classes in column order, where its config does not name them;
+            dataset-order: those of the dataset, possibly under other names.
 
     Raises:
-        RunError: the classes differ; the message prints both lists.
+        RunError: the classes differ, or the head does not name them; the message prints both
+            lists.
     """
+    data = corpus.label_names
+    head = labels if isinstance(labels, tuple) else _head_names(model)
+    if labels == "dataset-order":
+        if len(head) == len(data) and _half_agrees(head, data):
+            return list(range(len(data)))
+        raise _label_mismatch(head, data, "not in the dataset's order ('labels: dataset-order')")
+    if any(_PLACEHOLDER_LABEL.match(name) for name in head):
+        raise _label_mismatch(
+            head, data, "not named in its config: name them in column order with 'labels: [...]'"
+        )
+    ours, theirs = _numbered(data), _numbered(head)
+    if sorted(ours) != sorted(theirs):
+        raise _label_mismatch(head, data, "not the dataset's")
+    column = {name: index for index, name in enumerate(theirs)}
+    return [column[name] for name in ours]
+
+
+def _head_names(model: PreTrainedModel) -> tuple[str, ...]:
     names: Any = model.config.id2label
-    head = [str(names[index]).lower() for index in sorted(names)]
-    data = [name.lower() for name in corpus.label_names]
-    if sorted(head) == sorted(data) and len(set(head)) == len(head):
-        return [head.index(name) for name in data]
-    if len(head) == len(data) and all(name.startswith("label_") for name in head):
-        return list(range(len(data)))
-    raise RunError(
-        "the checkpoint's classes are not the dataset's. Checkpoint: "
-        f"{', '.join(head)}. Dataset: {', '.join(data)}"
-    )
+    return tuple(str(names[index]) for index in sorted(names))
+
+
+def _normalised(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return normalised names, each with how often it came before."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in map(_normalised, names):
+        numbered.append((name, seen[name]))
+        seen[name] += 1
+    return numbered
+
+
+def _half_agrees(head: Sequence[str], data: Sequence[str]) -> bool:
+    """Say whether at least half of the classes have one name in both; numbers name nothing."""
+    pairs = [(_normalised(a), _normalised(b)) for a, b in zip(head, data, strict=True)]
+    told = [(a, b) for a, b in pairs if not (_names_nothing(a) or _names_nothing(b))]
+    return 2 * sum(a == b for a, b in told) >= len(told)
+
+
+def _names_nothing(name: str) -> bool:
+    return name.isdigit() or _PLACEHOLDER_LABEL.match(name) is not None
+
+
+def _label_mismatch(head: Sequence[str], data: Sequence[str], what: str) -> RunError:
+    lists = f"Checkpoint ({len(head)}): {_shortened(head)}. Dataset ({len(data)}): "
+    lists += f"{_shortened(data)}."
+    ours, theirs = set(map(_normalised, data)), set(map(_normalised, head))
+    if ours & theirs and len(head) + len(data) > 2 * _SHOWN_LABELS:
+        only_head = [name for name in head if _normalised(name) not in ours]
+        only_data = [name for name in data if _normalised(name) not in theirs]
+        lists += f" Only in the checkpoint: {_shortened(only_head)}."
+        lists += f" Only in the dataset: {_shortened(only_data)}."
+    return RunError(f"the checkpoint's classes are {what}. {lists}")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN_LABELS]) or "none"
+    return f"{shown}, ..." if len(names) > _SHOWN_LABELS else shown
 
 
 def load_trained_model(folder: Path, modality: str) -> PreTrainedModel:
@@ -216,7 +365,7 @@ def _scratch_config(
 
 
 def _image_size(spec: RunSpec, corpus: Corpus) -> int:
-    wanted = (spec.model.scratch or {}).get("image_size")
+    wanted = (spec.model.scratch or {}).get("image_size", spec.dataset.image_size)
     if wanted is not None:
         return int(wanted)
     assert corpus.train.images is not None
@@ -226,7 +375,8 @@ def _image_size(spec: RunSpec, corpus: Corpus) -> int:
 
 def _scratch_key(spec: RunSpec) -> str:
     scratch = spec.model.scratch or {}
-    made_from = {name: scratch.get(name) for name in ("vocab_size", "image_size")}
+    made_from = {"image_size": spec.dataset.image_size}
+    made_from |= {name: scratch[name] for name in ("vocab_size", "image_size") if name in scratch}
     return _short_hash([spec.data_key(), spec.dataset.max_length, made_from])
 
 

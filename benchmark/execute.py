@@ -6,6 +6,8 @@ stage needs them, so that finding nothing to do, or re-scoring cached logits, co
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -13,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,11 @@ class TrainedModel(Entry):
     data: DataFacts
 
 
-def resolve(spec: RunSpec) -> RunSpec:
+def resolve(spec: RunSpec, results: Path) -> RunSpec:
     """Return the spec with its inputs' identities filled in (hub commits, content hashes).
+
+    Where an input is out of reach (no network, a folder that is gone) but the same run has been
+    completed, its inputs' identities are taken, with a warning: nothing has to be read again.
 
     Raises:
         UnavailableError: the hub or a path does not have an input.
@@ -87,8 +91,31 @@ def resolve(spec: RunSpec) -> RunSpec:
             "data_revision": resolve_data_revision(spec.dataset),
         }
     except RevisionUnavailableError as error:
-        raise UnavailableError(str(error)) from None
+        completed = _completed_spec(spec, results)
+        if completed is None:
+            raise UnavailableError(str(error)) from None
+        _warn_once(f"{error}; going on with the completed run's inputs")
+        return completed
     return spec.model_copy(update=revisions)
+
+
+def _completed_spec(spec: RunSpec, results: Path) -> RunSpec | None:
+    """Return the spec of the completed record if it asks for the same as this one."""
+    folder = spec.folder(results)
+    record = _usable_record(folder)
+    if record is None or record.status != "completed":
+        return None
+    try:
+        stored = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    unresolved = {"model_revision": None, "data_revision": None}
+    return stored if stored.model_copy(update=unresolved) == spec else None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
 
 
 def _model_revision(spec: RunSpec) -> str | None:
@@ -201,7 +228,7 @@ class _Run:
     def record(self) -> Record:
         """Go through the stages; turn an error into a record of it."""
         try:
-            self.spec = resolve(self.spec)
+            self.spec = resolve(self.spec, self.cache.parent)
             stale = list(SCORED_STAGES) if self.force else self._stale_stages()
             previous = _usable_record(self.folder)
             if not stale and previous is not None:
@@ -302,7 +329,7 @@ class _Run:
             rows = {"train": lambda: corpus.train, **rows}
         shifted = shifted_split_names(self.spec.dataset)
         for name in shifted:
-            rows[name] = partial(shifted_rows, self.spec.dataset, corpus.test, name)
+            rows[name] = functools.partial(shifted_rows, self.spec.dataset, corpus.test, name)
         keys = {name: f"{self.spec.data_key()}-{name}" for name in rows}
         keys |= {name: f"{keys[name]}-{self.spec.dataset.shift_rows or 'all'}" for name in shifted}
         return {
@@ -369,7 +396,7 @@ class _Run:
         from benchmark.checkpoint import label_columns
 
         if self.spec.model.evaluate:
-            return label_columns(inputs.model, inputs.corpus)
+            return label_columns(inputs.model, inputs.corpus, self.spec.model.labels)
         return list(range(len(inputs.corpus.label_names)))
 
     # --- scores -------------------------------------------------------------------------------

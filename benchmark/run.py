@@ -146,7 +146,7 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     from benchmark.timing_stage import needs_timing
 
     try:
-        resolved = resolve(spec)
+        resolved = resolve(spec, options.results)
     except RunError as error:
         return [f"unavailable: {error}"]
     stages: list[str] = list(SCORED_STAGES if options.force else ())
@@ -204,7 +204,7 @@ def _needs_work(spec: RunSpec, results: Path) -> bool:
     from benchmark.failures import RunError
 
     try:
-        return bool(stale_stages(resolve(spec), results))
+        return bool(stale_stages(resolve(spec, results), results))
     except RunError:
         return True  # executing it records why it cannot be had
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.corpus import load_corpus
 from benchmark.execute import resolve
-from benchmark.failures import outcome
+from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
 from benchmark.results import Failure, read_record, write_record
 from benchmark.timing_record import Timing
@@ -62,7 +62,10 @@ def models_to_time(
     for spec in specs:
         record = read_record(spec.folder(results))
         if record is not None and record.status == "completed":
-            resolved = resolve(spec)
+            try:
+                resolved = resolve(spec, results)
+            except UnavailableError:
+                continue  # a run of other settings; executing this one has said why
             groups.setdefault(resolved.key("timing"), []).append(resolved)
     return [
         group

@@ -4,16 +4,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from benchmark import RunSpec
 from benchmark.checkpoint import build_model, count_parameters, label_columns, load_preprocessor
 from benchmark.corpus import Corpus, load_corpus
 from benchmark.encoding import encode_rows
-from benchmark.failures import RunError
+from benchmark.failures import RunError, UnavailableError
+from benchmark.registry import ModelEntry
 from benchmark.rows import Rows
 
 TOKENIZER_IN_A_PROCESS = """
@@ -99,11 +104,107 @@ def corpus_of(names: tuple[str, ...]) -> Corpus:
 
 
 def test_published_heads_are_aligned_by_name() -> None:
-    assert label_columns(head(["Dog", "cat", "Bird"]), corpus_of(("cat", "bird", "dog"))) == [
-        1,
-        2,
-        0,
-    ]
-    assert label_columns(head(["LABEL_0", "LABEL_1"]), corpus_of(("no", "yes"))) == [0, 1]
-    with pytest.raises(RunError, match=r"Checkpoint: dog, cat\. Dataset: cat, horse"):
+    animals = head(["Dog", "tabby_cat", "Bird"])
+    assert label_columns(animals, corpus_of(("tabby cat", "bird", "dog"))) == [1, 2, 0]
+    with pytest.raises(RunError, match=r"Checkpoint \(2\): dog, cat\. Dataset \(2\): cat, horse"):
         label_columns(head(["dog", "cat"]), corpus_of(("cat", "horse")))
+
+
+def test_classes_of_one_name_are_told_apart_by_their_order() -> None:
+    birds = head(["crane", "stork", "crane"])
+    assert label_columns(birds, corpus_of(("stork", "Crane", "crane"))) == [1, 0, 2]
+
+
+def test_placeholder_labels_need_names() -> None:
+    placeholders = head(["LABEL_0", "LABEL_1"])
+    with pytest.raises(RunError, match=r"'labels: \[\.\.\.\]'.*LABEL_0, LABEL_1.*no, yes"):
+        label_columns(placeholders, corpus_of(("no", "yes")))
+    assert label_columns(placeholders, corpus_of(("no", "yes")), ("yes", "no")) == [1, 0]
+    assert label_columns(placeholders, corpus_of(("no", "yes")), "dataset-order") == [0, 1]
+
+
+def test_dataset_order_is_checked_where_both_have_names() -> None:
+    data = corpus_of(("tench", "crane2", "maillot"))
+    assert label_columns(head(["tench", "crane", "maillot"]), data, "dataset-order") == [0, 1, 2]
+    with pytest.raises(RunError, match="not in the dataset's order"):
+        label_columns(head(["crane", "maillot", "tench"]), data, "dataset-order")
+
+
+def test_long_lists_of_classes_are_shortened_to_what_differs() -> None:
+    names = tuple(f"class {i}" for i in range(100))
+    with pytest.raises(RunError, match=r"Only in the checkpoint: other\. .*dataset: class 77\."):
+        label_columns(head([n if n != "class 77" else "other" for n in names]), corpus_of(names))
+
+
+def local_spec(spec: RunSpec, folder: Path, **options: Any) -> RunSpec:
+    entry = ModelEntry(
+        name="local", path=folder, modality="image", mixer="convolution", family="ResNet",
+        recipe="short", **options,
+    )  # fmt: skip
+    return spec.model_copy(update={"model": entry})
+
+
+def test_a_head_without_weights_is_not_scored(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    head(["a", "b"]).resnet.save_pretrained(tmp_path)
+    spec = local_spec(make_spec("vit"), tmp_path)
+    corpus = corpus_of(("a", "b"))
+    assert build_model(spec, corpus, None).config.num_labels == 2
+    with pytest.raises(RunError, match=r"no fitting weights for classifier.*fine-tune it"):
+        build_model(local_spec(spec, tmp_path, evaluate=True), corpus, None)
+
+
+def test_weights_of_another_architecture_are_refused(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    model = head(["a", "b"])
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    renamed = {f"other.{name}": value for name, value in weights.items()}
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"100% of the backbone's weights are not in"):
+        build_model(local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b")), None)
+
+
+def test_pickled_weights_need_an_opt_in(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    model = head(["a", "b"])
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    corpus = corpus_of(("a", "b"))
+    with pytest.raises(UnavailableError, match="safetensors"):
+        build_model(local_spec(make_spec("vit"), tmp_path), corpus, None)
+    loaded = build_model(local_spec(make_spec("vit"), tmp_path, allow_pickle=True), corpus, None)
+    assert torch.equal(loaded.state_dict()["classifier.1.weight"], model.classifier[1].weight)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        transformers.ViTImageProcessorPil(),
+        transformers.DeiTImageProcessorPil(),
+        transformers.BitImageProcessorPil(),
+        transformers.BitImageProcessorPil(size={"shortest_edge": 256}),
+        transformers.ConvNextImageProcessorPil(size={"shortest_edge": 224}),
+        transformers.LevitImageProcessorPil(),
+        transformers.MobileNetV2ImageProcessorPil(),
+        transformers.MobileViTImageProcessorPil(),
+        transformers.PoolFormerImageProcessorPil(),
+        transformers.EfficientNetImageProcessorPil(),
+    ],
+    ids=lambda processor: type(processor).__name__,
+)
+def test_image_size_sets_every_processor(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, processor: Any
+) -> None:
+    processor.save_pretrained(tmp_path)
+    spec = local_spec(make_spec("vit"), tmp_path)
+    sized = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"image_size": 48})})
+    loaded = load_preprocessor(sized, corpus_of(("a", "b")), tmp_path)
+    assert loaded.key != load_preprocessor(spec, corpus_of(("a", "b")), tmp_path).key
+    images = [np.zeros((40, 60, 3), dtype=np.uint8), np.zeros((70, 50, 3), dtype=np.uint8)]
+    rows = Rows(np.arange(2), np.zeros(2, dtype=np.int64), images=images)
+    assert encode_rows(rows, loaded.processor).features.take(np.arange(2))["pixel_values"][
+        1
+    ].shape == (3, 48, 48)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from transformers import AutoModelForImageClassification
@@ -15,6 +17,7 @@ import benchmark.logits_store as store
 from benchmark import Registry, RunSpec, execute, plan
 from benchmark.corpus import load_corpus
 from benchmark.progress import StageProgress
+from benchmark.provenance import fingerprint_path
 from benchmark.results import Record, read_record, write_record
 from benchmark.workers import Finished, run_in_workers
 
@@ -175,7 +178,7 @@ def test_timing_in_a_record_outlives_new_scores(
     folder = spec.folder(tmp_path)
     from benchmark.execute import resolve
 
-    keys = {**record.keys, "timing": resolve(spec).key("timing"), "scores": "old"}
+    keys = {**record.keys, "timing": resolve(spec, tmp_path).key("timing"), "scores": "old"}
     write_record(folder, record.model_copy(update={"keys": keys, "timed_run": "vit/digits/seed-0"}))
     again = execute(spec, tmp_path)
     assert again.timed_run == "vit/digits/seed-0"
@@ -235,3 +238,41 @@ def test_workers_end_when_the_consumer_stops(
     while any(child.is_running() for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(child.is_running() for child in children)
+
+
+def test_a_completed_run_needs_no_input_again(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is done stays done when a source is gone; other settings are unavailable."""
+    images = tmp_path / "images"
+    spec = make_spec("resnet")
+    for split, rows in (("train", 64), ("test", 32)):
+        write_images(images / f"{split}.parquet", rows)
+    dataset = {"embedded": None, "path": images, "columns": {"image": "image"}, "image_size": None}
+    local = RunSpec.model_validate(
+        spec.model_dump() | {"dataset": spec.dataset.model_dump() | dataset, "limit": None}
+    )
+    assert execute(local, tmp_path / "results").status == "completed"
+    shutil.rmtree(images)
+    fingerprint_path.cache_clear()
+    assert stages_done(local, tmp_path / "results") == []
+    assert "no such file or folder" in caplog.text
+    assert "going on with the completed run's inputs" in caplog.text
+    other = local.model_copy(update={"recipe": local.recipe.model_copy(update={"epochs": 1})})
+    record = execute(other, tmp_path / "results")
+    assert record.status == "unavailable"
+    assert record.failure is not None
+    assert "no such file or folder" in record.failure.message
+
+
+def write_images(path: Path, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    values = {
+        "image": [rng.integers(0, 256, (14, 14, 3), dtype=np.uint8) for _ in range(rows)],
+        "label": list(np.arange(rows) % 2),
+    }
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["no", "yes"])
+    )
+    path.parent.mkdir(exist_ok=True)
+    datasets.Dataset.from_dict(values, features=features).to_parquet(path)
