@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Mixer = Literal["attention", "convolution", "hybrid", "mlp", "other"]
 Modality = Literal["image", "text"]
@@ -19,10 +19,21 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names become folder names in results/, so they hold nothing a file system dislikes."""
 
 
+def _without_control_characters(path: Path) -> Path:
+    if not str(path).isprintable():
+        raise ValueError("a path has no control characters")
+    return path
+
+
+LocalPath = Annotated[Path, AfterValidator(_without_control_characters)]
+
+
 class Entry(BaseModel):
     """Base of everything in the registry: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class Recipe(Entry):
@@ -56,7 +67,7 @@ class ModelEntry(Entry):
     name: str = Field(pattern=NAME_PATTERN)
     hub: str | None = Field(None, description="owner/name on the hub")
     revision: str | None = Field(None, description="branch, tag or commit; null: main")
-    path: Path | None = Field(None, description="folder, relative to the registry file")
+    path: LocalPath | None = Field(None, description="folder, relative to the registry file")
     scratch: dict[str, Any] | None = Field(
         None, description="arguments of a transformers configuration, with model_type"
     )
@@ -160,7 +171,7 @@ class DatasetEntry(Entry):
         description="source split: pattern of its files in the hub repository, where not all of "
         "them are needed; null: as the repository says",
     )
-    path: Path | None = Field(
+    path: LocalPath | None = Field(
         None,
         description="csv, jsonl or parquet file, or a folder: files named after their splits, or "
         "images in folders named after their labels; relative to the registry file",

@@ -73,18 +73,26 @@ def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[Source]:
     seen = (*seen, path.resolve())
     for location, name in _extended(source):
         base = path.parent / name
-        if base.resolve() in seen:
-            raise RegistryError(source.describe(location, f"'{name}' extends this file in turn"))
-        if not base.is_file():
+        if not _is_file(base):
             text = f"no registry file '{name}' in {path.parent.resolve()}"
             raise RegistryError(source.describe(location, text))
+        if base.resolve() in seen:
+            raise RegistryError(source.describe(location, f"'{name}' extends this file in turn"))
         yield from _read_chain(base, seen)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that holds NUL
+        return False
+
+
 def _extended(source: Source) -> list[tuple[Location, str]]:
-    if not isinstance(source.tree, Mapping) or source.tree.get("extends") is None:
+    tree = source.plain()
+    if not isinstance(tree, dict) or tree.get("extends") is None:
         return []
-    value = source.tree["extends"]
+    value = tree["extends"]
     if isinstance(value, str):
         return [(("extends",), value)]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):

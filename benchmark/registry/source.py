@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from benchmark.registry.parsing import Node, ParseError, Position, parse
 
 Location = tuple[str | int, ...]
 """The keys and indexes that lead from the top of a file to one of its nodes."""
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those of the YAML parser
+_SHOWN_COLUMNS = 120
 
 
 class RegistryError(ValueError):
@@ -24,8 +25,8 @@ class Source:
     """A parsed registry file, with its lines for messages."""
 
     path: Path
-    lines: list[str]
-    tree: Any
+    text: str
+    root: Node
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -35,31 +36,40 @@ class Source:
             RegistryError: it is missing, cannot be read, or is not YAML.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            tree = YAML(typ="rt").load(text)
+            with path.open(encoding="utf-8", newline="") as stream:
+                text = stream.read()
         except FileNotFoundError:
             raise RegistryError(f"{path}: no such registry file") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the path
             raise RegistryError(f"{path}: cannot be read: {error}") from None
-        except MarkedYAMLError as error:
-            mark = error.problem_mark
-            where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-            raise RegistryError(f"{where}: not valid YAML: {error.problem}") from None
-        except Exception as error:  # a YAML library can raise anything on garbage
-            raise RegistryError(f"{path}: not valid YAML: {error}") from None
-        return cls(path, text.splitlines(), tree)
+        return cls.parse(path, text)
+
+    @classmethod
+    def parse(cls, path: Path, text: str) -> Source:
+        """Parse the text of the file at `path`.
+
+        Raises:
+            RegistryError: it is not the YAML of a registry.
+        """
+        try:
+            return cls(path, text, parse(text))
+        except ParseError as error:
+            problem = f"not valid YAML: {error}"
+            if error.position is None:
+                raise RegistryError(f"{path}: {problem}") from None
+            raise RegistryError(_located(path, text, error.position, problem)) from None
 
     def plain(self) -> Any:
-        """Return the content as plain dictionaries and lists; keys become strings."""
-        return _plain(self.tree)
-
-    def holds(self, location: Location) -> bool:
-        """Say whether there is a node at `location`."""
-        return self._walk(location)[0] == len(location)
+        """Return the content as plain dictionaries and lists; keys are strings."""
+        return self.root.plain()
 
     def existing(self, location: Location) -> Location:
         """Return the leading part of `location` that is in the file."""
         return location[: self._walk(location)[0]]
+
+    def line(self, location: Location) -> int:
+        """Return the line, from 1, of the node at `location` or of its deepest parent."""
+        return self._walk(location)[1][0] + 1
 
     def describe(self, location: Location, text: str, *, at_key: bool = False) -> str:
         """Format a problem: file:line:column, path in the tree, message, line and caret.
@@ -70,43 +80,42 @@ class Source:
             text: what is wrong and what to do.
             at_key: point at the node's key instead of its value.
         """
-        line, column = self._walk(location, at_key=at_key)[1]
-        dotted = ".".join(str(part) for part in location)
-        message = f"{self.path}:{line + 1}:{column + 1}: {dotted or 'registry'}: {text}"
-        if line >= len(self.lines):
-            return message
-        return f"{message}\n    {self.lines[line]}\n    {' ' * column}^"
+        position = self._walk(location, at_key=at_key)[1]
+        dotted = ".".join(str(part) for part in location) or "registry"
+        return _located(self.path, self.text, position, f"{dotted}: {text}")
 
-    def _walk(self, location: Location, *, at_key: bool = False) -> tuple[int, tuple[int, int]]:
-        """Follow `location`; return how many parts exist and (line, column) of the last one."""
-        node, position = self.tree, (0, 0)
+    def _walk(self, location: Location, *, at_key: bool = False) -> tuple[int, Position]:
+        """Follow `location`; return how many parts exist and where the last one stands."""
+        node, position = self.root, (0, 0)
         for depth, part in enumerate(location):
-            key = _key_in(node, part)
-            if key is not None:
-                is_scalar = not isinstance(node[key], CommentedMap | CommentedSeq)
-                at_value = is_scalar and not at_key
-                position = node.lc.value(key) if at_value else node.lc.key(key)
-                node = node[key]
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                position = node.lc.item(part)
-                node = node[part]
+            content = node.content
+            if isinstance(content, dict) and str(part) in content:
+                key_position, node = content[str(part)]
+                at_value = not at_key and not isinstance(node.content, dict | list)
+                position = node.start if at_value else key_position
+            elif isinstance(content, list) and isinstance(part, int) and part < len(content):
+                node = content[part]
+                position = node.start
             else:
                 return depth, position
         return len(location), position
 
 
-def _key_in(node: Any, part: str | int) -> Any:
-    """Return the mapping's own key for `part` (YAML keys need not be strings), or None."""
-    if not isinstance(node, CommentedMap):
-        return None
-    if part in node:
-        return part
-    return next((key for key in node if str(key) == part), None)
+def _located(path: Path, text: str, position: Position, problem: str) -> str:
+    """Return the problem with file, line and column, then the line itself with a caret."""
+    line, column = position
+    message = f"{path}:{line + 1}:{column + 1}: {_printable(problem)}"
+    lines = _LINE_BREAK.split(text)
+    if line >= len(lines):
+        return message
+    first = max(0, column - _SHOWN_COLUMNS // 2)
+    shown = lines[line][first : first + _SHOWN_COLUMNS]
+    shown = "".join(character if character.isprintable() else " " for character in shown)
+    return f"{message}\n    {shown}\n    {' ' * (column - first)}^"
 
 
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
