@@ -104,7 +104,12 @@ class _Worker:
         return event
 
     def stop(self) -> None:
-        if self._process is not None and self._process.is_alive():
+        if self._process is None or self._connection is None:
+            return
+        self._connection.close()
+        if self.spec is None:  # idle: it ends by itself, and tidies up after its libraries
+            self._process.join(timeout=10)
+        if self._process.is_alive():
             self._process.terminate()
             self._process.join(timeout=10)
 

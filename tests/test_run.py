@@ -16,6 +16,24 @@ from benchmark.results import find_records
 
 ROOT = Path(__file__).parents[1]
 
+LOCAL_REGISTRY = """
+version: 1
+recipes:
+  quick: {epochs: 1, batch_size: 16, learning_rate: 1.0e-3}
+models:
+  bert:
+    scratch: {model_type: bert, vocab_size: 100, hidden_size: 16, num_hidden_layers: 1,
+      num_attention_heads: 2, intermediate_size: 16}
+    modality: text
+    mixer: attention
+    family: BERT
+    recipe: quick
+datasets:
+  numbers: {path: data, modality: text, columns: {text: text}, max_length: 16}
+suites:
+  local: {models: [bert], datasets: [numbers]}
+"""
+
 
 def command(registry: Path, folder: Path, *arguments: str) -> list[str]:
     return [
@@ -160,3 +178,17 @@ def test_public_api_in_a_notebook(registry_file: Path, tmp_path: Path) -> None:
         assert execute(spec, tmp_path).status == "completed"
     frame = load_results(tmp_path)
     assert frame.loc[frame["split"] == "test", "ece_15_before"].between(0, 1).all()
+
+
+def test_local_files_leave_no_noise(tmp_path: Path) -> None:
+    """Workers end by themselves, so that what their libraries hold is given back."""
+    (tmp_path / "data").mkdir()
+    for split, rows in (("train", 64), ("test", 32)):
+        lines = [f"{'good' if row % 2 else 'bad'} number {row},{row % 2}" for row in range(rows)]
+        (tmp_path / "data" / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(LOCAL_REGISTRY)
+    result = run(registry, tmp_path, "--timing", "off")
+    assert result.returncode == 0, result.stderr
+    assert "1 of 1 runs completed" in result.stdout
+    assert "leaked" not in result.stderr
