@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,8 +22,8 @@ from benchmark.registry.source import Location, RegistryError, Source
 
 DEFAULT_REGISTRY = Path(__file__).parents[2] / "registry.yaml"
 
-_SECTIONS = ("suites", "recipes", "models", "datasets")
-_NAMED_SECTIONS = ("suites", "models", "datasets")
+SECTIONS = ("suites", "recipes", "models", "datasets")
+NAMED_SECTIONS = ("suites", "models", "datasets")
 
 
 class Registry(Entry):
@@ -45,9 +46,30 @@ class Registry(Entry):
             RegistryError: a file is missing, is not YAML, or has invalid entries; the
                 message lists all of them, each with file, line, column and a suggestion.
         """
-        sources = list(_read_chain(Path(path)))
+        return RegistryFiles.read(path).registry
+
+    def default_suite(self) -> Suite:
+        """Return the first suite of the file."""
+        return next(iter(self.suites.values()))
+
+
+@dataclass(frozen=True)
+class RegistryFiles:
+    """A registry with the files it was read from, nearest first."""
+
+    registry: Registry
+    sources: tuple[Source, ...]
+
+    @classmethod
+    def read(cls, path: Path | str = DEFAULT_REGISTRY) -> RegistryFiles:
+        """Read and validate a registry file; see `Registry.load`."""
+        return cls.assemble(list(_read_chain(Path(path))))
+
+    @classmethod
+    def assemble(cls, sources: Sequence[Source]) -> RegistryFiles:
+        """Merge and validate files that are parsed, nearest first; see `Registry.load`."""
         try:
-            registry = cls.model_validate(_merge(sources))
+            registry = Registry.model_validate(_merge(sources))
         except ValidationError as error:
             raise RegistryError("\n".join(_describe_all(sources, error))) from None
         problems = [
@@ -56,11 +78,12 @@ class Registry(Entry):
         ]
         if problems:
             raise RegistryError("\n".join(problems))
-        return registry
+        return cls(registry, tuple(sources))
 
-    def default_suite(self) -> Suite:
-        """Return the first suite of the file."""
-        return next(iter(self.suites.values()))
+    def place(self, section: str, name: str) -> str:
+        """Return file:line of an entry."""
+        source = _owner(self.sources, (section, name))
+        return f"{source.path}:{source.line((section, name))}"
 
 
 # --- one tree out of a file and those it extends ----------------------------------------------
@@ -112,14 +135,14 @@ def _merge(sources: Sequence[Source]) -> Any:
         _complete_entries(tree, source.path.parent)
         for key, value in tree.items():
             known = merged.setdefault(key, value)
-            if key in _SECTIONS and isinstance(known, dict) and isinstance(value, dict):
+            if key in SECTIONS and isinstance(known, dict) and isinstance(value, dict):
                 merged[key] = {**known, **{k: v for k, v in value.items() if k not in known}}
     return merged
 
 
 def _complete_entries(tree: dict[str, Any], folder: Path) -> None:
     """Give each entry its key as its name; take paths as relative to the registry's folder."""
-    for section in _NAMED_SECTIONS:
+    for section in NAMED_SECTIONS:
         entries = tree.get(section)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if isinstance(entry, dict):
@@ -197,12 +220,12 @@ def _broken_references(registry: Registry) -> Iterator[tuple[Location, str]]:
         "model": registry.models,
         "dataset": registry.datasets,
     }
-    for location, kind, used in _references(registry):
+    for location, kind, used in references(registry):
         if used not in known[kind]:
             yield location, f"unknown {kind} '{used}'{did_you_mean(used, known[kind])}"
 
 
-def _references(registry: Registry) -> Iterator[tuple[Location, str, str]]:
+def references(registry: Registry) -> Iterator[tuple[Location, str, str]]:
     """Yield every use of a name, as (location in the file, kind of entry, name)."""
     for name, model in registry.models.items():
         if model.recipe is not None:
