@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from benchmark.corpus import Corpus
 from benchmark.embedded import register_models
 from benchmark.failures import RunError, UnavailableError, first_line
+from benchmark.hub import access_token, fetch_settings, fetch_weights
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -108,15 +110,28 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
 
 
 def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
-    options = _hub_options(spec)
+    entry, options = spec.model, _hub_options(spec)
+    if entry.hub is not None:
+        remote_code = entry.trust_remote_code
+        with _naming(entry):
+            fetch_settings(entry.hub, str(spec.model_revision), remote_code=remote_code)
     try:
-        if spec.model.modality == "text":
+        if entry.modality == "text":
             return AutoTokenizer.from_pretrained(source, **options)
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except (OSError, ValueError) as error:
         raise UnavailableError(
-            f"model {spec.model.name}: no preprocessor at {source}: {first_line(error)}"
+            f"model {entry.name}: no preprocessor at {source}: {first_line(error)}"
         ) from error
+
+
+@contextmanager
+def _naming(entry: ModelEntry) -> Iterator[None]:
+    """Name the registry's entry in what the hub's errors say."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnavailableError(f"model {entry.name}: {error}") from error
 
 
 def _resize_output(processor: Preprocessor, size: int) -> None:
@@ -166,6 +181,10 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
         config = _scratch_config(spec, corpus, preprocessor, label_options)
         new_model: PreTrainedModel = model_class.from_config(config)
         return new_model
+    if spec.model.hub is not None:
+        allow_pickle = spec.model.allow_pickle
+        with _naming(spec.model):
+            fetch_weights(spec.model.hub, str(spec.model_revision), allow_pickle=allow_pickle)
     try:
         model: PreTrainedModel
         model, loading = model_class.from_pretrained(
@@ -325,6 +344,9 @@ def _hub_options(spec: RunSpec) -> dict[str, Any]:
     return {
         "revision": spec.model_revision,
         "trust_remote_code": spec.model.trust_remote_code,
+        "token": access_token(),
+        # All that is needed has been fetched; code of an entry may come from elsewhere.
+        "local_files_only": not spec.model.trust_remote_code,
     }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmark.embedded.datasets import embedded_fingerprint, load_embedded
 from benchmark.failures import RunError, UnavailableError
-from benchmark.provenance import fingerprint_path, resolve_hub_revision
+from benchmark.hub import load_hub_dataset, resolve_hub_revision
+from benchmark.provenance import fingerprint_path
 from benchmark.registry import DatasetEntry, did_you_mean
 from benchmark.rows import Image, IntArray, Rows
 from benchmark.shifts import SHIFTS, apply_shift
@@ -188,11 +189,11 @@ def _read_source_splits(entry: DatasetEntry, revision: str | None) -> dict[str, 
     wanted = {entry.splits.train, entry.splits.calibration, entry.splits.test}
     try:
         if entry.hub is not None:
-            loaded = datasets.load_dataset(
-                entry.hub, entry.config, data_files=entry.files, revision=revision
-            )
+            loaded = load_hub_dataset(entry.hub, str(revision), entry.config, entry.files)
         else:
             loaded = _read_local(Path(str(entry.path)))
+    except UnavailableError as error:
+        raise UnavailableError(f"dataset {entry.name}: {error}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UnavailableError(f"dataset {entry.name}: cannot be loaded: {error}") from error
     return {str(name): table for name, table in loaded.items() if name in wanted}

@@ -29,6 +29,7 @@ from benchmark.corpus import (
     shifted_split_names,
 )
 from benchmark.failures import OtherProcessError, UnavailableError, outcome, together
+from benchmark.hub import resolve_hub_revision
 from benchmark.launch import launched_processes, make_accelerator, process_index
 from benchmark.logits_store import stored_key, write_logits
 from benchmark.plan import RunSpec, Stage
@@ -38,7 +39,6 @@ from benchmark.provenance import (
     describe_device,
     describe_machine,
     fingerprint_path,
-    resolve_hub_revision,
 )
 from benchmark.registry import Entry, Pretraining, Recipe
 from benchmark.results import (

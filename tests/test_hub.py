@@ -1,0 +1,387 @@
+"""The hub path: `benchmark/run.py` in processes of its own, against a hub on 127.0.0.1."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loopback_hub import LoopbackHub, read_folder
+from PIL import Image
+from test_run import command
+
+from benchmark.logits_store import read_split
+from benchmark.results import Record, find_records
+
+TOKEN = "hf_theSecretOfThisTest"
+WORDS = ("glad", "sad")
+SHAPES = ("bar", "square")
+
+HEAD = """
+version: 1
+recipes:
+  one: {epochs: 1, batch_size: 16, learning_rate: 1.0e-3}
+"""
+
+
+# --- what the hub holds ---------------------------------------------------------------------------
+
+
+def text_model(folder: Path, seed: int, labels: tuple[str, ...] = WORDS) -> dict[str, bytes]:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    vocabulary = ["[PAD]", "[UNK]", "good", "bad", "day", "the", "a"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=32, initializer_range=0.5,
+        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    ).save_pretrained(folder)
+    return read_folder(folder)
+
+
+def image_model(folder: Path) -> dict[str, bytes]:
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
+
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
+        id2label=dict(enumerate(SHAPES)), label2id={name: i for i, name in enumerate(SHAPES)},
+    )  # fmt: skip
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return read_folder(folder)
+
+
+def pickled(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a checkpoint whose weights are a pickle, as before there were safetensors."""
+    from safetensors.torch import load
+
+    stream = io.BytesIO()
+    torch.save(load(files["model.safetensors"]), stream)
+    kept = {path: content for path, content in files.items() if path != "model.safetensors"}
+    return {**kept, "pytorch_model.bin": stream.getvalue()}
+
+
+def text_rows(seed: int, rows: int, column: str = "text") -> dict[str, list[Any]]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, rows).tolist()
+    texts = [f"{random.choice(['the', 'a'])} {('good', 'bad')[label]} day" for label in labels]
+    return {column: texts, "label": labels}
+
+
+def image_rows(rows: int) -> dict[str, list[Any]]:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 255, (rows, 16, 16, 3), dtype=np.uint8)
+    return {"image": [Image.fromarray(p) for p in pixels], "label": [i % 2 for i in range(rows)]}
+
+
+def data_set(
+    splits: dict[str, dict[str, list[Any]]], names: tuple[str, ...], column: str = "text"
+) -> dict[str, bytes]:
+    """Return a repository of parquet files with the card that `push_to_hub` writes."""
+    import datasets
+
+    kind = datasets.Image() if column == "image" else datasets.Value("string")
+    features = datasets.Features({column: kind, "label": datasets.ClassLabel(names=list(names))})
+    files, told = {}, []
+    for split, rows in splits.items():
+        stream = io.BytesIO()
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(stream)
+        files[f"data/{split}-00000-of-00001.parquet"] = stream.getvalue()
+        told.append(f"  - name: {split}\n    num_bytes: 1\n    num_examples: {len(rows['label'])}")
+    classes = "\n".join(f"          '{i}': {name}" for i, name in enumerate(names))
+    paths = "\n".join(f"  - split: {split}\n    path: data/{split}-*" for split in splits)
+    told_kind = "image" if column == "image" else "string"
+    card = (
+        f"---\nlicense: mit\ndataset_info:\n  features:\n  - name: {column}\n    dtype: {told_kind}"
+        f"\n  - name: label\n    dtype:\n      class_label:\n        names:\n{classes}\n  splits:\n"
+        + "\n".join(told)
+        + f"\nconfigs:\n- config_name: default\n  data_files:\n{paths}\n---\n# A data set\n"
+    )
+    return {"README.md": card.encode(), ".gitattributes": b"", **files}
+
+
+def words(seed: int, column: str = "text") -> dict[str, bytes]:
+    rows = {"train": text_rows(seed, 48, column), "test": text_rows(seed + 100, 32, column)}
+    return data_set(rows, WORDS, column)
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub().serving() as server:
+        yield server
+
+
+# --- one registry's entries -----------------------------------------------------------------------
+
+
+def model_entry(hub: str, **fields: str) -> str:
+    settings = {"modality": "text", "mixer": "attention", "family": "BERT", "evaluate": "true"}
+    if fields.get("modality") == "image":
+        settings |= {"mixer": "convolution", "family": "ResNet"}
+    pairs = ", ".join(f"{key}: {value}" for key, value in (settings | fields).items())
+    return f"{{hub: {hub}, {pairs}}}"
+
+
+def data_entry(hub: str, **fields: str) -> str:
+    settings = {"modality": "text", "columns": "{text: text}", "splits": "{calibration: 0.3}"}
+    pairs = ", ".join(f"{key}: {value}" for key, value in (settings | fields).items())
+    return f"{{hub: {hub}, {pairs}}}"
+
+
+def write_registry(path: Path, models: dict[str, str], datasets: dict[str, str]) -> Path:
+    sections = [
+        HEAD,
+        "models:\n" + "".join(f"  {name}: {entry}\n" for name, entry in models.items()),
+        "datasets:\n" + "".join(f"  {name}: {entry}\n" for name, entry in datasets.items()),
+        f"suites:\n  hub: {{models: [{', '.join(models)}], datasets: [{', '.join(datasets)}]}}\n",
+    ]
+    path.write_text("\n".join(sections))
+    return path
+
+
+def run(
+    hub: LoopbackHub, registry: Path, folder: Path, *, home: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command with a hub's cache of its own and little patience."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "TRANSFORMERS_", "DISABLE_SAFETENSORS"))
+    }
+    settings = {
+        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DISABLE_XET": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        command(registry, folder, "--timing", "off", "--limit", "24", "--workers", "2"),
+        capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
+        env={**inherited, **settings, **environment},
+    )  # fmt: skip
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """Return the records by model and dataset."""
+    found = find_records(folder / "results")
+    return {f"{record.model}/{record.dataset}": record for _, record in found}
+
+
+def logits(folder: Path, run_name: str) -> np.ndarray:
+    model, dataset = run_name.split("/")
+    run_folder = folder / "results" / "hub-limit-24" / model / dataset / "seed-0"
+    return read_split(run_folder, "test").logits
+
+
+def times(folder: Path) -> dict[str, int]:
+    found = find_records(folder / "results")
+    return {
+        f"{record.model}/{record.dataset}": (path / "record.json").stat().st_mtime_ns
+        for path, record in found
+    }
+
+
+def assert_no_traceback(result: subprocess.CompletedProcess[str]) -> None:
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def assert_nowhere(secret: str, *folders: Path) -> None:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) -> None:
+    bert, data = hub.repository("model", "lab/bert"), hub.repository("dataset", "lab/words")
+    old = bert.commit(text_model(tmp_path / "bert-1", seed=1))
+    new = bert.commit(text_model(tmp_path / "bert-2", seed=2))
+    hub.repository("model", "lab/resnet").commit(image_model(tmp_path / "resnet"))
+    old_data, new_data = data.commit(words(1)), data.commit(words(2))
+    shapes = data_set({"train": image_rows(40), "test": image_rows(24)}, SHAPES, "image")
+    hub.repository("dataset", "lab/shapes").commit(shapes)
+    models = {
+        "bert-old": model_entry("lab/bert", revision=old),
+        "bert-main": model_entry("lab/bert"),
+        "bert-tuned": model_entry("lab/bert", evaluate="false", recipe="one", datasets="[new]"),
+        "resnet": model_entry("lab/resnet", modality="image"),
+    }
+    sources = {
+        "old": data_entry("lab/words", revision=old_data),
+        "new": data_entry("lab/words"),
+        "shapes": data_entry("lab/shapes", modality="image", columns="{image: image}"),
+    }
+    registry = write_registry(tmp_path / "registry.yaml", models, sources)
+    home = tmp_path / "home"
+
+    first = run(hub, registry, tmp_path, home=home, HF_TOKEN=TOKEN)
+    assert first.returncode == 0, first.stderr
+    assert "6 of 6 runs completed" in first.stdout
+    done = records(tmp_path)
+    assert done["bert-old/old"].provenance["model_revision"] == old
+    assert done["bert-main/old"].provenance["model_revision"] == new
+    assert done["bert-old/old"].provenance["data_revision"] == old_data
+    assert done["bert-old/new"].provenance["data_revision"] == new_data
+    assert np.abs(logits(tmp_path, "bert-old/old") - logits(tmp_path, "bert-main/old")).max() > 0.01
+    assert not np.array_equal(logits(tmp_path, "bert-old/old"), logits(tmp_path, "bert-old/new"))
+
+    # The token goes to the hub in a header, and nowhere else.
+    assert [r for r in hub.requests if r.headers.get("authorization") != f"Bearer {TOKEN}"] == []
+    assert_nowhere(TOKEN, tmp_path / "results", tmp_path / "reports", home)
+    assert TOKEN not in first.stdout + first.stderr
+
+    # All of it again without a hub, out of the cache, into another folder of results.
+    models["absent"] = model_entry("lab/absent", datasets="[new]")
+    models["absent-commit"] = model_entry("lab/bert", revision=f"'{'0' * 40}'", datasets="[new]")
+    sources["absent-data"] = data_entry("lab/words", revision=f"'{'1' * 40}'")
+    wider = write_registry(tmp_path / "wider.yaml", models, sources)
+    elsewhere = tmp_path / "offline"
+    hub.stop()
+    offline = run(hub, wider, elsewhere, home=home, HF_HUB_OFFLINE="1")
+    assert_no_traceback(offline)
+    assert offline.returncode == 1
+    again = records(elsewhere)
+    for name in done:
+        assert again[name].status == "completed", again[name].failure
+        assert np.array_equal(logits(elsewhere, name), logits(tmp_path, name))
+    for name, missing in {
+        "absent/new": "model lab/absent (revision main)",
+        "absent-commit/new": f"model lab/bert (revision {'0' * 40})",
+        "bert-old/absent-data": f"dataset lab/words (revision {'1' * 40})",
+    }.items():
+        failure = again[name].failure
+        assert again[name].status == "unavailable"
+        assert failure is not None
+        assert missing in failure.message
+        assert "HF_HUB_OFFLINE is set" in failure.message
+
+
+def test_a_branch_that_moves_is_run_anew(hub: LoopbackHub, tmp_path: Path) -> None:
+    repository = hub.repository("model", "lab/bert")
+    before = repository.commit(text_model(tmp_path / "bert-1", seed=1))
+    repository.branches["fixed"] = before
+    hub.repository("dataset", "lab/words").commit(words(1))
+    models = {
+        "moving": model_entry("lab/bert"),
+        "fixed": model_entry("lab/bert", revision="fixed"),
+    }
+    registry = write_registry(
+        tmp_path / "registry.yaml", models, {"words": data_entry("lab/words")}
+    )
+    assert run(hub, registry, tmp_path, home=tmp_path / "home").returncode == 0
+    old_logits, old_times = logits(tmp_path, "moving/words"), times(tmp_path)
+
+    after = repository.commit(text_model(tmp_path / "bert-2", seed=2))
+    hub.forget_requests()
+    result = run(hub, registry, tmp_path, home=tmp_path / "home")
+    assert "2 runs, 1 to do" in result.stdout
+    assert records(tmp_path)["moving/words"].provenance["model_revision"] == after
+    assert np.abs(old_logits - logits(tmp_path, "moving/words")).max() > 0.01
+    assert times(tmp_path)["fixed/words"] == old_times["fixed/words"]
+    assert hub.paths(f"/resolve/{before}/") == []
+    assert hub.paths("/datasets/lab/words/resolve/") == []  # prepared before, so not asked for
+
+    hub.forget_requests()
+    assert "2 runs, 0 to do" in run(hub, registry, tmp_path, home=tmp_path / "home").stdout
+    asked = hub.paths()
+    assert all(re.search(r"/revision/|^/api/(models|datasets)/[^/]+/[^/]+$", p) for p in asked)
+    assert len(asked) == len(set(asked)) == 3  # each repository and revision once
+
+
+def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_path: Path) -> None:
+    weights = text_model(tmp_path / "bert", seed=1)
+    names = ("plain", "gated", "revision", "stutter", "torn", "always-torn", "slow", "silent")
+    for name in names:
+        hub.repository("model", f"lab/{name}").commit(weights)
+    hub.repository("model", "lab/pickled").commit(pickled(weights))
+    three = text_model(tmp_path / "three", seed=1, labels=("glad", "sad", "cross"))
+    hub.repository("model", "lab/three").commit(three)
+    hub.repository("dataset", "lab/words").commit(words(1))
+    hub.repository("dataset", "lab/columns").commit(words(1, column="sentence"))
+    hub.repository("dataset", "lab/torn-words").commit(words(1))
+    hub.plan_fault("gated", r" /lab/gated/resolve/")
+    hub.plan_fault("error", r"GET /api/models/lab/stutter", times=2)
+    hub.plan_fault("cut", r"GET /lab/torn/resolve/.*safetensors", times=2)
+    hub.plan_fault("cut", r"GET /lab/always-torn/resolve/.*safetensors")
+    hub.plan_fault("silence", r"GET /lab/slow/resolve/.*safetensors", times=1)
+    hub.plan_fault("silence", r"/api/models/lab/silent")
+    hub.plan_fault("cut", r"GET /datasets/lab/torn-words/resolve/.*parquet")
+    models = {name: model_entry(f"lab/{name}", datasets="[words]") for name in names}
+    models["plain"] = model_entry("lab/plain")
+    models["revision"] = model_entry("lab/revision", revision="v9", datasets="[words]")
+    for name in ("missing", "pickled", "three"):
+        models[name] = model_entry(f"lab/{name}", datasets="[words]")
+    sources = {name: data_entry(f"lab/{name}") for name in ("words", "columns", "torn-words")}
+    registry = write_registry(tmp_path / "registry.yaml", models, sources)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text(TOKEN)  # from an earlier log-in: not ours to send
+
+    result = run(hub, registry, tmp_path, home=home)
+    assert result.returncode == 1
+    assert_no_traceback(result)
+    assert "4 of 13 runs completed" in result.stdout
+    page = hub.endpoint
+    expected = {
+        "gated/words": (
+            "unavailable",
+            f"gated (401): accept the terms on {page}/lab/gated and set",
+        ),
+        "missing/words": ("unavailable", "no such model on the hub (404): check the name"),
+        "revision/words": ("unavailable", "it has no revision 'v9': see"),
+        "always-torn/words": ("unavailable", "run the same command again to continue"),
+        "silent/words": ("unavailable", "cannot be reached or broke off"),
+        "pickled/words": ("unavailable", "no safetensors weights: set 'allow_pickle: true'"),
+        "three/words": ("failed", "Checkpoint (3): glad, sad, cross. Dataset (2): glad, sad."),
+        "plain/columns": ("failed", "no column 'text'"),
+        "plain/torn-words": ("unavailable", "run the same command again to continue"),
+    }
+    done = records(tmp_path)
+    assert len(done) == 13
+    for name, (status, message) in expected.items():
+        failure = done[name].failure
+        assert failure is not None, name
+        assert (done[name].status, failure.details) == (status, ""), failure
+        assert message in failure.message
+        assert failure.message in result.stderr
+    healthy = {"plain/words", "stutter/words", "torn/words", "slow/words"}
+    assert {name for name, record in done.items() if record.status == "completed"} == healthy
+    assert not any("authorization" in request.headers for request in hub.requests)
+    assert not list(home.rglob("*.incomplete"))
+    before = times(tmp_path)
+
+    hub.mend()
+    hub.repository("model", "lab/missing").commit(weights)
+    hub.repository("model", "lab/pickled").commit(weights)
+    hub.repository("model", "lab/three").commit(weights)
+    hub.repository("model", "lab/revision").commit(weights, branch="v9")
+    hub.repository("dataset", "lab/columns").commit(words(1))
+    hub.forget_requests()
+    again = run(hub, registry, tmp_path, home=home)
+    assert again.returncode == 0, again.stderr
+    assert "13 runs, 9 to do" in again.stdout
+    assert "13 of 13 runs completed" in again.stdout
+    after = times(tmp_path)
+    assert {name for name in after if after[name] == before[name]} == healthy
+    fetched = {path.split("/resolve/")[0] for path in hub.paths("/resolve/")}
+    assert not fetched & {"/lab/stutter", "/lab/torn", "/lab/slow", "/datasets/lab/words"}
+    # A file that was cut short has not been taken for a whole one.
+    assert np.array_equal(logits(tmp_path, "always-torn/words"), logits(tmp_path, "plain/words"))
