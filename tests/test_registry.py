@@ -1,17 +1,11 @@
 from __future__ import annotations
 
-import copy
-import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import REGISTRY
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
-from benchmark.plan import SelectionError, plan
+from benchmark.plan import plan
 from benchmark.registry import DEFAULT_REGISTRY, Registry, RegistryError, did_you_mean
 
 
@@ -85,59 +79,6 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(RegistryError, match="cannot be read"):
         Registry.load(tmp_path / "binary.yaml")
-
-
-def _paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    children: list[tuple[Any, Any]] = []
-    if isinstance(node, dict):
-        children = list(node.items())
-    elif isinstance(node, list):
-        children = list(enumerate(node))
-    found = [path] if path else []
-    for key, child in children:
-        found += _paths(child, (*path, key))
-    return found
-
-
-TREE = YAML(typ="safe").load(REGISTRY)
-VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just([]),
-    st.lists(st.text(max_size=3), max_size=2), st.dictionaries(st.text(max_size=4), st.none()),
-    st.just({1: 2}),
-)  # fmt: skip
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_mutated_registries_load_or_explain(tmp_path: Path, data: st.DataObject) -> None:
-    tree = copy.deepcopy(TREE)
-    for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from(_paths(tree)))
-        node = tree
-        for part in path[:-1]:
-            node = node[part]
-        action = data.draw(st.sampled_from(["replace", "delete", "rename"]))
-        if action == "replace":
-            node[path[-1]] = data.draw(VALUES)
-        elif action == "delete":
-            del node[path[-1]]
-        elif isinstance(node, dict):
-            node[data.draw(st.text(max_size=6))] = node.pop(path[-1])
-        if not tree:
-            break
-    stream = io.StringIO()
-    YAML().dump(tree, stream)
-    reason = explain(tmp_path, stream.getvalue())
-    assert not reason or "registry.yaml:" in reason or "nothing to run" in reason
-
-
-def explain(folder: Path, text: str) -> str:
-    """Return why a registry cannot be used, or "" where it gives a plan."""
-    try:
-        plan(load_text(folder, text))
-    except (RegistryError, SelectionError) as error:
-        return str(error)
-    return ""
 
 
 def test_did_you_mean() -> None:

@@ -36,12 +36,17 @@ class Source:
             RegistryError: it is missing, cannot be read, or is not YAML.
         """
         try:
-            with path.open(encoding="utf-8", newline="") as stream:
-                text = stream.read()
+            content = path.read_bytes()
         except FileNotFoundError:
             raise RegistryError(f"{path}: no such registry file") from None
-        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the path
+        except (OSError, ValueError) as error:  # ValueError: a path that holds NUL
             raise RegistryError(f"{path}: cannot be read: {error}") from None
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            before = content[: error.start].decode("utf-8").split("\n")
+            where = f"{path}:{len(before)}:{len(before[-1]) + 1}"
+            raise RegistryError(f"{where}: cannot be read: not UTF-8: {error.reason}") from None
         return cls.parse(path, text)
 
     @classmethod
