@@ -65,7 +65,9 @@ def resolve_data_revision(entry: DatasetEntry) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(entry: DatasetEntry, revision: str | None) -> Corpus:
+def _load(description: str, revision: str | None) -> Corpus:
+    """Load the splits of an entry, given as JSON: what an entry holds need not be hashable."""
+    entry = DatasetEntry.model_validate_json(description)
     if entry.embedded is not None:
         data = load_embedded(entry.embedded)
         return Corpus(data.train, data.calibration, data.test, data.label_names)
@@ -86,7 +88,7 @@ def load_corpus(
         RunError: a column, split or label is not as the entry says.
         UnavailableError: the data cannot be read or fetched.
     """
-    return _load(entry, revision).limited(limit)
+    return _load(entry.model_dump_json(), revision).limited(limit)
 
 
 def shifted_split_names(entry: DatasetEntry) -> list[str]:

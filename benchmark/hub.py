@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -40,6 +41,9 @@ _QUESTION_ATTEMPTS = 3
 _DOWNLOAD_ATTEMPTS = 2
 """The library makes some of its own in each of ours, and goes on where a file was cut off."""
 _FIRST_DELAY = 0.5  # seconds, doubled after each attempt
+_REFUSAL_LASTS = 60.0  # seconds; other runs of the same input need not wait for it again
+_refusals: dict[tuple[str, str, Kind], tuple[float, str]] = {}
+"""When the hub was last asked in vain, and what was wrong."""
 _BUSY = (408, 429, 500, 502, 503, 504)
 _SETTINGS_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.codes", "*.tiktoken"]
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors"]
@@ -60,20 +64,33 @@ def is_offline() -> bool:
     return bool(is_offline_mode())
 
 
-@functools.cache
 def resolve_hub_revision(repository: str, revision: str | None, kind: Kind) -> str:
     """Return the commit that `revision` (a branch, tag or commit; None: main) stands for.
 
-    A branch's commit is remembered in the hub's cache, for HF_HUB_OFFLINE.
+    The hub is asked once in a process, or after a while if it failed to answer. A branch's
+    commit is remembered in the hub's cache, for HF_HUB_OFFLINE.
 
     Raises:
         RevisionUnavailableError: the hub does not answer, refuses, or has no such revision.
     """
     if revision is not None and len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
         return revision
-    reference = _repository_cache(repository, kind) / "refs" / (revision or "main")
+    question = (repository, revision or "main", kind)
+    asked, reason = _refusals.get(question, (-math.inf, ""))
+    if time.monotonic() - asked < _REFUSAL_LASTS:
+        raise RevisionUnavailableError(reason)
+    try:
+        return _resolve(*question)
+    except RevisionUnavailableError as error:
+        _refusals[question] = (time.monotonic(), str(error))
+        raise
+
+
+@functools.cache
+def _resolve(repository: str, revision: str, kind: Kind) -> str:
+    reference = _repository_cache(repository, kind) / "refs" / revision
     if is_offline():
-        return _cached_revision(repository, revision or "main", kind, reference)
+        return _cached_revision(repository, revision, kind, reference)
     api, wait = _api(), _patience()
     try:
         info = _with_retries(
@@ -81,8 +98,7 @@ def resolve_hub_revision(repository: str, revision: str | None, kind: Kind) -> s
             _QUESTION_ATTEMPTS,
         )
     except _request_errors() as error:
-        reason = _explain(error, repository, revision or "main", kind)
-        raise RevisionUnavailableError(reason) from None
+        raise RevisionUnavailableError(_explain(error, repository, revision, kind)) from None
     if info.sha is None:
         raise RevisionUnavailableError(f"{kind} {repository}: the hub names no commit for it")
     with suppress(OSError):  # a cache that cannot be written to still serves this run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +213,7 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
     bert, data = hub.repository("model", "lab/bert"), hub.repository("dataset", "lab/words")
     old = bert.commit(text_model(tmp_path / "bert-1", seed=1))
     new = bert.commit(text_model(tmp_path / "bert-2", seed=2))
+    pickle = hub.repository("model", "lab/pickle").commit(pickled(read_folder(tmp_path / "bert-1")))
     hub.repository("model", "lab/resnet").commit(image_model(tmp_path / "resnet"))
     old_data, new_data = data.commit(words(1)), data.commit(words(2))
     shapes = data_set({"train": image_rows(40), "test": image_rows(24)}, SHAPES, "image")
@@ -223,10 +223,11 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
         "bert-main": model_entry("lab/bert"),
         "bert-tuned": model_entry("lab/bert", evaluate="false", recipe="one", datasets="[new]"),
         "resnet": model_entry("lab/resnet", modality="image"),
+        "pickle": model_entry("lab/pickle", allow_pickle="true", datasets="[old]"),
     }
     sources = {
         "old": data_entry("lab/words", revision=old_data),
-        "new": data_entry("lab/words"),
+        "new": data_entry("lab/words", files="{train: data/train-*, test: data/test-*}"),
         "shapes": data_entry("lab/shapes", modality="image", columns="{image: image}"),
     }
     registry = write_registry(tmp_path / "registry.yaml", models, sources)
@@ -234,7 +235,7 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
 
     first = run(hub, registry, tmp_path, home=home, HF_TOKEN=TOKEN)
     assert first.returncode == 0, first.stderr
-    assert "6 of 6 runs completed" in first.stdout
+    assert "7 of 7 runs completed" in first.stdout
     done = records(tmp_path)
     assert done["bert-old/old"].provenance["model_revision"] == old
     assert done["bert-main/old"].provenance["model_revision"] == new
@@ -242,6 +243,8 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
     assert done["bert-old/new"].provenance["data_revision"] == new_data
     assert np.abs(logits(tmp_path, "bert-old/old") - logits(tmp_path, "bert-main/old")).max() > 0.01
     assert not np.array_equal(logits(tmp_path, "bert-old/old"), logits(tmp_path, "bert-old/new"))
+    assert done["pickle/old"].provenance["model_revision"] == pickle
+    assert np.array_equal(logits(tmp_path, "pickle/old"), logits(tmp_path, "bert-old/old"))
 
     # The token goes to the hub in a header, and nowhere else.
     assert [r for r in hub.requests if r.headers.get("authorization") != f"Bearer {TOKEN}"] == []
@@ -302,8 +305,11 @@ def test_a_branch_that_moves_is_run_anew(hub: LoopbackHub, tmp_path: Path) -> No
     hub.forget_requests()
     assert "2 runs, 0 to do" in run(hub, registry, tmp_path, home=tmp_path / "home").stdout
     asked = hub.paths()
-    assert all(re.search(r"/revision/|^/api/(models|datasets)/[^/]+/[^/]+$", p) for p in asked)
-    assert len(asked) == len(set(asked)) == 3  # each repository and revision once
+    assert sorted(asked) == [  # each repository and revision once
+        "/api/datasets/lab/words/revision/main",
+        "/api/models/lab/bert/revision/fixed",
+        "/api/models/lab/bert/revision/main",
+    ]
 
 
 def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_path: Path) -> None:
@@ -327,6 +333,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     models = {name: model_entry(f"lab/{name}", datasets="[words]") for name in names}
     models["plain"] = model_entry("lab/plain")
     models["revision"] = model_entry("lab/revision", revision="v9", datasets="[words]")
+    unknown = f"'{'0' * 40}'"  # looks like a commit
+    models["commit"] = model_entry("lab/revision", revision=unknown, datasets="[words]")
     for name in ("missing", "pickled", "three"):
         models[name] = model_entry(f"lab/{name}", datasets="[words]")
     sources = {name: data_entry(f"lab/{name}") for name in ("words", "columns", "torn-words")}
@@ -338,7 +346,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     result = run(hub, registry, tmp_path, home=home)
     assert result.returncode == 1
     assert_no_traceback(result)
-    assert "4 of 13 runs completed" in result.stdout
+    assert "4 of 14 runs completed" in result.stdout
     page = hub.endpoint
     expected = {
         "gated/words": (
@@ -347,6 +355,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         ),
         "missing/words": ("unavailable", "no such model on the hub (404): check the name"),
         "revision/words": ("unavailable", "it has no revision 'v9': see"),
+        "commit/words": ("unavailable", f"it has no revision {unknown}: see"),
         "always-torn/words": ("unavailable", "run the same command again to continue"),
         "silent/words": ("unavailable", "cannot be reached or broke off"),
         "pickled/words": ("unavailable", "no safetensors weights: set 'allow_pickle: true'"),
@@ -355,7 +364,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         "plain/torn-words": ("unavailable", "run the same command again to continue"),
     }
     done = records(tmp_path)
-    assert len(done) == 13
+    assert len(done) == 14
     for name, (status, message) in expected.items():
         failure = done[name].failure
         assert failure is not None, name
@@ -374,13 +383,15 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     hub.repository("model", "lab/three").commit(weights)
     hub.repository("model", "lab/revision").commit(weights, branch="v9")
     hub.repository("dataset", "lab/columns").commit(words(1))
+    models.pop("commit")
+    write_registry(registry, models, sources)
     hub.forget_requests()
     again = run(hub, registry, tmp_path, home=home)
     assert again.returncode == 0, again.stderr
     assert "13 runs, 9 to do" in again.stdout
     assert "13 of 13 runs completed" in again.stdout
     after = times(tmp_path)
-    assert {name for name in after if after[name] == before[name]} == healthy
+    assert {n for n in after if after[n] == before[n]} == {*healthy, "commit/words"}
     fetched = {path.split("/resolve/")[0] for path in hub.paths("/resolve/")}
     assert not fetched & {"/lab/stutter", "/lab/torn", "/lab/slow", "/datasets/lab/words"}
     # A file that was cut short has not been taken for a whole one.
