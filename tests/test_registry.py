@@ -35,6 +35,7 @@ def test_shipped_registry_is_valid_and_balanced() -> None:
         ("epochs: 2", "epochs: -2", 4, "greater than or equal to 0"),
         ("models: [vit, resnet]", "models: [vitt]", 46, "unknown model 'vitt', did you mean"),
         ("embedded: digits", "hub: a/b", 36, "columns must name the image column"),
+        ("embedded: digits", "columns: x", 37, "expected a mapping with keys out of: text,"),
         ("version: 1", "version: 2", 2, "unknown version '2'"),
     ],
 )
@@ -62,8 +63,8 @@ def test_all_errors_are_reported_at_once_with_a_caret(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("models: [", "not valid YAML"),
-        ("- a\n- b\n", "valid dictionary"),
-        ("", "valid dictionary"),
+        ("- a\n- b\n", "expected a mapping with keys out of: version, models"),
+        ("", "registry.yaml:1:1: registry: expected a mapping"),
         ("a: 1\na: 2\n", "not valid YAML"),
         ("\x00", "not valid YAML"),
     ],

@@ -91,6 +91,7 @@ class _Hub(BaseHTTPRequestHandler):
         "/api/models/owner/gated": (403, {"X-Error-Code": "GatedRepo"}, {"error": "gated"}),
         f"/api/models/owner/vit/revision/{COMMIT}": (200, {}, VIT),
         "/api/models/owner/vit/revision/old": (404, {"X-Error-Code": "RevisionNotFound"}, {}),
+        "/api/models/owner/uncommitted": (200, {}, {**VIT, "sha": "main"}),
         "/api/models/owner/broken": (500, {}, {"error": "internal"}),
         "/api/datasets/owner/topics": (200, {}, TOPICS),
         "/api/datasets/owner/pairs": (200, {}, PAIRS),
@@ -337,6 +338,7 @@ def test_configurations_and_pairs_of_columns_are_asked_for(
         (("owner/gated",), "is gated: accept its terms on the hub, then set HF_TOKEN"),
         (("owner/vit", "--name", "v", "--revision", "old"), "has no revision 'old'"),
         (("owner/broken",), "the hub cannot be reached"),
+        (("owner/uncommitted",), "the hub names no commit for it"),
         (("a/b/c",), "is no repository's name: write owner/name"),
     ],
 )
@@ -352,6 +354,52 @@ def test_trouble_with_the_hub_is_said_plainly(
     assert message in err
     assert len(err.splitlines()) == 1
     assert registry_file.read_bytes() == before
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1e9,
+    "",
+    "x",
+    "\n",
+    "\x1b",
+    [],
+    [1],
+    ["x"],
+    {},
+    {"x": 1},
+    [{}],
+]
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_any_answer_of_the_hub_ends_well(
+    registry_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    before = registry_file.read_bytes()
+    good = VIT if kind == "models" else TOPICS
+    arguments = ["add", "owner/junk", "--registry", str(registry_file)]
+    arguments += ["--recipe", "quick"] if kind == "models" else ["--dataset"]
+    codes = set()
+    for field in good:
+        for junk in JUNK:
+            answer = (200, {}, {**good, field: junk})
+            monkeypatch.setitem(_Hub.answers, f"/api/{kind}/owner/junk", answer)
+            code, _, err = run(capsys, *arguments)
+            assert err or code == 0
+            if code == 0:
+                assert "junk" in getattr(Registry.load(registry_file), kind)
+                registry_file.write_bytes(before)
+            assert registry_file.read_bytes() == before
+            codes.add(code)
+    assert codes == {0, 1, 2}
 
 
 def test_no_hub_at_all(registry_file: Path) -> None:

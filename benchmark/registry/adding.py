@@ -105,7 +105,7 @@ def _missing_facts(info: ModelInfo, fields: dict[str, Any]) -> list[str]:
     missing = [field for field in ("modality", "mixer", "family") if field not in fields]
     if not missing:
         return []
-    model_type = (info.config or {}).get("model_type")
+    model_type = hub_facts.model_type_of(info)
     known = f"of its architecture '{model_type}'" if model_type else "without a model_type"
     wanted = ", ".join(f"--{field}" for field in missing)
     return [f"{' and '.join(missing)} cannot be told {known}: give {wanted}"]

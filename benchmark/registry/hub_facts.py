@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmark.registry.advice import is_commit
 from benchmark.registry.architectures import ARCHITECTURES
-from benchmark.registry.entries import Modality
+from benchmark.registry.entries import Modality, did_you_mean
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo, ModelInfo
@@ -55,7 +56,7 @@ def ask_hub(repository: str, revision: str | None, kind: Kind) -> ModelInfo | Da
         info: ModelInfo | DatasetInfo = ask(repository, revision=revision, timeout=PATIENCE)
     except Exception as error:  # several libraries' kinds of error can come out of one request
         raise HubError(_explain(error, repository, revision, kind)) from None
-    if info.sha is None:
+    if not (isinstance(info.sha, str) and is_commit(info.sha)):
         raise HubError(f"{kind} {repository}: the hub names no commit for it")
     return info
 
@@ -80,6 +81,8 @@ def _explain(error: Exception, repository: str, revision: str | None, kind: Kind
         if isinstance(error, kind_of_error):
             return f"{what}: {text}"
     reason = (str(error).strip() or repr(error)).splitlines()[0]
+    if isinstance(error, AttributeError | KeyError | TypeError | ValueError):
+        return f"{what}: the hub's answer makes no sense: {reason}"
     return f"{what}: the hub cannot be reached: {reason}. Check the network and try again"
 
 
@@ -89,8 +92,7 @@ def model_fields(info: ModelInfo) -> dict[str, Any]:
     Args:
         info: as the hub gave it.
     """
-    model_type = str((info.config or {}).get("model_type", ""))
-    architecture = ARCHITECTURES.get(model_type)
+    architecture = ARCHITECTURES.get(model_type_of(info) or "")
     fields: dict[str, Any] = {"hub": info.id, "revision": info.sha}
     modality = architecture.modality if architecture else _modality(info.pipeline_tag)
     if modality is not None:
@@ -109,7 +111,17 @@ def has_safetensors(info: ModelInfo) -> bool:
 
 def needs_remote_code(info: ModelInfo) -> bool:
     """Say whether the checkpoint brings a model class of its own."""
-    return bool((info.config or {}).get("auto_map"))
+    return bool(_config(info).get("auto_map"))
+
+
+def model_type_of(info: ModelInfo) -> str | None:
+    """Return the name that transformers gives the architecture; None: not a checkpoint of it."""
+    model_type = _config(info).get("model_type")
+    return model_type if isinstance(model_type, str) else None
+
+
+def _config(info: ModelInfo) -> Mapping[str, Any]:
+    return info.config if isinstance(info.config, Mapping) else {}
 
 
 def _modality(task: str | None) -> Modality | None:
@@ -120,7 +132,7 @@ def _modality(task: str | None) -> Modality | None:
 
 def _paperwork(info: ModelInfo | DatasetInfo) -> dict[str, str]:
     """Return licence and reference, from the tags that the hub makes of the card."""
-    tags = [str(tag) for tag in info.tags or ()]
+    tags = [str(tag) for tag in info.tags] if isinstance(info.tags, list) else []
     licences = [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
     papers = [tag.removeprefix("arxiv:") for tag in tags if tag.startswith("arxiv:")]
     fields = {}
@@ -162,9 +174,7 @@ def dataset_fields(info: DatasetInfo, config: str | None) -> dict[str, Any]:
 
 def _described_config(info: DatasetInfo, config: str | None) -> Mapping[str, Any]:
     """Return the card's `dataset_info` of one configuration; empty where the card has none."""
-    from benchmark.registry.entries import did_you_mean
-
-    described = None if info.card_data is None else vars(info.card_data).get("dataset_info")
+    described = getattr(info.card_data, "dataset_info", None)
     options = _mappings([described] if isinstance(described, Mapping) else described)
     by_name = {str(option.get("config_name", "default")): option for option in options}
     if not by_name:

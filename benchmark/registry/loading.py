@@ -184,6 +184,10 @@ def _describe(sources: Sequence[Source], place: Location, details: Sequence[Any]
         return source.describe(place, text, at_key=True)
     if first["type"] == "missing":
         return source.describe(place[:-1], f"missing key '{place[-1]}'")
+    if first["type"] == "model_type":
+        fields = _entry_class(place).model_fields
+        keys = ", ".join(name for name in fields if name != "name")
+        return source.describe(place, f"expected a mapping with keys out of: {keys}")
     if len(details) == 1 and first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         hint = did_you_mean(str(first["input"]), allowed)
