@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import transformers
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -37,7 +38,7 @@ from transformers.utils import logging as transformers_logging
 from benchmark.corpus import Corpus
 from benchmark.embedded import register_models
 from benchmark.failures import RunError, UnavailableError, first_line
-from benchmark.hub import access_token, fetch_settings, fetch_weights
+from benchmark.hub import access_token, fetch_settings, fetch_weights, is_missing_file
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -120,8 +121,9 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
             return AutoTokenizer.from_pretrained(source, **options)
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except (OSError, ValueError) as error:
+        reason = "its files hold none" if is_missing_file(error) else first_line(error)
         raise UnavailableError(
-            f"model {entry.name}: no preprocessor at {source}: {first_line(error)}"
+            f"model {entry.name}: no preprocessor at {source}: {reason}"
         ) from error
 
 
@@ -196,7 +198,7 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
             **({} if spec.model.evaluate else label_options),
             **_hub_options(spec),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnavailableError(
             f"model {spec.model.name}: cannot be loaded: {first_line(error)}"
         ) from error

@@ -143,6 +143,13 @@ def fetch_weights(repository: str, commit: str, *, allow_pickle: bool = False) -
     )
 
 
+def is_missing_file(error: BaseException) -> bool:
+    """Say whether a library failed because a repository that was fetched lacks a file."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return any(isinstance(cause, LocalEntryNotFoundError) for cause in _chain(error))
+
+
 def _fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
     """Return the folder of a model's files that match; none in subfolders (other formats)."""
     api = _api()

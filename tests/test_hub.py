@@ -318,6 +318,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     for name in names:
         hub.repository("model", f"lab/{name}").commit(weights)
     hub.repository("model", "lab/pickled").commit(pickled(weights))
+    hub.repository("model", "lab/junk").commit({**weights, "model.safetensors": b"junk"})
     three = text_model(tmp_path / "three", seed=1, labels=("glad", "sad", "cross"))
     hub.repository("model", "lab/three").commit(three)
     hub.repository("dataset", "lab/words").commit(words(1))
@@ -335,7 +336,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     models["revision"] = model_entry("lab/revision", revision="v9", datasets="[words]")
     unknown = f"'{'0' * 40}'"  # looks like a commit
     models["commit"] = model_entry("lab/revision", revision=unknown, datasets="[words]")
-    for name in ("missing", "pickled", "three"):
+    for name in ("missing", "pickled", "three", "junk"):
         models[name] = model_entry(f"lab/{name}", datasets="[words]")
     sources = {name: data_entry(f"lab/{name}") for name in ("words", "columns", "torn-words")}
     registry = write_registry(tmp_path / "registry.yaml", models, sources)
@@ -346,7 +347,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     result = run(hub, registry, tmp_path, home=home)
     assert result.returncode == 1
     assert_no_traceback(result)
-    assert "4 of 14 runs completed" in result.stdout
+    assert "4 of 15 runs completed" in result.stdout
     page = hub.endpoint
     expected = {
         "gated/words": (
@@ -360,11 +361,12 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         "silent/words": ("unavailable", "cannot be reached or broke off"),
         "pickled/words": ("unavailable", "no safetensors weights: set 'allow_pickle: true'"),
         "three/words": ("failed", "Checkpoint (3): glad, sad, cross. Dataset (2): glad, sad."),
+        "junk/words": ("unavailable", "model junk: cannot be loaded: "),
         "plain/columns": ("failed", "no column 'text'"),
         "plain/torn-words": ("unavailable", "run the same command again to continue"),
     }
     done = records(tmp_path)
-    assert len(done) == 14
+    assert len(done) == 15
     for name, (status, message) in expected.items():
         failure = done[name].failure
         assert failure is not None, name
@@ -378,9 +380,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     before = times(tmp_path)
 
     hub.mend()
-    hub.repository("model", "lab/missing").commit(weights)
-    hub.repository("model", "lab/pickled").commit(weights)
-    hub.repository("model", "lab/three").commit(weights)
+    for name in ("missing", "pickled", "three", "junk"):
+        hub.repository("model", f"lab/{name}").commit(weights)
     hub.repository("model", "lab/revision").commit(weights, branch="v9")
     hub.repository("dataset", "lab/columns").commit(words(1))
     models.pop("commit")
@@ -388,8 +389,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     hub.forget_requests()
     again = run(hub, registry, tmp_path, home=home)
     assert again.returncode == 0, again.stderr
-    assert "13 runs, 9 to do" in again.stdout
-    assert "13 of 13 runs completed" in again.stdout
+    assert "14 runs, 10 to do" in again.stdout
+    assert "14 of 14 runs completed" in again.stdout
     after = times(tmp_path)
     assert {n for n in after if after[n] == before[n]} == {*healthy, "commit/words"}
     fetched = {path.split("/resolve/")[0] for path in hub.paths("/resolve/")}
