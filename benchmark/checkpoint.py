@@ -118,13 +118,23 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
             fetch_settings(entry.hub, str(spec.model_revision), remote_code=remote_code)
     try:
         if entry.modality == "text":
-            return AutoTokenizer.from_pretrained(source, **options)
+            return _with_vocabulary(entry, AutoTokenizer.from_pretrained(source, **options))
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except (OSError, ValueError) as error:
         reason = "its files hold none" if is_missing_file(error) else first_line(error)
         raise UnavailableError(
             f"model {entry.name}: no preprocessor at {source}: {reason}"
         ) from error
+
+
+def _with_vocabulary(entry: ModelEntry, tokenizer: Preprocessor) -> Preprocessor:
+    """Refuse the empty tokenizer that the library makes up where a checkpoint has none."""
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UnavailableError(
+            f"model {entry.name}: no preprocessor at {_source_name(entry)}: its files hold no "
+            "tokenizer; name a revision or a folder that has one"
+        )
+    return tokenizer
 
 
 @contextmanager

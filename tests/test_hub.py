@@ -319,6 +319,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         hub.repository("model", f"lab/{name}").commit(weights)
     hub.repository("model", "lab/pickled").commit(pickled(weights))
     hub.repository("model", "lab/junk").commit({**weights, "model.safetensors": b"junk"})
+    settings = {path: weights[path] for path in ("config.json", "model.safetensors")}
+    hub.repository("model", "lab/no-tokenizer").commit(settings)
     three = text_model(tmp_path / "three", seed=1, labels=("glad", "sad", "cross"))
     hub.repository("model", "lab/three").commit(three)
     hub.repository("dataset", "lab/words").commit(words(1))
@@ -336,7 +338,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     models["revision"] = model_entry("lab/revision", revision="v9", datasets="[words]")
     unknown = f"'{'0' * 40}'"  # looks like a commit
     models["commit"] = model_entry("lab/revision", revision=unknown, datasets="[words]")
-    for name in ("missing", "pickled", "three", "junk"):
+    for name in ("missing", "pickled", "three", "junk", "no-tokenizer"):
         models[name] = model_entry(f"lab/{name}", datasets="[words]")
     sources = {name: data_entry(f"lab/{name}") for name in ("words", "columns", "torn-words")}
     registry = write_registry(tmp_path / "registry.yaml", models, sources)
@@ -347,7 +349,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     result = run(hub, registry, tmp_path, home=home)
     assert result.returncode == 1
     assert_no_traceback(result)
-    assert "4 of 15 runs completed" in result.stdout
+    assert "4 of 16 runs completed" in result.stdout
     page = hub.endpoint
     expected = {
         "gated/words": (
@@ -362,11 +364,12 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         "pickled/words": ("unavailable", "no safetensors weights: set 'allow_pickle: true'"),
         "three/words": ("failed", "Checkpoint (3): glad, sad, cross. Dataset (2): glad, sad."),
         "junk/words": ("unavailable", "model junk: cannot be loaded: "),
+        "no-tokenizer/words": ("unavailable", "no preprocessor at lab/no-tokenizer"),
         "plain/columns": ("failed", "no column 'text'"),
         "plain/torn-words": ("unavailable", "run the same command again to continue"),
     }
     done = records(tmp_path)
-    assert len(done) == 15
+    assert len(done) == 16
     for name, (status, message) in expected.items():
         failure = done[name].failure
         assert failure is not None, name
@@ -380,7 +383,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     before = times(tmp_path)
 
     hub.mend()
-    for name in ("missing", "pickled", "three", "junk"):
+    for name in ("missing", "pickled", "three", "junk", "no-tokenizer"):
         hub.repository("model", f"lab/{name}").commit(weights)
     hub.repository("model", "lab/revision").commit(weights, branch="v9")
     hub.repository("dataset", "lab/columns").commit(words(1))
@@ -389,8 +392,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     hub.forget_requests()
     again = run(hub, registry, tmp_path, home=home)
     assert again.returncode == 0, again.stderr
-    assert "14 runs, 10 to do" in again.stdout
-    assert "14 of 14 runs completed" in again.stdout
+    assert "15 runs, 11 to do" in again.stdout
+    assert "15 of 15 runs completed" in again.stdout
     after = times(tmp_path)
     assert {n for n in after if after[n] == before[n]} == {*healthy, "commit/words"}
     fetched = {path.split("/resolve/")[0] for path in hub.paths("/resolve/")}
