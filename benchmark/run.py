@@ -256,6 +256,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
     from benchmark.report import write_report
+    from benchmark.report.published import declared_published
 
     suite = specs[0].suite
     folder = write_report(
@@ -264,6 +265,7 @@ def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Name
         registry.claim,
         suite=suite,
         expected=[spec.name for spec in specs],
+        published=declared_published(registry, suite),
     )
     print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 

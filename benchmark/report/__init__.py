@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.markup import escape_csv, file_name, to_csv
-from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry, RegistryError
+from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
 from benchmark.results import ResultsError
 
@@ -37,6 +37,7 @@ def write_report(
     *,
     suite: str | None = None,
     expected: Sequence[str] = (),
+    published: Sequence[Published] = (),
 ) -> Path:
     """Write the report of one suite and return its folder, `reports/<suite>`.
 
@@ -51,6 +52,7 @@ def write_report(
         suite: which suite; may be left out where `results` holds only one.
         expected: names (model/dataset/seed-n) of planned runs; those without a record are
             listed as missing.
+        published: figures of earlier publications to show beside those of the suite's runs.
 
     Raises:
         ReportError: nothing to report, or the target folder holds something else.
@@ -65,7 +67,7 @@ def write_report(
     from benchmark.report.contents import gather
 
     with replaced_folder(reports / suite) as folder:
-        _write_pages(gather(data, claim or Claim()), folder)
+        _write_pages(gather(data, claim or Claim(), published), folder)
     return reports / suite
 
 
@@ -194,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         "--registry",
         type=Path,
         default=DEFAULT_REGISTRY,
-        help="where the claim is declared; missing: its defaults",
+        help="where the claim and published figures are declared; missing: the claim's defaults",
     )
     parser.add_argument(
         "--compare",
@@ -216,10 +218,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(page.read_text(encoding="utf-8"))
             print(page)
             return 0
-        claim = _claim(options.registry)
+        registry = _registry(options.registry)
         suites = [options.suite] if options.suite else suite_names(options.results)
+        from benchmark.report.published import declared_published
+
         for suite in suites:
-            folder = write_report(options.results, options.reports, claim, suite=suite)
+            folder = write_report(
+                options.results,
+                options.reports,
+                registry.claim if registry else None,
+                suite=suite,
+                published=declared_published(registry, suite) if registry else (),
+            )
             print(folder / "README.md")
     except (ReportError, RegistryError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -227,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _claim(registry: Path) -> Claim:
-    if registry == DEFAULT_REGISTRY and not registry.exists():
-        return Claim()
-    return Registry.load(registry).claim
+def _registry(path: Path) -> Registry | None:
+    if path == DEFAULT_REGISTRY and not path.exists():
+        return None
+    return Registry.load(path)

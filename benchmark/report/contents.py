@@ -18,12 +18,13 @@ from benchmark.report.model_pages import (
     grid_models,
     model_pages,
 )
+from benchmark.report.published import PublishedSection, published_sections
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.claim.result import ClaimResult
-    from benchmark.registry import Claim
+    from benchmark.registry import Claim, Published
     from benchmark.report.figure_style import Drawing
 
 MAX_FIGURE_DATASETS = 6
@@ -61,6 +62,7 @@ class Contents:
     claim_drawings: list[Drawing] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     across: list[Drawing] = field(default_factory=list)
+    published: list[PublishedSection] = field(default_factory=list)
     pages: list[ModelPage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -69,7 +71,8 @@ class Contents:
         """All figures of the report."""
         first = [self.forest] if self.forest else []
         of_sections = [drawing for section in self.sections for drawing in section.drawings]
-        return [*first, *of_sections, *self.across, *self.claim_drawings]
+        beside = [section.drawing for section in self.published if section.drawing]
+        return [*first, *of_sections, *beside, *self.across, *self.claim_drawings]
 
     @property
     def problem_table(self) -> Table:
@@ -84,25 +87,25 @@ class Contents:
         )
 
 
-def gather(data: ReportData, claim: Claim) -> Contents:
+def gather(data: ReportData, claim: Claim, published: Sequence[Published] = ()) -> Contents:
     """Test the claim, draw the figures and build the tables and model pages."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
-        contents = _describe(data)
+        contents = _describe(data, published)
         _add_claim(contents, _test(data.frame, claim))
         return contents
     # So many runs that the test takes as long as the drawing: each gets a process. Without
     # folders the test reads no logits, so it compares no pairs row by row.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         tested = pool.submit(_test, data.frame.drop(columns="folder"), claim)
-        contents = _describe(data)
+        contents = _describe(data, published)
         _add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
     return contents
 
 
-def _describe(data: ReportData) -> Contents:
+def _describe(data: ReportData, published: Sequence[Published]) -> Contents:
     """Return everything but the claim."""
     contents = Contents(data, problems=[*data.problems, *data.timing_problems])
     evaluations: list[Evaluation] = []
@@ -112,6 +115,7 @@ def _describe(data: ReportData) -> Contents:
         contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
         contents.sections = _sections(data, table, evaluations)
         contents.across = _across_drawings(data, table)
+    contents.published = published_sections(data, published)
     contents.pages = model_pages(data, evaluations)
     return contents
 

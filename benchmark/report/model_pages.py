@@ -251,8 +251,10 @@ def _command(suite: str, runs: pd.DataFrame) -> str:
     spec = read_spec(Path(runs["folder"].iloc[0]))
     if isinstance(spec.get("command"), str):
         return str(spec["command"])
-    model = str(runs["model"].iloc[0])
-    return shlex.join([*LAUNCH, "--suite", suite, "--models", model, "--force"])
+    model, limit = str(runs["model"].iloc[0]), spec.get("limit")
+    limited = [] if limit is None else ["--limit", str(limit)]
+    suite = suite.removesuffix(f"-limit-{limit}")
+    return shlex.join([*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"])
 
 
 def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:

@@ -59,6 +59,11 @@ NOTES = {
         "of the process or device in MB. ⚠: the measurement was disturbed, as listed below; "
         "tables/runs.csv has every reason."
     ),
+    "published": (
+        "Before and after temperature scaling, on test rows; ours are means over seeds with 95% "
+        "intervals over test rows (of T: over calibration rows). Published figures come from other "
+        "weights and other rows and have no interval, so they need not lie within ours."
+    ),
     "trace": (
         "Every row of tables/runs.csv is one run on one split. Its column folder names the folder "
         "below the suite's results with spec.json (what decided the result), logits.safetensors "
@@ -250,8 +255,12 @@ def _trained(pretraining: pd.Series[float]) -> str:
         return "all trained from scratch"
     if unknown == len(pretraining):
         return "pretrained on an unknown number of examples or none"
-    others = f"{unknown:,} unknown, the others pretrained" if unknown else "the others pretrained"
-    return f"{plural(scratch, 'model')} trained from scratch, {others}"
+    parts = [
+        f"{plural(scratch, 'model')} trained from scratch" if scratch else "",
+        f"{unknown:,} pretrained on an unknown number of examples or none" if unknown else "",
+        "the others pretrained" if scratch or unknown else "all pretrained",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def where_it_ran(data: ReportData) -> str:
