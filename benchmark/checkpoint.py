@@ -120,6 +120,8 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
         if entry.modality == "text":
             return _with_vocabulary(entry, AutoTokenizer.from_pretrained(source, **options))
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+    except ImportError as error:
+        raise _missing_library(entry, error) from None
     except (OSError, ValueError) as error:
         reason = "its files hold none" if is_missing_file(error) else first_line(error)
         raise UnavailableError(
@@ -144,6 +146,14 @@ def _naming(entry: ModelEntry) -> Iterator[None]:
         yield
     except UnavailableError as error:
         raise UnavailableError(f"model {entry.name}: {error}") from error
+
+
+def _missing_library(entry: ModelEntry, error: ImportError) -> UnavailableError:
+    """Say which library a checkpoint needs; the libraries' own texts run over many lines."""
+    reason = first_line(error).partition(" You can install")[0].rstrip(".")
+    return UnavailableError(
+        f"model {entry.name}: {reason}: pip install it and run the same command again"
+    )
 
 
 def _resize_output(processor: Preprocessor, size: int) -> None:
@@ -208,6 +218,8 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
             **({} if spec.model.evaluate else label_options),
             **_hub_options(spec),
         )
+    except ImportError as error:
+        raise _missing_library(spec.model, error) from None
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnavailableError(
             f"model {spec.model.name}: cannot be loaded: {first_line(error)}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,3 +209,15 @@ def test_image_size_sets_every_processor(
     assert encode_rows(rows, loaded.processor).features.take(np.arange(2))["pixel_values"][
         1
     ].shape == (3, 48, 48)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_a_missing_library_is_named(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "mixer_b16_224", "num_classes": 2}')
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    spec, corpus = local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b"))
+    message = "requires the timm library .*: pip install it and run"
+    with pytest.raises(UnavailableError, match=message):
+        load_preprocessor(spec, corpus, tmp_path)
+    with pytest.raises(UnavailableError, match=message):
+        build_model(spec, corpus, None)
