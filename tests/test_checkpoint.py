@@ -22,6 +22,9 @@ from benchmark.failures import RunError, UnavailableError
 from benchmark.registry import ModelEntry
 from benchmark.rows import Rows
 
+TIMM_CONFIG = """{"architecture": "mixer_b16_224", "num_classes": 2, "pretrained_cfg":
+{"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"""
+
 TOKENIZER_IN_A_PROCESS = """
 import hashlib, sys
 from pathlib import Path
@@ -213,7 +216,7 @@ def test_image_size_sets_every_processor(
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
 def test_a_missing_library_is_named(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"architecture": "mixer_b16_224", "num_classes": 2}')
+    (tmp_path / "config.json").write_text(TIMM_CONFIG)
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     spec, corpus = local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b"))
     message = "requires the timm library .*: pip install it and run"
