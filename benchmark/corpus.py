@@ -132,7 +132,7 @@ def _from_datasets(entry: DatasetEntry, revision: str | None) -> Corpus:
     sources = _read_source_splits(entry, revision)
     # Without a training split, what is not a split of its own is held out of the test rows.
     base = entry.splits.train or str(entry.splits.test)
-    names = _label_names(entry, sources[_known_split(entry, base, sources)])
+    names = _label_names(entry, sources[base])
     offset = 0
     whole: dict[str, Rows] = {}
     for name, table in sources.items():
@@ -171,7 +171,7 @@ def _take_part(
     if isinstance(part, str):
         if part in (entry.splits.train, entry.splits.test if split == "calibration" else None):
             raise RunError(f"dataset {entry.name}: {split} and another are the same split '{part}'")
-        return rest, whole[_known_split(entry, part, whole)]
+        return rest, whole[part]
     if not 0 < part < 1:
         raise RunError(f"dataset {entry.name}: splits.{split} is a name or lies between 0 and 1")
     order = np.random.default_rng([entry.split_seed, len(split)]).permutation(len(rest))
@@ -179,16 +179,10 @@ def _take_part(
     return rest.take(np.sort(order[held_out:])), rest.take(np.sort(order[:held_out]))
 
 
-def _known_split(entry: DatasetEntry, split: str, splits: Mapping[str, object]) -> str:
-    if split not in splits:
-        raise RunError(f"dataset {entry.name}: no split '{split}'{did_you_mean(split, splits)}")
-    return split
-
-
 def _read_source_splits(entry: DatasetEntry, revision: str | None) -> dict[str, datasets.Dataset]:
     import datasets
 
-    wanted = {entry.splits.train, entry.splits.calibration, entry.splits.test}
+    splits = (entry.splits.train, entry.splits.calibration, entry.splits.test)
     try:
         if entry.hub is not None:
             loaded = load_hub_dataset(entry.hub, str(revision), entry.config, entry.files)
@@ -198,7 +192,12 @@ def _read_source_splits(entry: DatasetEntry, revision: str | None) -> dict[str, 
         raise UnavailableError(f"dataset {entry.name}: {error}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UnavailableError(f"dataset {entry.name}: cannot be loaded: {error}") from error
-    return {str(name): table for name, table in loaded.items() if name in wanted}
+    names = dict.fromkeys(split for split in splits if isinstance(split, str))
+    for name in names:
+        if name not in loaded:
+            raise RunError(f"dataset {entry.name}: no split '{name}'{did_you_mean(name, loaded)}")
+    # In the source's order, on which row ids rest.
+    return {str(name): table for name, table in loaded.items() if name in names}
 
 
 def _read_local(path: Path) -> Any:

@@ -44,6 +44,8 @@ _FIRST_DELAY = 0.5  # seconds, doubled after each attempt
 _REFUSAL_LASTS = 60.0  # seconds; other runs of the same input need not wait for it again
 _refusals: dict[tuple[str, str, Kind], tuple[float, str]] = {}
 """When the hub was last asked in vain, and what was wrong."""
+_lost: list[float] = []
+"""When no connection to the hub could be made, the last time."""
 _BUSY = (408, 429, 500, 502, 503, 504)
 _SETTINGS_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.codes", "*.tiktoken"]
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors"]
@@ -95,15 +97,28 @@ def _resolve(repository: str, revision: str, kind: Kind) -> str:
     try:
         info = _with_retries(
             lambda: api.repo_info(repository, revision=revision, repo_type=kind, timeout=wait),
-            _QUESTION_ATTEMPTS,
+            1 if _was_lost() else _QUESTION_ATTEMPTS,
         )
     except _request_errors() as error:
+        _note_loss(error)
         raise RevisionUnavailableError(_explain(error, repository, revision, kind)) from None
     if info.sha is None:
         raise RevisionUnavailableError(f"{kind} {repository}: the hub names no commit for it")
     with suppress(OSError):  # a cache that cannot be written to still serves this run
         _write_atomically(reference, str(info.sha))
     return str(info.sha)
+
+
+def _was_lost() -> bool:
+    """Say whether the hub was out of reach a moment ago: then one attempt tells enough."""
+    return bool(_lost) and time.monotonic() - _lost[-1] < _REFUSAL_LASTS
+
+
+def _note_loss(error: BaseException) -> None:
+    from httpx2 import ConnectError
+
+    if any(isinstance(cause, ConnectError) for cause in _chain(error)):
+        _lost[:] = [time.monotonic()]
 
 
 def _cached_revision(repository: str, revision: str, kind: Kind, reference: Path) -> str:

@@ -92,6 +92,7 @@ def test_image_folder(tmp_path: Path) -> None:
         ({"columns": {"text": "txt"}}, "no column 'txt', did you mean 'text'?"),
         ({"columns": {"text": "text", "label": "lable"}}, "no column 'lable', did you mean"),
         ({"columns": {"text": "text"}, "splits": {"test": "tset"}}, "no split 'tset'"),
+        ({"columns": {"text": "text"}, "splits": {"test": "trian"}}, "did you mean 'train'?"),
         ({"columns": {"text": "text"}, "splits": {"test": "train"}}, "are the same split"),
         ({"columns": {"text": "text"}, "splits": {"test": 1.5}}, "between 0 and 1"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def write_registry(path: Path, models: dict[str, str], datasets: dict[str, str])
 
 
 def run(
-    hub: LoopbackHub, registry: Path, folder: Path, *, home: Path, **environment: str
+    hub: LoopbackHub, registry: Path, folder: Path, *options: str, home: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command with a hub's cache of its own and little patience."""
     inherited = {
@@ -170,7 +171,7 @@ def run(
         "HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DISABLE_XET": "1",
     }  # fmt: skip
     return subprocess.run(
-        command(registry, folder, "--timing", "off", "--limit", "24", "--workers", "2"),
+        command(registry, folder, "--timing", "off", "--limit", "24", "--workers", "2", *options),
         capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
         env={**inherited, **settings, **environment},
     )  # fmt: skip
@@ -400,3 +401,19 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     assert not fetched & {"/lab/stutter", "/lab/torn", "/lab/slow", "/datasets/lab/words"}
     # A file that was cut short has not been taken for a whole one.
     assert np.array_equal(logits(tmp_path, "always-torn/words"), logits(tmp_path, "plain/words"))
+
+
+def test_a_hub_out_of_reach_is_told_at_once(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Without a network each of many entries is named, and only the first is waited for."""
+    hub.stop()
+    models = {f"model-{i}": model_entry(f"lab/model-{i}") for i in range(20)}
+    registry = write_registry(
+        tmp_path / "registry.yaml",
+        models,
+        {"words": data_entry("lab/words", revision=f"'{'1' * 40}'")},
+    )
+    started = time.monotonic()
+    result = run(hub, registry, tmp_path, "--dry-run", home=tmp_path / "home")
+    assert time.monotonic() - started < 15  # 1.5 seconds of pauses for each would be 30
+    assert result.returncode == 0
+    assert result.stdout.count("cannot be reached or broke off") == 20

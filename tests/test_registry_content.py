@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +327,11 @@ def test_no_parameter_count_is_unverified() -> None:
     for model in hub_models():
         if model.parameters is not None and model.name not in verified:
             assert model.parameters == shipped().models[twins[model.name]].parameters
+
+
+def test_the_registry_of_local_checkpoints_can_be_planned() -> None:
+    root = Path(__file__).parents[1]
+    registry = Registry.load(root / "docs" / "pretrained.yaml")
+    runs = {(spec.model.name, spec.dataset.name) for spec in plan(registry)}
+    images = ("dinov2-small", "mobilenet-v2", "efficientnet-lite0")
+    assert runs == {("minilm-l6", "ag-news"), *((name, "cifar10-jpeg") for name in images)}
