@@ -111,7 +111,7 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
 
 
 def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
-    entry, options = spec.model, _hub_options(spec)
+    entry, options = spec.model, _source_options(spec)
     if entry.hub is not None:
         remote_code = entry.trust_remote_code
         with _naming(entry):
@@ -123,7 +123,7 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
     except ImportError as error:
         raise _missing_library(entry, error) from None
     except (OSError, ValueError) as error:
-        reason = "its files hold none" if is_missing_file(error) else first_line(error)
+        reason = "its files hold none" if is_missing_file(error) else _reason(error)
         raise UnavailableError(
             f"model {entry.name}: no preprocessor at {source}: {reason}"
         ) from error
@@ -154,6 +154,16 @@ def _missing_library(entry: ModelEntry, error: ImportError) -> UnavailableError:
     return UnavailableError(
         f"model {entry.name}: {reason}: pip install it and run the same command again"
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return what the library says in one line, and in our words where code is not trusted."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own, which is run only for those who trust it: read the code, "
+            "then set 'trust_remote_code: true'"
+        )
+    return first_line(error)
 
 
 def _resize_output(processor: Preprocessor, size: int) -> None:
@@ -216,13 +226,13 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
             # None: safetensors where there are, else a pickle read as tensors only.
             use_safetensors=None if spec.model.allow_pickle else True,
             **({} if spec.model.evaluate else label_options),
-            **_hub_options(spec),
+            **_source_options(spec),
         )
     except ImportError as error:
         raise _missing_library(spec.model, error) from None
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnavailableError(
-            f"model {spec.model.name}: cannot be loaded: {first_line(error)}"
+            f"model {spec.model.name}: cannot be loaded: {_reason(error)}"
         ) from error
     _require_weights(spec, model, loading)
     model.float()
@@ -350,9 +360,11 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{shown}, ..." if len(names) > _SHOWN_LABELS else shown
 
 
-def load_trained_model(folder: Path, modality: str) -> PreTrainedModel:
-    """Return the fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
-    model: PreTrainedModel = _MODEL_CLASSES[modality].from_pretrained(folder, use_safetensors=True)
+def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
+    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
+    model: PreTrainedModel = _MODEL_CLASSES[entry.modality].from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=entry.trust_remote_code
+    )
     model.eval()
     return model
 
@@ -362,12 +374,14 @@ def count_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _hub_options(spec: RunSpec) -> dict[str, Any]:
+def _source_options(spec: RunSpec) -> dict[str, Any]:
+    # Never None, with which the library asks a question on the terminal and waits.
+    code = {"trust_remote_code": spec.model.trust_remote_code}
     if spec.model.hub is None:
-        return {}
+        return code
     return {
+        **code,
         "revision": spec.model_revision,
-        "trust_remote_code": spec.model.trust_remote_code,
         "token": access_token(),
         # All that is needed has been fetched; code of an entry may come from elsewhere.
         "local_files_only": not spec.model.trust_remote_code,

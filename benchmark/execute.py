@@ -313,7 +313,7 @@ class _Run:
         if train:
             model = build_model(spec, corpus, preprocessor.processor)
         else:
-            model = load_trained_model(self.folder / "model", spec.model.modality)
+            model = load_trained_model(self.folder / "model", spec.model)
         return _Inputs(corpus, preprocessor, splits, model)
 
     def _encode_splits(

@@ -180,7 +180,7 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
 
     corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
     preprocessor = load_preprocessor(spec, corpus, results / ".cache")
-    model = load_trained_model(spec.folder(results) / "model", spec.model.modality)
+    model = load_trained_model(spec.folder(results) / "model", spec.model)
     torch.nn.Module.to(model, device_for_timing())
     record = read_record(spec.folder(results))
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value

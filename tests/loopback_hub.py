@@ -1,7 +1,8 @@
 """A hub on 127.0.0.1 that speaks enough of the Hugging Face hub's HTTP interface for tests.
 
 `huggingface_hub`, `transformers` and `datasets` talk to it through HF_ENDPOINT. Repositories
-hold commits and branches, every request is logged, and answers go wrong on request.
+hold commits and branches, every request is logged, and answers go wrong on request. As the real
+one does, it sends those who want a large file to a storage server, which is another host.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-Fault = Literal["gated", "error", "cut", "silence"]
+Fault = Literal["gated", "forbidden", "bad-token", "error", "cut", "silence"]
 Kind = Literal["model", "dataset"]
 _API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?$")
+_IN_STORAGE = (".safetensors", ".bin", ".parquet")
+_REFUSALS = {
+    "gated": (401, "GatedRepo", "Access to this repository is restricted."),
+    "forbidden": (403, "GatedRepo", "You are not in the list of those who may read it."),
+    "bad-token": (401, None, "Invalid credentials in Authorization header"),
+}
 _RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 
 
@@ -63,6 +70,7 @@ class LoggedRequest:
     method: str
     path: str
     headers: Mapping[str, str]
+    to_storage: bool = False
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -81,14 +89,16 @@ class LoopbackHub:
         self._faults: list[PlannedFault] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.hub = self  # type: ignore[attr-defined]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server, self._storage = _Server(self), _Server(self)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def storage_endpoint(self) -> str:
+        """Where large files are: to clients another host, so no place for the hub's token."""
+        return f"http://localhost:{self._storage.server_port}"
 
     def repository(self, kind: Kind, name: str) -> Repository:
         """Return a repository, made when it is first asked for."""
@@ -117,7 +127,7 @@ class LoopbackHub:
         with self._lock:
             self.requests.append(request)
             for fault in self._faults:
-                if fault.times == 0:
+                if fault.times == 0 or _waits_for_storage(fault, request):
                     continue
                 if re.search(fault.pattern, f"{request.method} {request.path}"):
                     if fault.times is not None:
@@ -131,18 +141,37 @@ class LoopbackHub:
 
     @contextmanager
     def serving(self) -> Iterator[LoopbackHub]:
-        self._thread.start()
+        for server in (self._server, self._storage):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield self
         finally:
             self.stop()
 
     def stop(self) -> None:
-        """Stop answering; nothing listens on the port any more."""
+        """Stop answering; nothing listens on the ports any more."""
         if not self._stopped.is_set():
             self._stopped.set()
-            self._server.shutdown()
-            self._server.server_close()
+            for server in (self._server, self._storage):
+                server.shutdown()
+                server.server_close()
+
+    def is_storage(self, server: object) -> bool:
+        return server is self._storage
+
+
+def _waits_for_storage(fault: PlannedFault, request: LoggedRequest) -> bool:
+    """Say whether a fault of a content comes only with the storage server's answer."""
+    large = request.path.endswith(_IN_STORAGE)
+    return fault.kind in ("cut", "silence") and large and not request.to_storage
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, hub: LoopbackHub) -> None:
+        self.hub = hub
+        super().__init__(("127.0.0.1", 0), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -159,17 +188,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.hub = self.server.hub  # type: ignore[attr-defined]
+        self.in_storage = self.hub.is_storage(self.server)
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length).decode()
         path = urlsplit(self.path).path
-        self.fault = self.hub.receive(LoggedRequest(self.command, path, dict(self.headers)))
+        request = LoggedRequest(self.command, path, dict(self.headers), self.in_storage)
+        self.fault = self.hub.receive(request)
         if self.fault == "silence":
             self.hub.keep_silent()
             self.close_connection = True
         elif self.fault == "error":
             self._answer(500, b"Internal Server Error")
-        elif self.fault == "gated":
-            self._refuse(401, "GatedRepo", "Access to this repository is restricted.")
+        elif self.fault in _REFUSALS:
+            self._refuse(*_REFUSALS[self.fault])
         else:
             self._route(path)
 
@@ -243,6 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "Accept-Ranges": "bytes",
         }
+        if file.endswith(_IN_STORAGE) and not self.in_storage:
+            place = f"{self.hub.storage_endpoint}{self.path}"
+            self._answer(302, b"", {**headers, "Location": place})
+            return
         start, status = 0, 200
         if asked := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(asked.group(1)), 206
@@ -252,8 +287,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, content: Any) -> None:
         self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def _refuse(self, status: int, code: str, message: str, commit: str | None = None) -> None:
-        headers = {"X-Error-Code": code, "X-Error-Message": message}
+    def _refuse(
+        self, status: int, code: str | None, message: str, commit: str | None = None
+    ) -> None:
+        headers = {"X-Error-Message": message}
+        if code is not None:
+            headers["X-Error-Code"] = code
         if commit is not None:
             headers["X-Repo-Commit"] = commit
         self._answer(status, json.dumps({"error": message}).encode(), headers)

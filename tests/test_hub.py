@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import time
@@ -66,6 +67,54 @@ def image_model(folder: Path) -> dict[str, bytes]:
     )  # fmt: skip
     ResNetForImageClassification(config).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return read_folder(folder)
+
+
+CODE = """
+import os, pathlib
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+pathlib.Path(os.environ["CODE_RAN"]).touch()
+
+class BagConfig(PreTrainedConfig):
+    model_type = "lab-bag"
+
+class BagForSequenceClassification(PreTrainedModel):
+    config_class = BagConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scores = torch.nn.Embedding(config.vocabulary, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask, labels=None, **other):
+        scores = self.scores(input_ids) * attention_mask.unsqueeze(-1)
+        logits = scores.sum(1)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+"""
+
+
+def coded_model(folder: Path) -> dict[str, bytes]:
+    """Return a checkpoint of an architecture that only the code beside it knows."""
+    from safetensors.torch import save_file
+
+    text_model(folder, seed=1)
+    config = {
+        "model_type": "lab-bag", "architectures": ["BagForSequenceClassification"],
+        "vocabulary": 7, "id2label": dict(enumerate(WORDS)),
+        "label2id": {name: i for i, name in enumerate(WORDS)},
+        "auto_map": {
+            "AutoConfig": "bag.BagConfig",
+            "AutoModelForSequenceClassification": "bag.BagForSequenceClassification",
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "bag.py").write_text(CODE)
+    weights = {"scores.weight": torch.arange(14.0).reshape(7, 2).sin()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return read_folder(folder)
 
 
@@ -247,8 +296,11 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
     assert done["pickle/old"].provenance["model_revision"] == pickle
     assert np.array_equal(logits(tmp_path, "pickle/old"), logits(tmp_path, "bert-old/old"))
 
-    # The token goes to the hub in a header, and nowhere else.
-    assert [r for r in hub.requests if r.headers.get("authorization") != f"Bearer {TOKEN}"] == []
+    # The token goes to the hub in a header, and nowhere else: not to where it keeps large files.
+    bearers: dict[bool, set[str | None]] = {False: set(), True: set()}
+    for request in hub.requests:
+        bearers[request.to_storage].add(request.headers.get("authorization"))
+    assert bearers == {False: {f"Bearer {TOKEN}"}, True: {None}}
     assert_nowhere(TOKEN, tmp_path / "results", tmp_path / "reports", home)
     assert TOKEN not in first.stdout + first.stderr
 
@@ -315,7 +367,10 @@ def test_a_branch_that_moves_is_run_anew(hub: LoopbackHub, tmp_path: Path) -> No
 
 def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_path: Path) -> None:
     weights = text_model(tmp_path / "bert", seed=1)
-    names = ("plain", "gated", "revision", "stutter", "torn", "always-torn", "slow", "silent")
+    names = (
+        "plain", "gated", "forbidden", "bad-token", "revision", "stutter", "torn", "always-torn",
+        "slow", "silent",
+    )  # fmt: skip
     for name in names:
         hub.repository("model", f"lab/{name}").commit(weights)
     hub.repository("model", "lab/pickled").commit(pickled(weights))
@@ -328,6 +383,8 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     hub.repository("dataset", "lab/columns").commit(words(1, column="sentence"))
     hub.repository("dataset", "lab/torn-words").commit(words(1))
     hub.plan_fault("gated", r" /lab/gated/resolve/")
+    hub.plan_fault("forbidden", r" /lab/forbidden/resolve/")
+    hub.plan_fault("bad-token", r"lab/bad-token")
     hub.plan_fault("error", r"GET /api/models/lab/stutter", times=2)
     hub.plan_fault("cut", r"GET /lab/torn/resolve/.*safetensors", times=2)
     hub.plan_fault("cut", r"GET /lab/always-torn/resolve/.*safetensors")
@@ -350,13 +407,18 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     result = run(hub, registry, tmp_path, home=home)
     assert result.returncode == 1
     assert_no_traceback(result)
-    assert "4 of 16 runs completed" in result.stdout
+    assert "4 of 18 runs completed" in result.stdout
     page = hub.endpoint
     expected = {
         "gated/words": (
             "unavailable",
             f"gated (401): accept the terms on {page}/lab/gated and set",
         ),
+        "forbidden/words": (
+            "unavailable",
+            f"gated (403): accept the terms on {page}/lab/forbidden",
+        ),
+        "bad-token/words": ("unavailable", "the hub refuses access (401): check HF_TOKEN"),
         "missing/words": ("unavailable", "no such model on the hub (404): check the name"),
         "revision/words": ("unavailable", "it has no revision 'v9': see"),
         "commit/words": ("unavailable", f"it has no revision {unknown}: see"),
@@ -370,7 +432,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         "plain/torn-words": ("unavailable", "run the same command again to continue"),
     }
     done = records(tmp_path)
-    assert len(done) == 16
+    assert len(done) == 18
     for name, (status, message) in expected.items():
         failure = done[name].failure
         assert failure is not None, name
@@ -393,14 +455,56 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     hub.forget_requests()
     again = run(hub, registry, tmp_path, home=home)
     assert again.returncode == 0, again.stderr
-    assert "15 runs, 11 to do" in again.stdout
-    assert "15 of 15 runs completed" in again.stdout
+    assert "17 runs, 13 to do" in again.stdout
+    assert "17 of 17 runs completed" in again.stdout
     after = times(tmp_path)
     assert {n for n in after if after[n] == before[n]} == {*healthy, "commit/words"}
     fetched = {path.split("/resolve/")[0] for path in hub.paths("/resolve/")}
     assert not fetched & {"/lab/stutter", "/lab/torn", "/lab/slow", "/datasets/lab/words"}
     # A file that was cut short has not been taken for a whole one.
     assert np.array_equal(logits(tmp_path, "always-torn/words"), logits(tmp_path, "plain/words"))
+
+
+def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    files = coded_model(tmp_path / "coded")
+    commit = hub.repository("model", "lab/coded").commit(files)
+    hub.repository("dataset", "lab/words").commit(words(1))
+    folder, ran, home = tmp_path / "coded", tmp_path / "ran", tmp_path / "home"
+    sources = {"words": data_entry("lab/words")}
+    models = {
+        "hub": model_entry("lab/coded"),
+        "tuned": model_entry("lab/coded", evaluate="false", recipe="one"),
+        "local": model_entry(str(folder)).replace("hub:", "path:"),
+    }
+    registry = write_registry(tmp_path / "registry.yaml", models, sources)
+    refused = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    assert_no_traceback(refused)
+    assert refused.returncode == 1
+    for record in records(tmp_path).values():
+        assert record.status == "unavailable"
+        assert record.failure is not None
+        assert "then set 'trust_remote_code: true'" in record.failure.message
+    assert not ran.exists()
+    assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
+
+    trusting = {
+        name: entry.replace("}", ", trust_remote_code: true}") for name, entry in models.items()
+    }
+    write_registry(registry, trusting, sources)
+    trusted = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    assert "3 of 3 runs completed" in trusted.stdout, trusted.stderr
+    assert ran.exists()
+    done = records(tmp_path)
+    assert done["hub/words"].provenance["model_revision"] == commit
+    assert np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "local/words"))
+    assert not np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "tuned/words"))
+    # Timing reads the fine-tuned model back, in a process that has not seen its code.
+    only_tuned = ("--timing", "quick", "--models", "tuned")
+    timed = run(hub, registry, tmp_path, *only_tuned, home=home, CODE_RAN=str(ran))
+    assert "tuned/words/seed-0  p50" in timed.stdout, timed.stdout
+    assert "custom code" not in timed.stdout + timed.stderr  # no question on the terminal
 
 
 def test_a_hub_out_of_reach_is_told_at_once(hub: LoopbackHub, tmp_path: Path) -> None:
