@@ -70,7 +70,12 @@ class LoggedRequest:
     method: str
     path: str
     headers: Mapping[str, str]
-    to_storage: bool = False
+    to_storage: bool
+
+    @property
+    def is_redirected(self) -> bool:
+        """Say whether the file asked for is large: then the hub only tells where it is."""
+        return self.path.endswith(_IN_STORAGE) and not self.to_storage
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -89,7 +94,7 @@ class LoopbackHub:
         self._faults: list[PlannedFault] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._server, self._storage = _Server(self), _Server(self)
+        self._server, self._storage = _Server(self), _Server(self, is_storage=True)
 
     @property
     def endpoint(self) -> str:
@@ -127,8 +132,10 @@ class LoopbackHub:
         with self._lock:
             self.requests.append(request)
             for fault in self._faults:
-                if fault.times == 0 or _waits_for_storage(fault, request):
+                if fault.times == 0:
                     continue
+                if fault.kind in ("cut", "silence") and request.is_redirected:
+                    continue  # they come with the content, from the storage
                 if re.search(fault.pattern, f"{request.method} {request.path}"):
                     if fault.times is not None:
                         fault.times -= 1
@@ -156,27 +163,18 @@ class LoopbackHub:
                 server.shutdown()
                 server.server_close()
 
-    def is_storage(self, server: object) -> bool:
-        return server is self._storage
-
-
-def _waits_for_storage(fault: PlannedFault, request: LoggedRequest) -> bool:
-    """Say whether a fault of a content comes only with the storage server's answer."""
-    large = request.path.endswith(_IN_STORAGE)
-    return fault.kind in ("cut", "silence") and large and not request.to_storage
-
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, hub: LoopbackHub) -> None:
-        self.hub = hub
+    def __init__(self, hub: LoopbackHub, *, is_storage: bool = False) -> None:
+        self.hub, self.is_storage = hub, is_storage
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    hub: LoopbackHub
+    server: _Server
 
     def log_message(self, format: str, *values: object) -> None:
         """Say nothing on stderr: requests are logged for the tests."""
@@ -187,13 +185,14 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET  # noqa: N815
 
     def _serve(self) -> None:
-        self.hub = self.server.hub  # type: ignore[attr-defined]
-        self.in_storage = self.hub.is_storage(self.server)
+        self.hub = self.server.hub
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length).decode()
         path = urlsplit(self.path).path
-        request = LoggedRequest(self.command, path, dict(self.headers), self.in_storage)
-        self.fault = self.hub.receive(request)
+        self.logged = LoggedRequest(
+            self.command, path, dict(self.headers), to_storage=self.server.is_storage
+        )
+        self.fault = self.hub.receive(self.logged)
         if self.fault == "silence":
             self.hub.keep_silent()
             self.close_connection = True
@@ -274,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "Accept-Ranges": "bytes",
         }
-        if file.endswith(_IN_STORAGE) and not self.in_storage:
+        if self.logged.is_redirected:
             place = f"{self.hub.storage_endpoint}{self.path}"
             self._answer(302, b"", {**headers, "Location": place})
             return

@@ -35,6 +35,14 @@ recipes:
 # --- what the hub holds ---------------------------------------------------------------------------
 
 
+def head(labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return a config's fields that name the classes."""
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+
+
 def text_model(folder: Path, seed: int, labels: tuple[str, ...] = WORDS) -> dict[str, bytes]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -47,8 +55,7 @@ def text_model(folder: Path, seed: int, labels: tuple[str, ...] = WORDS) -> dict
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=32, initializer_range=0.5,
-        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
+        intermediate_size=16, max_position_embeddings=32, initializer_range=0.5, **head(labels),
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     PreTrainedTokenizerFast(
@@ -62,9 +69,8 @@ def image_model(folder: Path) -> dict[str, bytes]:
 
     torch.manual_seed(0)
     config = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
-        id2label=dict(enumerate(SHAPES)), label2id={name: i for i, name in enumerate(SHAPES)},
-    )  # fmt: skip
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **head(SHAPES)
+    )
     ResNetForImageClassification(config).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
     return read_folder(folder)
@@ -104,8 +110,7 @@ def coded_model(folder: Path) -> dict[str, bytes]:
     text_model(folder, seed=1)
     config = {
         "model_type": "lab-bag", "architectures": ["BagForSequenceClassification"],
-        "vocabulary": 7, "id2label": dict(enumerate(WORDS)),
-        "label2id": {name: i for i, name in enumerate(WORDS)},
+        "vocabulary": 7, **head(WORDS),
         "auto_map": {
             "AutoConfig": "bag.BagConfig",
             "AutoModelForSequenceClassification": "bag.BagForSequenceClassification",
@@ -297,10 +302,8 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
     assert np.array_equal(logits(tmp_path, "pickle/old"), logits(tmp_path, "bert-old/old"))
 
     # The token goes to the hub in a header, and nowhere else: not to where it keeps large files.
-    bearers: dict[bool, set[str | None]] = {False: set(), True: set()}
-    for request in hub.requests:
-        bearers[request.to_storage].add(request.headers.get("authorization"))
-    assert bearers == {False: {f"Bearer {TOKEN}"}, True: {None}}
+    sent = {(request.to_storage, request.headers.get("authorization")) for request in hub.requests}
+    assert sent == {(False, f"Bearer {TOKEN}"), (True, None)}
     assert_nowhere(TOKEN, tmp_path / "results", tmp_path / "reports", home)
     assert TOKEN not in first.stdout + first.stderr
 
@@ -468,17 +471,19 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
 def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    files = coded_model(tmp_path / "coded")
-    commit = hub.repository("model", "lab/coded").commit(files)
-    hub.repository("dataset", "lab/words").commit(words(1))
     folder, ran, home = tmp_path / "coded", tmp_path / "ran", tmp_path / "home"
+    commit = hub.repository("model", "lab/coded").commit(coded_model(folder))
+    hub.repository("dataset", "lab/words").commit(words(1))
     sources = {"words": data_entry("lab/words")}
-    models = {
-        "hub": model_entry("lab/coded"),
-        "tuned": model_entry("lab/coded", evaluate="false", recipe="one"),
-        "local": model_entry(str(folder)).replace("hub:", "path:"),
-    }
-    registry = write_registry(tmp_path / "registry.yaml", models, sources)
+
+    def models(**fields: str) -> dict[str, str]:
+        return {
+            "hub": model_entry("lab/coded", **fields),
+            "tuned": model_entry("lab/coded", evaluate="false", recipe="one", **fields),
+            "local": model_entry(str(folder), **fields).replace("hub:", "path:"),
+        }
+
+    registry = write_registry(tmp_path / "registry.yaml", models(), sources)
     refused = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
     assert_no_traceback(refused)
     assert refused.returncode == 1
@@ -489,10 +494,7 @@ def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
     assert not ran.exists()
     assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
 
-    trusting = {
-        name: entry.replace("}", ", trust_remote_code: true}") for name, entry in models.items()
-    }
-    write_registry(registry, trusting, sources)
+    write_registry(registry, models(trust_remote_code="true"), sources)
     trusted = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
     assert "3 of 3 runs completed" in trusted.stdout, trusted.stderr
     assert ran.exists()
