@@ -2,13 +2,13 @@
 
     from benchmark import Registry, plan, execute, load_results
 
-The functions `plan` and `execute` share their names with the modules they live in; importing
-them here, eagerly, is what makes the names mean the functions.
+The function `plan` shares its name with the module it lives in; importing it here, eagerly, is
+what makes the name mean the function.
 """
 
-from benchmark.execute import execute
-from benchmark.plan import RunSpec, plan
-from benchmark.registry import Registry
-from benchmark.results import Record, load_results
+import lazy_loader
 
-__all__ = ["Record", "Registry", "RunSpec", "execute", "load_results", "plan"]
+from benchmark.plan import plan as plan
+
+__getattr__, __dir__, _lazy = lazy_loader.attach_stub(__name__, __file__)
+__all__ = ["plan", *_lazy]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from benchmark.failures import UnavailableError, first_line
-from benchmark.provenance import RevisionUnavailableError
+from benchmark.records import RevisionUnavailableError
 
 if TYPE_CHECKING:
     import datasets

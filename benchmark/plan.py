@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from benchmark.records import RunFolder
 from benchmark.registry import (
     DatasetEntry,
     Entry,
@@ -61,10 +62,9 @@ class RunSpec(Entry):
         """The run's name as printed everywhere: model/dataset/seed-n."""
         return f"{self.model.name}/{self.dataset.name}/seed-{self.seed}"
 
-    def folder(self, results: Path) -> Path:
+    def folder(self, results: Path) -> RunFolder:
         """Return the folder in `results` that holds this run's files."""
-        leaf = f"seed-{self.seed}"
-        return results / self.suite / self.model.name / self.dataset.name / leaf
+        return RunFolder.of(results, self.suite, self.model.name, self.dataset.name, self.seed)
 
     def data_key(self) -> str:
         """Return the hash of what decides the rows of every split."""

@@ -72,7 +72,7 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
-    from benchmark.launch import LaunchError, quiet_libraries
+    from benchmark.execution import LaunchError, quiet_libraries
     from benchmark.plan import SelectionError, plan
     from benchmark.registry import Registry, RegistryError
 
@@ -103,10 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_backend(options: argparse.Namespace) -> None:
-    from benchmark.launch import LaunchError
+    from benchmark.execution import LaunchError
 
     if options.timing_backend == "loadgen":
-        from benchmark.timing.loadgen import is_installed
+        from benchmark.timing import is_installed
 
         if not is_installed():
             raise LaunchError(
@@ -141,9 +141,8 @@ def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
 
 
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
-    from benchmark.execute import SCORED_STAGES, resolve, stale_stages
+    from benchmark.execution import SCORED_STAGES, needs_timing, resolve, stale_stages
     from benchmark.failures import RunError
-    from benchmark.timing_stage import needs_timing
 
     try:
         resolved = resolve(spec, options.results)
@@ -158,7 +157,7 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.launch import launched_processes, process_index
+    from benchmark.execution import launched_processes, process_index
 
     if launched_processes() > 1:
         _execute_together(specs, options)
@@ -174,14 +173,13 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
-    from benchmark.console import RunDisplay
-    from benchmark.workers import Finished, run_in_workers
+    from benchmark.execution import Finished, RunDisplay, run_in_workers
 
     pending = [spec for spec in specs if options.force or _needs_work(spec, options.results)]
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
-    from benchmark.launch import available_cores, gpu_count
+    from benchmark.execution import available_cores, gpu_count
 
     gpus = gpu_count()
     events = run_in_workers(
@@ -200,7 +198,7 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
 
 
 def _needs_work(spec: RunSpec, results: Path) -> bool:
-    from benchmark.execute import resolve, stale_stages
+    from benchmark.execution import resolve, stale_stages
     from benchmark.failures import RunError
 
     try:
@@ -211,9 +209,13 @@ def _needs_work(spec: RunSpec, results: Path) -> bool:
 
 def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute the runs one after the other, each by all processes of this launch."""
-    from benchmark.console import DisplayProgress, RunDisplay
-    from benchmark.execute import execute
-    from benchmark.launch import make_accelerator, process_index
+    from benchmark.execution import (
+        DisplayProgress,
+        RunDisplay,
+        execute,
+        make_accelerator,
+        process_index,
+    )
 
     make_accelerator()  # refuse a misunderstood launch before anything is recorded
     with RunDisplay(len(specs), silent=process_index() > 0) as display:
@@ -237,8 +239,7 @@ def _leave_launch() -> int:
 
 def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Measure latency and throughput, now that nothing else runs."""
-    from benchmark.console import TimingDisplay
-    from benchmark.timing_stage import models_to_time, time_groups
+    from benchmark.execution import TimingDisplay, models_to_time, time_groups
 
     cross_check = options.timing_backend == "loadgen"
     groups = models_to_time(
@@ -255,8 +256,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
-    from benchmark.report import write_report
-    from benchmark.report.published import declared_published
+    from benchmark.report import declared_published, write_report
 
     suite = specs[0].suite
     folder = write_report(
@@ -280,9 +280,7 @@ def _shown(path: Path) -> str:
 
 def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     """Name what did not complete; return the exit code."""
-    from benchmark.results import read_record
-
-    records = [read_record(spec.folder(options.results)) for spec in specs]
+    records = [spec.folder(options.results).read_record() for spec in specs]
     bad = [record for record in records if record is not None and record.status != "completed"]
     missing = sum(record is None for record in records)
     print(f"{len(specs) - len(bad) - missing} of {len(specs)} runs completed")

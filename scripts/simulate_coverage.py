@@ -20,11 +20,15 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 
-from benchmark.calibration_error import assign_bins, debiased_calibration_error, debiased_sums
-from benchmark.intervals import bootstrap_interval, refit_temperatures
-from benchmark.metrics import Predictions
-from benchmark.resampling import TemperaturePath, percentiles
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.calibration_error import (
+    assign_bins,
+    debiased_calibration_error,
+    debiased_sums,
+)
+from benchmark.statistics.intervals import bootstrap_interval, refit_temperatures
+from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.resampling import TemperaturePath, percentiles
+from benchmark.statistics.temperature import fit_temperature
 
 TRUTHS = (0.0, 0.015, 0.06)
 ROWS = (500, 2000, 10_000)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmark.rows import Rows
+from benchmark.data.rows import Rows
+from benchmark.records.timing import Memory, Timing
 from benchmark.timing import contention, loadgen, memory, percentiles
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call
@@ -31,7 +32,6 @@ from benchmark.timing.job import TimingJob, TimingSample, TimingSubject
 from benchmark.timing.loops import Stopwatch, WarmUpLimits
 from benchmark.timing.model import QUICK, time_model
 from benchmark.timing.processes import time_jobs
-from benchmark.timing_record import Memory, Timing
 
 PAIRS = 500
 LOADGEN_S = 4.5

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark import logits_store as store
-from benchmark.logits_store import LogitsSplit
-from benchmark.results import (
+from benchmark.records import (
     DataFacts,
-    Estimate,
     Failure,
     ModelFacts,
     Record,
+    RunFolder,
     SplitScores,
     Temperature,
-    write_record,
 )
-from benchmark.timing_record import Contention, Measurement, Memory, Percentile, Setting, Timing
-from benchmark.timing_record import WarmUp as TimingWarmUp
+from benchmark.records import logits as store
+from benchmark.records.logits import LogitsSplit
+from benchmark.records.timing import Contention, Measurement, Memory, Percentile, Setting, Timing
+from benchmark.records.timing import WarmUp as TimingWarmUp
+from benchmark.statistics import Estimate
 
 FINISHED = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
 PROVENANCE = {
@@ -265,7 +265,7 @@ def write_tree(
                         stage="training", kind="OutOfMemory", message="out of memory at batch 1"
                     )
                     record = make_record(model, dataset, seed, {}, suite=suite, failure=failure)
-                    write_record(folder, record)
+                    RunFolder(folder).write_record(record)
                     continue
                 key = [ord(c) for c in model.name + dataset] + [seed]
                 rng = np.random.default_rng(key)
@@ -284,8 +284,8 @@ def write_tree(
                         before=score(logits, labels),
                         after=score(after, labels),
                     )
-                write_record(
-                    folder, make_record(model, dataset, seed, scores, suite=suite, classes=classes)
+                RunFolder(folder).write_record(
+                    make_record(model, dataset, seed, scores, suite=suite, classes=classes)
                 )
                 if with_logits:
                     write_logits(folder, splits)
@@ -299,4 +299,4 @@ def write_logits(
         name: LogitsSplit(np.arange(len(labels)), logits, labels)
         for name, (logits, labels) in splits.items()
     }
-    store.write_logits(folder, stored, key="synthetic")
+    store.write_logits(RunFolder(folder), stored, key="synthetic")

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.batches import (
+from benchmark.models.batches import (
     collate,
     evaluation_batches,
     load_batches,
     share_of_process,
     training_batches,
 )
-from benchmark.encoding import EncodedSplit, PixelFeatures, TokenFeatures
+from benchmark.models.encoding import EncodedSplit, PixelFeatures, TokenFeatures
 
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 40))
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from benchmark.calibrators import (
+from benchmark.statistics.calibrators import (
     CALIBRATORS,
     BetaCalibration,
     DirichletCalibration,
@@ -19,7 +19,7 @@ from benchmark.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.temperature import fit_temperature
 
 LOGITS = Path(__file__).parents[1].parent / "shared" / "data" / "logits"
 FILES = ["c10_resnet110", "c10_resnet50_cross_entropy"]

@@ -15,12 +15,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from benchmark import RunSpec
-from benchmark.checkpoint import build_model, count_parameters, label_columns, load_preprocessor
-from benchmark.corpus import Corpus, load_corpus
-from benchmark.encoding import encode_rows
+from benchmark.data.corpus import Corpus, load_corpus
+from benchmark.data.rows import Rows
 from benchmark.failures import RunError, UnavailableError
+from benchmark.models.checkpoint import (
+    build_model,
+    count_parameters,
+    label_columns,
+    load_preprocessor,
+)
+from benchmark.models.encoding import encode_rows
 from benchmark.registry import ModelEntry
-from benchmark.rows import Rows
 
 TIMM_CONFIG = """{"architecture": "mixer_b16_224", "num_classes": 2, "pretrained_cfg":
 {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}"""
@@ -29,8 +34,8 @@ TOKENIZER_IN_A_PROCESS = """
 import hashlib, sys
 from pathlib import Path
 from benchmark import RunSpec
-from benchmark.checkpoint import load_preprocessor
-from benchmark.corpus import load_corpus
+from benchmark.models.checkpoint import load_preprocessor
+from benchmark.data.corpus import load_corpus
 spec = RunSpec.model_validate_json(sys.argv[1])
 corpus = load_corpus(spec.dataset, limit=spec.limit)
 folder = Path(sys.argv[2])

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark.calibration_error import debiased_calibration_error, expected_calibration_error
 from benchmark.claim import evaluate_claim
 from benchmark.claim import matched_pairs as matching
 from benchmark.claim.bin_variants import VARIANTS, with_bin_variants
@@ -27,11 +26,16 @@ from benchmark.claim.result import Interval
 from benchmark.claim.simulation import StudyDesign, rates, run_studies, simulate, study_designs
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import _explained, _family_grams, _shares, variance_shares
-from benchmark.intervals import ModelOutputs, compare
-from benchmark.logits_store import LogitsSplit, write_logits
-from benchmark.metrics import Predictions
+from benchmark.records import RunFolder
+from benchmark.records.logits import LogitsSplit, read_split, write_logits
 from benchmark.registry import Claim
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.calibration_error import (
+    debiased_calibration_error,
+    expected_calibration_error,
+)
+from benchmark.statistics.intervals import ModelOutputs, compare
+from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.temperature import fit_temperature
 
 METRIC = "debiased_calibration_error"
 
@@ -195,7 +199,7 @@ def store_logits(folder: Path, seed: int, sharpness: float, rows: int = 800) -> 
         labels = (truth + rows_generator.gumbel(size=truth.shape)).argmax(axis=1)
         logits = sharpness * (truth + noise.normal(0, 0.3, truth.shape))
         splits[name] = LogitsSplit(np.arange(rows), logits.astype(np.float32), labels)
-    write_logits(folder, splits, key="made-up")
+    write_logits(RunFolder(folder), splits, key="made-up")
 
 
 @pytest.fixture
@@ -264,15 +268,13 @@ def test_only_the_closest_pairs_are_bootstrapped(
 
 @pytest.mark.parametrize("after", [False, True])
 def test_replicates_spread_as_those_that_bin_anew(pair_frame: pd.DataFrame, after: bool) -> None:
-    folders = [Path(folder) for folder in pair_frame["folder"]]
+    folders = [RunFolder(Path(folder)) for folder in pair_frame["folder"]]
     ours = [error_replicates(path, after_scaling=after, resamples=600) for path in folders]
 
-    def outputs(folder: Path) -> ModelOutputs:
-        from benchmark.logits_store import read_split
-
+    def outputs(folder: RunFolder) -> ModelOutputs:
         test, calibration = read_split(folder, "test"), read_split(folder, "calibration")
         return ModelOutputs(
-            str(folder),
+            folder.name,
             test.logits,
             test.labels,
             test.ids,
@@ -327,9 +329,9 @@ def test_a_recipe_only_one_side_has_forbids_the_pair(pair_frame: pd.DataFrame) -
 def test_bin_variants_come_from_the_logits(pair_frame: pd.DataFrame) -> None:
     wider = with_bin_variants(pair_frame)
     folder = Path(pair_frame["folder"].iloc[0])
-    from benchmark.logits_store import read_split
+    from benchmark.records.logits import read_split
 
-    test = read_split(folder, "test")
+    test = read_split(RunFolder(folder), "test")
     predicted = Predictions.from_logits(test.logits, test.labels)
     for name, (bins, scheme) in VARIANTS.items():
         expected = expected_calibration_error(predicted.confidence, predicted.correct, bins, scheme)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.corpus import (
+from benchmark.data.corpus import (
     load_corpus,
     load_rows,
     resolve_data_revision,
@@ -16,7 +16,7 @@ from benchmark.corpus import (
     shifted_split_names,
 )
 from benchmark.failures import RunError, UnavailableError
-from benchmark.provenance import RevisionUnavailableError
+from benchmark.records.provenance import RevisionUnavailableError
 from benchmark.registry import DatasetEntry
 
 
@@ -122,7 +122,7 @@ def test_unreadable_data_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_revision_follows_content(tmp_path: Path) -> None:
-    from benchmark.provenance import fingerprint_path
+    from benchmark.records.provenance import fingerprint_path
 
     write_jsonl(tmp_path / "a.jsonl", 20, [0, 1])
     data = entry(path=tmp_path / "a.jsonl", columns={"text": "text"})

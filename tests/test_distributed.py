@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.logits_store import read_split
-from benchmark.results import find_records, read_record
+from benchmark.records import RunFolder, find_records
+from benchmark.records.logits import read_split
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -89,7 +89,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import torch
 from benchmark import Registry, plan, execute
-import benchmark.training as training
+import benchmark.execution.training as training
 import benchmark.failures as failures
 
 mode = sys.argv[1]
@@ -142,7 +142,7 @@ def test_trouble_on_one_rank_is_agreed_on(
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("OUTCOME") == 2
-    record = read_record(results / "small-limit-96/vit/digits/seed-0")
+    record = RunFolder(results / "small-limit-96/vit/digits/seed-0").read_record()
     assert record is not None
     assert record.status == status
     if mode == "crash":

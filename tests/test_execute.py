@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from transformers import AutoModelForImageClassification
 
-import benchmark.logits_store as store
+import benchmark.records.logits as store
 from benchmark import Registry, RunSpec, execute, plan
-from benchmark.corpus import load_corpus
-from benchmark.progress import StageProgress
-from benchmark.provenance import fingerprint_path
-from benchmark.results import Record, read_record, write_record
-from benchmark.workers import Finished, run_in_workers
+from benchmark.data.corpus import load_corpus
+from benchmark.execution.progress import StageProgress
+from benchmark.execution.workers import Finished, run_in_workers
+from benchmark.records import Record, RunFolder
+from benchmark.records.provenance import fingerprint_path
 
 
 class Recorder:
@@ -56,9 +56,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, Path, R
 
 def test_a_run_leaves_what_the_design_says(finished: tuple[RunSpec, Path, Record]) -> None:
     spec, results, record = finished
-    folder = spec.folder(results)
+    folder = spec.folder(results).path
     assert record.status == "completed"
-    assert read_record(folder) == record
+    assert RunFolder(folder).read_record() == record
     assert {"spec.json", "logits.safetensors", "record.json", "model", "training.json"} <= {
         path.name for path in folder.iterdir()
     }
@@ -74,9 +74,9 @@ def test_logits_are_those_of_the_saved_model_in_row_order(
     finished: tuple[RunSpec, Path, Record],
 ) -> None:
     spec, results, _ = finished
-    folder = spec.folder(results)
-    store.verify_checksum(folder)
-    stored = store.read_split(folder, "test")
+    folder = spec.folder(results).path
+    store.verify_checksum(RunFolder(folder))
+    stored = store.read_split(RunFolder(folder), "test")
     test = load_corpus(spec.dataset, limit=96).test
     np.testing.assert_array_equal(stored.ids, test.ids)
     np.testing.assert_array_equal(stored.labels, test.labels)
@@ -93,7 +93,7 @@ def test_logits_are_those_of_the_saved_model_in_row_order(
 
 def test_only_stale_stages_are_redone(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     spec = make_spec("resnet")
-    folder = spec.folder(tmp_path)
+    folder = spec.folder(tmp_path).path
     assert stages_done(spec, tmp_path) == ["training", "logits", "scores"]
     assert stages_done(spec, tmp_path) == []
 
@@ -139,7 +139,7 @@ def test_failures_are_typed_and_tried_again(
     assert (record.status, record.failure and record.failure.stage) == ("failed", "training")
     assert record.failure is not None
     assert "learning rate" in record.failure.message
-    assert read_record(diverging.folder(tmp_path)) == record
+    assert diverging.folder(tmp_path).read_record() == record
 
     spec = make_spec("vit")
     bad_config = spec.model_copy(
@@ -175,11 +175,13 @@ def test_timing_in_a_record_outlives_new_scores(
 ) -> None:
     spec = make_spec("vit")
     record = execute(spec, tmp_path)
-    folder = spec.folder(tmp_path)
-    from benchmark.execute import resolve
+    folder = spec.folder(tmp_path).path
+    from benchmark.execution.stages import resolve
 
     keys = {**record.keys, "timing": resolve(spec, tmp_path).key("timing"), "scores": "old"}
-    write_record(folder, record.model_copy(update={"keys": keys, "timed_run": "vit/digits/seed-0"}))
+    RunFolder(folder).write_record(
+        record.model_copy(update={"keys": keys, "timed_run": "vit/digits/seed-0"})
+    )
     again = execute(spec, tmp_path)
     assert again.timed_run == "vit/digits/seed-0"
     assert again.keys["timing"] == keys["timing"]
@@ -204,7 +206,7 @@ def test_a_killed_worker_costs_its_own_run_only(
     failed = records.pop(long.name)
     assert failed.failure is not None
     assert "SIGKILL" in failed.failure.message
-    assert read_record(long.folder(tmp_path)) == failed
+    assert long.folder(tmp_path).read_record() == failed
     assert [record.status for record in records.values()] == ["completed", "completed"]
 
 

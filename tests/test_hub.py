@@ -18,8 +18,8 @@ from loopback_hub import LoopbackHub, read_folder
 from PIL import Image
 from test_run import command
 
-from benchmark.logits_store import read_split
-from benchmark.results import Record, find_records
+from benchmark.records import Record, RunFolder, find_records
+from benchmark.records.logits import read_split
 
 TOKEN = "hf_theSecretOfThisTest"
 WORDS = ("glad", "sad")
@@ -240,14 +240,13 @@ def records(folder: Path) -> dict[str, Record]:
 def logits(folder: Path, run_name: str) -> np.ndarray:
     model, dataset = run_name.split("/")
     run_folder = folder / "results" / "hub-limit-24" / model / dataset / "seed-0"
-    return read_split(run_folder, "test").logits
+    return read_split(RunFolder(run_folder), "test").logits
 
 
 def times(folder: Path) -> dict[str, int]:
     found = find_records(folder / "results")
     return {
-        f"{record.model}/{record.dataset}": (path / "record.json").stat().st_mtime_ns
-        for path, record in found
+        f"{record.model}/{record.dataset}": run.record.stat().st_mtime_ns for run, record in found
     }
 
 

@@ -11,10 +11,10 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
-from benchmark import calibration_error
-from benchmark.calibration_error import expected_calibration_error
-from benchmark.influence import augrc_influence, aurc_influence, macro_f1_influence
-from benchmark.intervals import (
+from benchmark.statistics import calibration_error
+from benchmark.statistics.calibration_error import expected_calibration_error
+from benchmark.statistics.influence import augrc_influence, aurc_influence, macro_f1_influence
+from benchmark.statistics.intervals import (
     LINEAR_METRICS,
     ModelOutputs,
     bootstrap_interval,
@@ -25,9 +25,9 @@ from benchmark.intervals import (
     refit_temperatures,
     score_split,
 )
-from benchmark.metrics import METRICS, Predictions
-from benchmark.resampling import CALIBRATION_STREAM, resample_counts, resample_means
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.metrics import METRICS, Predictions
+from benchmark.statistics.resampling import CALIBRATION_STREAM, resample_counts, resample_means
+from benchmark.statistics.temperature import fit_temperature
 
 
 def sample(n, n_classes, seed=0, temperature=1.7):
@@ -254,7 +254,7 @@ class TestScoreSplit:
             if has_interval:
                 assert estimate.low <= max(estimate.value, 0) <= estimate.high
             is_ece = name in ("ece_15", "ece_100_equal_mass")
-            assert (estimate.noise_floor_q95 is not None) == is_ece
+            assert (estimate.floor_q95 is not None) == is_ece
         assert scores.temperature.low < scores.temperature.value < scores.temperature.high
 
     def test_plain_floats_and_json(self, splits):
@@ -343,7 +343,7 @@ class TestCompare:
     def test_a_linear_metric_agrees_with_its_general_path(self, monkeypatch):
         first, second = outputs("a", 1), outputs("b", 2, noise=1.0)
         fast = compare(first, second, "nll", after_scaling=True, resamples=80)
-        monkeypatch.setattr("benchmark.intervals.LINEAR_METRICS", ())
+        monkeypatch.setattr("benchmark.statistics.intervals.LINEAR_METRICS", ())
         slow = compare(first, second, "nll", after_scaling=True, resamples=80)
         assert fast.difference == pytest.approx(slow.difference)
         assert fast.high - fast.low == pytest.approx(slow.high - slow.low, rel=1e-4)

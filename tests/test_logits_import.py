@@ -1,4 +1,4 @@
-"""`python -m benchmark.logits`: the same content gives the same run, whatever the file."""
+"""`python -m benchmark.importing`: the same content gives the same run, whatever the file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmark.claim import evaluate_claim
-from benchmark.logits.command import main
-from benchmark.logits_store import LogitsSplit, read_split, verify_checksum
+from benchmark.importing.command import main
+from benchmark.records import Record, RunFolder, load_results
+from benchmark.records.logits import LogitsSplit, read_split, verify_checksum
 from benchmark.report import write_report
-from benchmark.results import Record, load_results, read_record
 
 Array = NDArray[Any]
 FORMATS = ("npz", "safetensors", "csv", "parquet", "npy", "two-npz", "two-csv")
@@ -124,7 +124,7 @@ def do_import(root: Path, *arguments: object, model: str = "m", report: bool = F
 
 
 def record_of(root: Path, model: str = "m") -> Record:
-    record = read_record(run_folder(root, model))
+    record = RunFolder(run_folder(root, model)).read_record()
     assert record is not None
     return record
 
@@ -208,8 +208,8 @@ def test_every_format_gives_the_same_record(tmp_path: Path) -> None:
     for kind in FORMATS:
         assert do_import(tmp_path, *write_source(tmp_path / kind, content, kind), model=kind) == 0
         records.append(figures_of(record_of(tmp_path, kind)))
-        assert verify_checksum(run_folder(tmp_path, kind)) == verify_checksum(
-            run_folder(tmp_path, "npz")
+        assert verify_checksum(RunFolder(run_folder(tmp_path, kind))) == verify_checksum(
+            RunFolder(run_folder(tmp_path, "npz"))
         )
     assert all(record == records[0] for record in records)
     assert records[0]["data"]["rows"] == {"calibration": 30, "test": 60}
@@ -260,7 +260,9 @@ def test_round_trip(
     random.Random(seed).shuffle(order)
     root = tmp_path_factory.mktemp("round-trip")
     assert do_import(root, *write_source(root, content, kind, order)) == 0
-    stored = {name: read_split(run_folder(root), name) for name in ("calibration", "test")}
+    stored = {
+        name: read_split(RunFolder(run_folder(root)), name) for name in ("calibration", "test")
+    }
     np.testing.assert_array_equal(stored["test"].logits, test)
     np.testing.assert_array_equal(stored["test"].labels, test_labels)
     np.testing.assert_array_equal(stored["calibration"].logits, calibration)
@@ -280,7 +282,7 @@ def test_columns_named_by_class_in_any_order(tmp_path: Path) -> None:
         columns = [*columns, *({"split"} - set(columns))]
         table[columns].to_csv(tmp_path / f"{model}.csv", index=False)
         assert do_import(tmp_path, tmp_path / f"{model}.csv", model=model) == 0
-        stored = read_split(run_folder(tmp_path, model), "test")
+        stored = read_split(RunFolder(run_folder(tmp_path, model)), "test")
         np.testing.assert_array_equal(stored.logits, content.test)
         np.testing.assert_array_equal(stored.labels, content.test_labels)
         data = record_of(tmp_path, model).data
@@ -298,7 +300,7 @@ def test_arrays_may_name_their_classes(tmp_path: Path) -> None:
     }
     np.savez(tmp_path / "a.npz", **arrays)
     assert do_import(tmp_path, tmp_path / "a.npz") == 0
-    stored = read_split(run_folder(tmp_path), "test").labels
+    stored = read_split(RunFolder(run_folder(tmp_path)), "test").labels
     np.testing.assert_array_equal(stored, content.test_labels)
     data = record_of(tmp_path).data
     assert data is not None
@@ -313,7 +315,7 @@ def test_label_names_settle_the_order_of_classes(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("z\ny\nx\nw\n")
     arguments = ("--label-names-file", tmp_path / "names.txt")
     assert do_import(tmp_path, tmp_path / "a.csv", *arguments) == 0
-    stored = read_split(run_folder(tmp_path), "test")
+    stored = read_split(RunFolder(run_folder(tmp_path)), "test")
     np.testing.assert_array_equal(stored.logits, content.test[:, ::-1])
     np.testing.assert_array_equal(stored.labels, 3 - content.test_labels)
 
@@ -337,7 +339,7 @@ def test_the_user_names_arrays_and_columns(tmp_path: Path) -> None:
     assert do_import(tmp_path, tmp_path / "b.parquet", *columns, model="b") == 0
     for name in ("a", "b"):
         np.testing.assert_array_equal(
-            read_split(run_folder(tmp_path, name), "test").logits, content.test
+            read_split(RunFolder(run_folder(tmp_path, name)), "test").logits, content.test
         )
 
 
@@ -347,7 +349,9 @@ def test_a_parquet_column_may_hold_lists(tmp_path: Path) -> None:
     table["logits"] = table[[f"logit_{k}" for k in range(4)]].to_numpy().tolist()
     table[["logits", "label", "split"]].to_parquet(tmp_path / "a.parquet")
     assert do_import(tmp_path, tmp_path / "a.parquet") == 0
-    np.testing.assert_array_equal(read_split(run_folder(tmp_path), "test").logits, content.test)
+    np.testing.assert_array_equal(
+        read_split(RunFolder(run_folder(tmp_path)), "test").logits, content.test
+    )
 
 
 def test_stored_logits_can_be_imported_again(tmp_path: Path) -> None:
@@ -368,9 +372,11 @@ def test_row_ids_are_positions_that_do_not_depend_on_the_calibration_rows(tmp_pa
     for model, source in (("a", content), ("b", fewer)):
         arguments = write_source(tmp_path / model, source, "npz")
         assert do_import(tmp_path, *arguments, model=model) == 0
-    ids = {m: read_split(run_folder(tmp_path, m), "test").ids.tolist() for m in "ab"}
+    ids = {m: read_split(RunFolder(run_folder(tmp_path, m)), "test").ids.tolist() for m in "ab"}
     assert ids["a"] == ids["b"] == list(range(60))
-    assert read_split(run_folder(tmp_path, "a"), "calibration").ids.tolist() == list(range(60, 90))
+    assert read_split(RunFolder(run_folder(tmp_path, "a")), "calibration").ids.tolist() == list(
+        range(60, 90)
+    )
 
 
 def test_ids_of_the_source_are_kept_and_texts_hashed(tmp_path: Path) -> None:
@@ -380,12 +386,14 @@ def test_ids_of_the_source_are_kept_and_texts_hashed(tmp_path: Path) -> None:
     shuffled = table.assign(file=[f"{k}.png" for k in range(90)]).sample(frac=1, random_state=0)
     shuffled.to_csv(tmp_path / "c.csv")
     assert do_import(tmp_path, tmp_path / "a.csv", model="a") == 0
-    assert read_split(run_folder(tmp_path, "a"), "test").ids.tolist() == list(range(1030, 1090))
+    assert read_split(RunFolder(run_folder(tmp_path, "a")), "test").ids.tolist() == list(
+        range(1030, 1090)
+    )
     rows = {}
     for model in "bc":
         path = tmp_path / f"{model}.csv"
         assert do_import(tmp_path, path, "--id-column", "file", model=model) == 0
-        split = read_split(run_folder(tmp_path, model), "test")
+        split = read_split(RunFolder(run_folder(tmp_path, model)), "test")
         order = np.argsort(split.ids)
         rows[model] = LogitsSplit(split.ids[order], split.logits[order], split.labels[order])
     np.testing.assert_array_equal(rows["b"].ids, rows["c"].ids)
@@ -399,7 +407,8 @@ def test_held_out_rows_are_the_same_for_every_model(tmp_path: Path) -> None:
         path = tmp_path / f"{model}.npz"
         assert do_import(tmp_path, path, "--calibration-fraction", "0.25", model=model) == 0
     splits = [
-        [read_split(run_folder(tmp_path, m), s) for s in ("calibration", "test")] for m in "ab"
+        [read_split(RunFolder(run_folder(tmp_path, m)), s) for s in ("calibration", "test")]
+        for m in "ab"
     ]
     for first, second in zip(*splits, strict=True):
         np.testing.assert_array_equal(first.ids, second.ids)
@@ -419,7 +428,7 @@ def test_float64_is_rounded_and_that_is_said(
     np.savez(tmp_path / "a.npz", **arrays)
     assert do_import(tmp_path, tmp_path / "a.npz") == 0
     assert "test logits were rounded to float32 (largest change" in capsys.readouterr().out
-    stored = read_split(run_folder(tmp_path), "test").logits
+    stored = read_split(RunFolder(run_folder(tmp_path)), "test").logits
     np.testing.assert_array_equal(stored, rounded.astype(np.float32))
     imported = record_of(tmp_path).provenance["imported"]
     assert any("rounded" in note for note in imported["notes"])
@@ -796,7 +805,7 @@ def test_a_refused_file_leaves_the_earlier_import_alone(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04")
     assert do_import(tmp_path, tmp_path / "bad.npz", "--force") == 2
     assert record_of(tmp_path) == first
-    verify_checksum(run_folder(tmp_path))
+    verify_checksum(RunFolder(run_folder(tmp_path)))
 
 
 def test_provenance_names_files_without_folders(tmp_path: Path) -> None:
@@ -809,7 +818,9 @@ def test_provenance_names_files_without_folders(tmp_path: Path) -> None:
     assert imported["files"] == [{"name": "logits.npz", "sha256": digest, "split": None}]
     assert imported["licence"] == "MIT"
     spec = json.loads((run_folder(tmp_path) / "spec.json").read_text())
-    assert spec["command"].startswith("python -m benchmark.logits import logits.npz --licence MIT")
+    assert spec["command"].startswith(
+        "python -m benchmark.importing import logits.npz --licence MIT"
+    )
     for file in ("record.json", "spec.json"):
         assert str(tmp_path) not in (run_folder(tmp_path) / file).read_text()
 
@@ -831,7 +842,7 @@ def test_two_imports_at_once_end_with_one_of_them(tmp_path: Path) -> None:
     commands = []
     for seed in (0, 1):
         source = write_source(tmp_path / str(seed), make_content(seed), "npz")
-        command = [sys.executable, "-m", "benchmark.logits", "import", *source, "--model", "m"]
+        command = [sys.executable, "-m", "benchmark.importing", "import", *source, "--model", "m"]
         commands.append([*command, "--dataset", "d", "--results", str(tmp_path / "results")])
     started = [
         subprocess.Popen([*c, "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -841,7 +852,7 @@ def test_two_imports_at_once_end_with_one_of_them(tmp_path: Path) -> None:
     codes = [process.returncode for process in started]
     assert sorted(codes) == [0, 2]
     assert "holds another import of logits.npz" in errors[codes.index(2)]
-    stored = read_split(run_folder(tmp_path), "test")
+    stored = read_split(RunFolder(run_folder(tmp_path)), "test")
     np.testing.assert_array_equal(stored.logits, make_content(codes.index(0)).test)
 
 
@@ -849,7 +860,7 @@ def test_labels_saved_as_floats(tmp_path: Path) -> None:
     table = both_splits(make_content())
     table.assign(label=table["label"].astype(float)).to_csv(tmp_path / "a.csv")
     assert do_import(tmp_path, tmp_path / "a.csv") == 0
-    stored = read_split(run_folder(tmp_path), "test").labels
+    stored = read_split(RunFolder(run_folder(tmp_path)), "test").labels
     np.testing.assert_array_equal(stored, make_content().test_labels)
 
 
@@ -860,7 +871,7 @@ def test_killed_in_mid_import_leaves_no_half_record(tmp_path: Path) -> None:
     rows = make_content(1, rows=20_000)
     new = write_source(tmp_path / "new", rows, "npz")
     assert do_import(tmp_path, *new, model="reference") == 0
-    command = [sys.executable, "-m", "benchmark.logits", "import", *new, "--model", "m"]
+    command = [sys.executable, "-m", "benchmark.importing", "import", *new, "--model", "m"]
     command += ["--dataset", "d", "--results", str(tmp_path / "results"), "--no-report", "--force"]
     started = time.monotonic()
     assert do_import(tmp_path, *old) == 0
@@ -877,12 +888,12 @@ def test_killed_in_mid_import_leaves_no_half_record(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=60)
         folder = run_folder(tmp_path)
-        record = read_record(folder)
+        record = RunFolder(folder).read_record()
         if record is not None:
             assert figures_of(record) in allowed
-            verify_checksum(folder)
+            verify_checksum(RunFolder(folder))
             assert record.data is not None
-            assert record.data.rows["test"] == len(read_split(folder, "test").labels)
+            assert record.data.rows["test"] == len(read_split(RunFolder(folder), "test").labels)
     assert killed > 0
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert figures_of(record_of(tmp_path)) == allowed[0]
@@ -895,14 +906,14 @@ def test_killed_in_mid_import_leaves_no_half_record(tmp_path: Path) -> None:
 def test_neither_help_nor_an_import_loads_torch(tmp_path: Path) -> None:
     source = write_source(tmp_path, make_content(), "npz")
     code = (
-        "import sys\nfrom benchmark.logits.command import main\n"
+        "import sys\nfrom benchmark.importing.command import main\n"
         f"assert main(['import', {source[0]!r}, '--model', 'm', '--dataset', 'd', '--results', "
         f"{str(tmp_path / 'results')!r}, '--reports', {str(tmp_path / 'reports')!r}]) == 0\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     helped = (
-        "import sys\nfrom benchmark.logits.command import main\n"
+        "import sys\nfrom benchmark.importing.command import main\n"
         "try:\n    main(['import', '--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'pandas', 'scipy', 'pyarrow', 'torch'} & set(sys.modules)"
     )
@@ -916,7 +927,7 @@ def test_show_prints_what_is_stored(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["show", str(tmp_path / "results")]) == 0
     out = capsys.readouterr().out
     accuracy = (content.test.argmax(axis=1) == content.test_labels).mean()
-    assert verify_checksum(run_folder(tmp_path)) in out
+    assert verify_checksum(RunFolder(run_folder(tmp_path))) in out
     assert [line.split() for line in out.splitlines() if line.startswith("test")] == [
         ["test", "60", "4", f"{accuracy:.4f}"]
     ]
@@ -944,7 +955,7 @@ def test_report_of_imported_logits(tmp_path: Path) -> None:
     assert "nan" not in page.lower().split()
     model = (folder / "models" / "m0.md").read_text()
     assert "- mixer: unknown" in model
-    assert "python -m benchmark.logits import logits.npz --model m0" in model
+    assert "python -m benchmark.importing import logits.npz --model m0" in model
     assert 'value="unknown"' in (folder / "index.html").read_text()
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn import metrics as sklearn_metrics
 
-from benchmark import logit_arrays
-from benchmark.metrics import (
+from benchmark.statistics import logit_arrays
+from benchmark.statistics.metrics import (
     BINARY_METRICS,
     METRICS,
     Predictions,
@@ -23,7 +23,7 @@ from benchmark.metrics import (
     positive_rms_calibration_error,
     score,
 )
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.temperature import fit_temperature
 
 LOGITS = Path(__file__).parents[1].parent / "shared" / "data" / "logits"
 needs_logits = pytest.mark.skipif(not LOGITS.is_dir(), reason=f"no published logits in {LOGITS}")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from benchmark.calibration_error import (
+from benchmark.statistics.calibration_error import (
     assign_bins,
     debiased_calibration_error,
     expected_calibration_error,
@@ -22,7 +22,7 @@ from benchmark.calibration_error import (
     rms_calibration_error,
     spiegelhalter_test,
 )
-from benchmark.smooth_ece import smooth_ece
+from benchmark.statistics.smooth_ece import smooth_ece
 
 ERRORS = [
     expected_calibration_error,
@@ -182,7 +182,7 @@ def test_spiegelhalter_by_hand():
 
 
 def test_brownian_maximum_series_agree():
-    from benchmark.calibration_error import _exceed_brownian_maximum
+    from benchmark.statistics.calibration_error import _exceed_brownian_maximum
 
     assert _exceed_brownian_maximum(1 - 1e-9) == pytest.approx(_exceed_brownian_maximum(1 + 1e-9))
     assert _exceed_brownian_maximum(2.2414) == pytest.approx(0.05, abs=1e-4)

@@ -15,7 +15,7 @@ def test_plan_crosses_models_datasets_and_seeds(registry_file: Path) -> None:
     names = [spec.name for spec in specs]
     assert names[:2] == ["vit/digits/seed-0", "resnet/digits/seed-0"]
     assert len(set(names)) == 6
-    assert specs[0].folder(Path("results")) == Path("results/small/vit/digits/seed-0")
+    assert specs[0].folder(Path("results")).path == Path("results/small/vit/digits/seed-0")
 
 
 def test_names_outside_the_suite_and_all(registry_file: Path) -> None:

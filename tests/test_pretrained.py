@@ -8,7 +8,7 @@ import pytest
 from conftest import SHARED
 
 from benchmark import Registry, execute, plan
-from benchmark.logits_store import read_split
+from benchmark.records.logits import read_split
 
 CHECKPOINT = SHARED / "checkpoints" / "mobilenet_v2"
 IMAGES = SHARED / "data" / "cifar10_jpeg"

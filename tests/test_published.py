@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmark import Registry
-from benchmark.logits.command import main as import_logits
-from benchmark.metrics import Predictions, positive_rms_calibration_error, roc_auc
+from benchmark.importing.command import main as import_logits
 from benchmark.registry import Published, StochasticFit
 from benchmark.report import main as report_main
 from benchmark.report import write_report
 from benchmark.report.published import declared_published
-from benchmark.stochastic_temperature import fit_by_gradient_descent
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.metrics import Predictions, positive_rms_calibration_error, roc_auc
+from benchmark.statistics.stochastic_temperature import fit_by_gradient_descent
+from benchmark.statistics.temperature import fit_temperature
 
 NOTEBOOK = StochasticFit(epochs=3, batch_size=64, learning_rate=0.01)
 ROWS = 36_387

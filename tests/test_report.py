@@ -14,13 +14,13 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic import MODELS, TEXT_MODELS, FakeModel, make_record, write_tree
 
-from benchmark import report
+from benchmark.records import Failure, RunFolder
+from benchmark.report import command, main, write_report
 from benchmark.report import contents as report_contents
-from benchmark.report import main, write_comparison, write_report
+from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
 from benchmark.report.data import ReportError, over_seeds, read_suite
 from benchmark.report.model_pages import MISTAKES, thumbnail
-from benchmark.results import Failure, write_record
 
 NASTY = "<img src=x onerror=alert(1)> | `a` [x](http://e.org) $y$ \x1b[31m </script>"
 
@@ -131,7 +131,7 @@ def test_a_crash_leaves_the_old_report(
 ) -> None:
     folder = tmp_path / "embedded"
     folder.mkdir()
-    (folder / report.MARKER).write_text("{}")
+    (folder / command.MARKER).write_text("{}")
     (folder / "README.md").write_text("old")
 
     def crash(*_: object) -> None:
@@ -165,7 +165,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = results / "embedded" / "bad" / "mnist-5k" / "seed-0"
     folder.mkdir(parents=True)
     model = FakeModel("bad", "mlp", NASTY, 1)
-    write_record(folder, make_record(model, "mnist-5k", 0, {}, failure=failure))
+    RunFolder(folder).write_record(make_record(model, "mnist-5k", 0, {}, failure=failure))
     return write_report(results, reports)
 
 

@@ -13,8 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.logits_store import (
-    FILE_NAME,
+from benchmark.records import (
+    ModelFacts,
+    Record,
+    ResultsError,
+    RunFolder,
+    SplitScores,
+    Temperature,
+    atomic_path,
+    find_records,
+    load_results,
+    write_text,
+)
+from benchmark.records.logits import (
     LogitsSplit,
     read_split,
     split_names,
@@ -22,20 +33,7 @@ from benchmark.logits_store import (
     verify_checksum,
     write_logits,
 )
-from benchmark.results import (
-    Estimate,
-    ModelFacts,
-    Record,
-    ResultsError,
-    SplitScores,
-    Temperature,
-    atomic_path,
-    find_records,
-    load_results,
-    read_record,
-    write_record,
-    write_text,
-)
+from benchmark.statistics import Estimate
 
 FACTS = ModelFacts(mixer="attention", family="ViT", modality="image", source="scratch")
 
@@ -58,8 +56,8 @@ def make_record(seed: int = 0, temperature: float = 1.5) -> Record:
 @pytest.mark.parametrize("temperature", [1.5, math.inf, 0.0])
 def test_record_survives_the_disk(tmp_path: Path, temperature: float) -> None:
     record = make_record(temperature=temperature)
-    write_record(tmp_path, record)
-    assert read_record(tmp_path) == record
+    RunFolder(tmp_path).write_record(record)
+    assert RunFolder(tmp_path).read_record() == record
     json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -67,14 +65,14 @@ def test_record_survives_the_disk(tmp_path: Path, temperature: float) -> None:
 def test_bad_record_is_named_not_trusted(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(ResultsError, match=r"record\.json.*delete the file"):
-        read_record(tmp_path)
+        RunFolder(tmp_path).read_record()
 
 
 def test_frame_is_tidy(tmp_path: Path) -> None:
     for seed in (0, 1):
-        write_record(tmp_path / "s/m/d" / f"seed-{seed}", make_record(seed))
+        RunFolder(tmp_path / "s/m/d" / f"seed-{seed}").write_record(make_record(seed))
     failed = make_record(2).model_copy(update={"status": "failed", "scores": {}})
-    write_record(tmp_path / "s/m/d/seed-2", failed)
+    RunFolder(tmp_path / "s/m/d/seed-2").write_record(failed)
     frame = load_results(tmp_path)
     assert list(frame["seed"]) == [0, 1, 2]
     assert frame["ece_15_before"].tolist()[:2] == [0.1, 0.1]
@@ -105,7 +103,7 @@ def test_killed_writers_never_leave_half_a_file(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     code = (
         f"import sys; sys.path.insert(0, {root!r})\n"
-        "from pathlib import Path\nfrom benchmark.results import write_text\n"
+        "from pathlib import Path\nfrom benchmark.records import write_text\n"
         f"path = Path({str(path)!r})\n"
         "for i in range(10**9): write_text(path, str(i % 10) * 200_000)\n"
     )
@@ -136,37 +134,37 @@ def logits_split(n: int = 6, k: int = 3) -> LogitsSplit:
 
 def test_logits_survive_the_disk(tmp_path: Path) -> None:
     split = logits_split()
-    write_logits(tmp_path, {"calibration": split, "noise-1": split}, key="abc")
-    assert stored_key(tmp_path) == "abc"
-    assert split_names(tmp_path) == ["calibration", "noise-1"]
-    again = read_split(tmp_path, "noise-1")
+    write_logits(RunFolder(tmp_path), {"calibration": split, "noise-1": split}, key="abc")
+    assert stored_key(RunFolder(tmp_path)) == "abc"
+    assert split_names(RunFolder(tmp_path)) == ["calibration", "noise-1"]
+    again = read_split(RunFolder(tmp_path), "noise-1")
     np.testing.assert_array_equal(again.logits, split.logits)
     np.testing.assert_array_equal(again.ids, split.ids)
     np.testing.assert_array_equal(again.labels, split.labels)
-    verify_checksum(tmp_path)
+    verify_checksum(RunFolder(tmp_path))
 
 
 def test_damaged_logits_are_noticed(tmp_path: Path) -> None:
-    write_logits(tmp_path, {"test": logits_split()}, key="abc")
-    path = tmp_path / FILE_NAME
+    write_logits(RunFolder(tmp_path), {"test": logits_split()}, key="abc")
+    path = RunFolder(tmp_path).logits
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ResultsError, match="checksum"):
-        verify_checksum(tmp_path)
+        verify_checksum(RunFolder(tmp_path))
     path.write_bytes(content[:-5])
-    assert stored_key(tmp_path) is None
+    assert stored_key(RunFolder(tmp_path)) is None
     with pytest.raises(ResultsError, match="damaged"):
-        read_split(tmp_path, "test")
+        read_split(RunFolder(tmp_path), "test")
 
 
 def test_missing_logits_and_splits(tmp_path: Path) -> None:
-    assert stored_key(tmp_path) is None
+    assert stored_key(RunFolder(tmp_path)) is None
     with pytest.raises(ResultsError, match="no such file"):
-        read_split(tmp_path, "test")
-    write_logits(tmp_path, {"test": logits_split()}, key="abc")
+        read_split(RunFolder(tmp_path), "test")
+    write_logits(RunFolder(tmp_path), {"test": logits_split()}, key="abc")
     with pytest.raises(ResultsError, match="no split 'tst'; it has test"):
-        read_split(tmp_path, "tst")
+        read_split(RunFolder(tmp_path), "tst")
 
 
 def test_logits_split_rejects_repeated_ids() -> None:

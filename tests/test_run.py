@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmark.results import find_records
+from benchmark.records import find_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def run(registry: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
 
 def record_times(folder: Path) -> dict[str, int]:
     records = find_records(folder / "results")
-    return {record.name: (path / "record.json").stat().st_mtime_ns for path, record in records}
+    return {record.name: folder.record.stat().st_mtime_ns for folder, record in records}
 
 
 def test_whole_suite_then_nothing_to_do(registry_file: Path, tmp_path: Path) -> None:

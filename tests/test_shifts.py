@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.rows import Rows
-from benchmark.shifts import SEVERITIES, SHIFTS, apply_shift
+from benchmark.data.rows import Rows
+from benchmark.data.shifts import SEVERITIES, SHIFTS, apply_shift
 
 IMAGE_KINDS = sorted(kind for kind, modality in SHIFTS.items() if modality == "image")
 TEXT_KINDS = sorted(kind for kind, modality in SHIFTS.items() if modality == "text")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import compare_libraries
 import numpy as np
 import pytest
 
-from benchmark.intervals import bootstrap_interval, noise_floor, refit_temperatures, score_split
-from benchmark.metrics import METRICS, Predictions
-from benchmark.temperature import fit_temperature
+from benchmark.statistics.intervals import (
+    bootstrap_interval,
+    noise_floor,
+    refit_temperatures,
+    score_split,
+)
+from benchmark.statistics.metrics import METRICS, Predictions
+from benchmark.statistics.temperature import fit_temperature
 
 SIZES = [(10_000, 2), (2000, 10), (1000, 100)]
 
@@ -58,17 +64,16 @@ def test_score_split(benchmark, split):
 
 
 def test_peers_table(tmp_path, monkeypatch, capsys):
-    """The comparison script times and tabulates whatever peers are installed."""
-    from benchmark import peers
+    """The comparison script times and tabulates whatever other libraries are installed."""
 
     document = tmp_path / "performance.md"
-    document.write_text(f"Before\n{peers.BEGIN}\nold\n{peers.END}\nAfter\n")
-    monkeypatch.setattr(peers, "SIZES", ((300, 3),))
+    document.write_text(f"Before\n{compare_libraries.BEGIN}\nold\n{compare_libraries.END}\nAfter\n")
+    monkeypatch.setattr(compare_libraries, "SIZES", ((300, 3),))
     monkeypatch.setattr("sys.argv", ["peers", "--repeats", "1", "--document", str(document)])
-    peers.main()
+    compare_libraries.main()
     text = document.read_text()
-    assert text.startswith(f"Before\n{peers.BEGIN}\n| task")
-    assert text.endswith(f"{peers.END}\nAfter\n")
+    assert text.startswith(f"Before\n{compare_libraries.BEGIN}\n| task")
+    assert text.endswith(f"{compare_libraries.END}\nAfter\n")
     assert "old" not in text
     assert "| temperature | 300 x 3 | ours |" in text
     assert "| scikit-learn |" in text

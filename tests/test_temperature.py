@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from benchmark import logit_arrays
-from benchmark.temperature import fit_temperature, log_probabilities
+from benchmark.statistics import logit_arrays
+from benchmark.statistics.temperature import fit_temperature, log_probabilities
 
 LOGITS = Path(__file__).parents[1].parent / "shared" / "data" / "logits"
 needs_logits = pytest.mark.skipif(not LOGITS.is_dir(), reason=f"no published logits in {LOGITS}")
@@ -306,7 +306,7 @@ class TestInvariance:
 def test_unkept_logits_give_the_same_fit(monkeypatch):
     logits, labels = sample(5000, 10)
     expected = fit_temperature(logits, labels)
-    monkeypatch.setattr("benchmark.temperature.KEPT_ELEMENTS", 0)
+    monkeypatch.setattr("benchmark.statistics.temperature.KEPT_ELEMENTS", 0)
     assert fit_temperature(logits, labels) == expected
 
 

@@ -22,13 +22,13 @@ from timing_models import (
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmark.rows import Rows
+from benchmark.data.rows import Rows
+from benchmark.records.timing import Timing
 from benchmark.timing import device as timing_device
 from benchmark.timing import model as timing
 from benchmark.timing.device import EventCall, count_flops, forward_call, logits_of
 from benchmark.timing.loops import Stopwatch, single_stream
 from benchmark.timing.model import TimingSample, time_model
-from benchmark.timing_record import Timing
 
 
 @pytest.fixture(scope="module")

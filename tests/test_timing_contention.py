@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from timing_models import SHORT, Stack, image_sample
 
+from benchmark.records.timing import Contention, WarmUp
 from benchmark.timing.contention import Usage, contention_between, disturbances, irregularities
 from benchmark.timing.model import time_model
-from benchmark.timing_record import Contention, WarmUp
 
 QUIET = Contention(
     own_cores=1.0, stray_cores=0.0, other_cores=0.02, waiting_share=0.001, stolen_cores=0.0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from timing_models import SHORT, Stack, image_sample
 
+from benchmark.records.timing import Memory, Timing
 from benchmark.timing import device as timing_device
 from benchmark.timing import energy, loadgen, memory
 from benchmark.timing import processes as timing_process
@@ -27,7 +28,6 @@ from benchmark.timing.job import (
 from benchmark.timing.model import time_model
 from benchmark.timing.percentiles import mean_interval
 from benchmark.timing.processes import merge, time_jobs
-from benchmark.timing_record import Memory, Timing
 
 MODELS = "timing_models"
 
@@ -246,7 +246,7 @@ def test_durations_survive_the_trip_to_another_process() -> None:
 
 def test_records_are_read_without_torch() -> None:
     code = (
-        "import sys, benchmark.timing_record, benchmark.timing.job;"
+        "import sys, benchmark.records.timing, benchmark.timing.job;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'scipy', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,15 +10,16 @@ import torch
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from benchmark import RunSpec
-from benchmark.checkpoint import build_model, load_preprocessor
-from benchmark.corpus import load_corpus
-from benchmark.encoding import EncodedSplit, encode
-from benchmark.failures import RunError, largest_fitting, together
-from benchmark.forward import predict_logits
-from benchmark.launch import make_accelerator
-from benchmark.progress import SilentProgress
+from benchmark.data.corpus import load_corpus
+from benchmark.execution.agreement import largest_fitting, together
+from benchmark.execution.forward import predict_logits
+from benchmark.execution.launch import make_accelerator
+from benchmark.execution.progress import SilentProgress
+from benchmark.execution.training import learning_rate_factor, train
+from benchmark.failures import RunError
+from benchmark.models.checkpoint import build_model, load_preprocessor
+from benchmark.models.encoding import EncodedSplit, encode
 from benchmark.registry import Recipe, Schedule
-from benchmark.training import learning_rate_factor, train
 
 
 class Prepared:
@@ -102,7 +103,7 @@ def test_micro_batches_change_nothing_but_rounding(
     whole = Prepared(spec, tmp_path)
     loss = whole.train(spec.recipe, tmp_path / "a").final_loss
     cut = Prepared(spec, tmp_path)
-    monkeypatch.setattr("benchmark.training._Loop.find_micro_batch_size", lambda self: 5)
+    monkeypatch.setattr("benchmark.execution.training._Loop.find_micro_batch_size", lambda self: 5)
     training = cut.train(spec.recipe, tmp_path / "b")
     assert training.micro_batch_size == 5
     assert training.final_loss == pytest.approx(loss, rel=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.rows import Rows
+from benchmark.data.rows import Rows
 from benchmark.timing.job import TimingSample, TimingSubject
 from benchmark.timing.loops import WarmUpLimits
 from benchmark.timing.model import QUICK

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.calibration_error import Scheme, expected_calibration_error
-from benchmark.logits_store import read_split
-from benchmark.metrics import Predictions
-from benchmark.results import ResultsError
+from benchmark.records import ResultsError, RunFolder, read_split
+from benchmark.statistics import Predictions, Scheme, expected_calibration_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +42,7 @@ def with_bin_variants(frame: pd.DataFrame) -> pd.DataFrame:
         zip(positions, scored["folder"], scored["split"], strict=True)
     ):
         try:
-            stored = read_split(Path(folder), split)
+            stored = read_split(RunFolder(Path(folder)), split)
         except ResultsError:
             continue
         for moment, per_row in temperatures.items():

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
+from benchmark.arrays import Float64Array
 from benchmark.claim.data import COVARIATE_COLUMNS, PRIMARY_METRIC
 from benchmark.claim.paired_bootstrap import error_replicates
 from benchmark.claim.result import MatchedPairs, Moment, Pair
-from benchmark.intervals import holm
-from benchmark.logit_arrays import Float64Array
+from benchmark.records import ResultsError, RunFolder
 from benchmark.registry import Claim
-from benchmark.results import ResultsError
+from benchmark.statistics import holm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +151,7 @@ class _Differences(NamedTuple):
 
 
 def _differences(
-    folders: list[tuple[Path, Path]], pair: Pair, problems: list[str]
+    folders: list[tuple[RunFolder, RunFolder]], pair: Pair, problems: list[str]
 ) -> _Differences | None:
     values, replicates = [], []
     for left, right in folders:
@@ -164,7 +164,7 @@ def _differences(
             problems.append(str(error))
             continue
         if not (np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)):
-            problems.append(f"{left} and {right} were not scored on the same test rows")
+            problems.append(f"{left.name} and {right.name} were not scored on the same test rows")
             continue
         values.append(one.value - other.value)
         replicates.append(one.replicates - other.replicates)
@@ -173,7 +173,7 @@ def _differences(
     return _Differences(float(np.mean(values)), np.mean(replicates, axis=0), len(values))
 
 
-Folders = dict[tuple[str, str], dict[int, Path]]
+Folders = dict[tuple[str, str], dict[int, RunFolder]]
 
 
 def _folders(frame: pd.DataFrame) -> Folders:
@@ -188,11 +188,11 @@ def _folders(frame: pd.DataFrame) -> Folders:
     ]
     columns = (done[name].tolist() for name in ("dataset", "model", "seed", "folder"))
     for dataset, model, seed, folder in zip(*columns, strict=True):
-        folders.setdefault((dataset, model), {})[int(seed)] = Path(folder)
+        folders.setdefault((dataset, model), {})[int(seed)] = RunFolder(Path(folder))
     return folders
 
 
-def _common_seeds(folders: Folders, pair: Pair) -> list[tuple[Path, Path]]:
+def _common_seeds(folders: Folders, pair: Pair) -> list[tuple[RunFolder, RunFolder]]:
     """Return the run folders of both models for each seed that both have."""
     first, second = (folders.get((pair.dataset, model), {}) for model in (pair.first, pair.second))
     return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-Vector = NDArray[np.floating[Any]]
-Matrix = NDArray[np.floating[Any]]
+from benchmark.arrays import FloatArray
+
+Vector = FloatArray
+Matrix = FloatArray
 Codes = NDArray[np.intp]
 
 TINY = 1e-300

@@ -9,21 +9,22 @@ the cost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from benchmark.calibration_error import DEFAULT_BINS, assign_bins
-from benchmark.logit_arrays import Float64Array, IntArray, check_rows
-from benchmark.logits_store import LogitsSplit, read_split
-from benchmark.metrics import METRICS
-from benchmark.resampling import (
+from benchmark.arrays import Float64Array, IntArray
+from benchmark.records import LogitsSplit, RunFolder, read_split
+from benchmark.statistics import (
+    DEFAULT_BINS,
+    METRICS,
     TEST_STREAM,
     TemperaturePath,
+    assign_bins,
+    check_rows,
+    fit_temperature,
     refit_temperatures,
     resample_means,
 )
-from benchmark.temperature import fit_temperature
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ErrorReplicates:
 
 
 def error_replicates(
-    folder: Path, *, after_scaling: bool, resamples: int, seed: int = 0
+    folder: RunFolder, *, after_scaling: bool, resamples: int, seed: int = 0
 ) -> ErrorReplicates:
     """Resample a run's test rows; after scaling also its calibration rows, refitting on them.
 

@@ -1,48 +1,8 @@
-"""The registry: what registry.yaml may say, and reading it with errors that name the fix."""
+"""The registry: what registry.yaml may say, and reading it with errors that name the fix.
 
-from __future__ import annotations
+The stub beside this file lists what other packages may use; each name is imported when first used.
+"""
 
-from benchmark.registry.entries import (
-    Claim,
-    Columns,
-    Covariate,
-    DatasetEntry,
-    Entry,
-    MixedPrecision,
-    Mixer,
-    Modality,
-    ModelEntry,
-    Pretraining,
-    Published,
-    Recipe,
-    Schedule,
-    Splits,
-    StochasticFit,
-    Suite,
-    did_you_mean,
-)
-from benchmark.registry.loading import DEFAULT_REGISTRY, Registry
-from benchmark.registry.source import RegistryError
+import lazy_loader
 
-__all__ = [
-    "DEFAULT_REGISTRY",
-    "Claim",
-    "Columns",
-    "Covariate",
-    "DatasetEntry",
-    "Entry",
-    "MixedPrecision",
-    "Mixer",
-    "Modality",
-    "ModelEntry",
-    "Pretraining",
-    "Published",
-    "Recipe",
-    "Registry",
-    "RegistryError",
-    "Schedule",
-    "Splits",
-    "StochasticFit",
-    "Suite",
-    "did_you_mean",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

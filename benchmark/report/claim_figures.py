@@ -23,13 +23,7 @@ from benchmark.report.figure_style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from benchmark.claim.result import (
-        ClaimResult,
-        Effect,
-        Interval,
-        Specification,
-        VarianceShares,
-    )
+    from benchmark.claim import ClaimResult, Effect, Interval, Specification, VarianceShares
 
 MAX_FOREST_DATASETS = 20
 WIDEST_RATIO = 20.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, plural
 
 if TYPE_CHECKING:
-    from benchmark.claim.result import ClaimResult, Effect, Interval
+    from benchmark.claim import ClaimResult, Effect, Interval
 
 COVARIATE_NAMES = {
     "log_parameters": "size",

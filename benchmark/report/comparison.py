@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmark.intervals import ModelOutputs, compare
-from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, decimals, interval, plural
-from benchmark.report.data import ReportError, read_spec
-from benchmark.results import Record, ResultsError, read_record
-from benchmark.temperature import fit_temperature
+from benchmark.records import Record, ResultsError, RunFolder, read_split, runs_of_tree
+from benchmark.report.data import ReportError
+from benchmark.statistics import ModelOutputs, compare, fit_temperature
 
 RESAMPLES = 500
 
@@ -97,7 +95,7 @@ def compare_results(first: Path, second: Path) -> Comparison:
     Raises:
         ReportError: a tree is missing or empty, or they have no run in common.
     """
-    folders = [_run_folders(tree) for tree in (first, second)]
+    folders = [_runs(tree) for tree in (first, second)]
     shared = sorted(folders[0].keys() & folders[1].keys())
     if not shared:
         raise ReportError(
@@ -113,20 +111,17 @@ def compare_results(first: Path, second: Path) -> Comparison:
     )
 
 
-def _run_folders(tree: Path) -> dict[str, Path]:
+def _runs(tree: Path) -> dict[str, RunFolder]:
     if not tree.is_dir():
         raise ReportError(f"{tree}: no such folder")
-    found = {
-        "/".join(record.parent.parts[-4:]): record.parent
-        for record in tree.glob("*/*/*/seed-*/record.json")
-    }
+    found = {folder.name: folder for folder in runs_of_tree(tree)}
     if not found:
         raise ReportError(f"{tree}: no record.json at <suite>/<model>/<dataset>/seed-<n>/")
     return found
 
 
-def _pair(name: str, first: Path, second: Path) -> RunPair:
-    records = [read_record(folder) for folder in (first, second)]
+def _pair(name: str, first: RunFolder, second: RunFolder) -> RunPair:
+    records = [folder.read_record() for folder in (first, second)]
     one, other = records
     if one is None or other is None:
         raise ReportError(f"{name}: a record vanished while it was read; run the command again")
@@ -146,11 +141,11 @@ def _pair(name: str, first: Path, second: Path) -> RunPair:
         identical=identical,
         changes=changes,
         problem=problem,
-        settings=tuple(_differences(read_spec(first), read_spec(second))),
+        settings=tuple(_differences(first.read_spec(), second.read_spec())),
     )
 
 
-def _outputs(folder: Path, name: str) -> ModelOutputs:
+def _outputs(folder: RunFolder, name: str) -> ModelOutputs:
     test, calibration = read_split(folder, "test"), read_split(folder, "calibration")
     return ModelOutputs(
         name=name,

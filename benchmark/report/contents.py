@@ -23,7 +23,7 @@ from benchmark.report.published import PublishedSection, published_sections
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim.result import ClaimResult
+    from benchmark.claim import ClaimResult
     from benchmark.registry import Claim, Published
     from benchmark.report.figure_style import Drawing
 
@@ -122,8 +122,7 @@ def _describe(data: ReportData, published: Sequence[Published]) -> Contents:
 
 def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
     """Return the test's result, or why there is none."""
-    from benchmark.claim import evaluate_claim
-    from benchmark.claim.data import ClaimError
+    from benchmark.claim import ClaimError, evaluate_claim
 
     try:
         return evaluate_claim(frame, claim)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.results import Record, ResultsError, read_record, tidy_rows
+from benchmark.records import (
+    Record,
+    ResultsError,
+    RunFolder,
+    runs_of_suite,
+    suites_of,
+    tidy_rows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,22 +108,13 @@ def suite_names(results: Path) -> list[str]:
     """
     if not results.is_dir():
         raise ReportError(f"{results}: no such folder; run benchmark/run.py first")
-    names = sorted(
-        folder.name
-        for folder in results.iterdir()
-        if folder.is_dir() and next(_run_folders(folder), None) is not None
-    )
+    names = suites_of(results)
     if not names:
         raise ReportError(
             f"{results}: no record.json at <suite>/<model>/<dataset>/seed-<n>/;"
             " run benchmark/run.py first, or point --results at the folder that holds the suites"
         )
     return names
-
-
-def _run_folders(suite: Path) -> Iterator[Path]:
-    for record in suite.glob("*/*/seed-*/record.json"):
-        yield record.parent
 
 
 def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> ReportData:
@@ -136,7 +133,7 @@ def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> Repor
     if suite not in known:
         raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
     root = results / suite
-    folders = sorted(_run_folders(root))
+    folders = runs_of_suite(results, suite)
     if len(folders) <= PARALLEL_RECORDS:
         parts = [_read_folders(root, folders)]
     else:
@@ -144,7 +141,7 @@ def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> Repor
     return _combine(parts, suite, root, expected)
 
 
-def _read_in_processes(root: Path, folders: list[Path]) -> list[_Reader]:
+def _read_in_processes(root: Path, folders: list[RunFolder]) -> list[_Reader]:
     """Read with one process per core: records take a millisecond or two each to check."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -158,7 +155,7 @@ def _read_in_processes(root: Path, folders: list[Path]) -> list[_Reader]:
         return list(pool.map(partial(_read_folders, root), blocks))
 
 
-def _read_folders(root: Path, folders: list[Path]) -> _Reader:
+def _read_folders(root: Path, folders: list[RunFolder]) -> _Reader:
     reader = _Reader(root)
     for folder in folders:
         reader.add(folder)
@@ -181,10 +178,10 @@ class _Reader:
         self.finished: list[str] = []
         self.names: set[str] = set()
 
-    def add(self, folder: Path) -> None:
-        name = "/".join(folder.parts[-3:])
+    def add(self, folder: RunFolder) -> None:
+        name = folder.name.partition("/")[2]
         try:
-            record = read_record(folder)
+            record = folder.read_record()
         except ResultsError as error:
             reason = str(error).replace(f"{self.root}/", "")
             self.problems.append(Problem(name, "unreadable", "record", reason))
@@ -292,15 +289,6 @@ def _here(provenance: dict[str, Any]) -> str:
         parts.append(f"Python {provenance['python']}")
     parts += [f"{name} {packages[name]}" for name in ("torch", "transformers") if name in packages]
     return ", ".join(str(part) for part in parts if part) or "not recorded"
-
-
-def read_spec(folder: Path) -> dict[str, Any]:
-    """Return `folder/spec.json`, or an empty dictionary where it is missing or damaged."""
-    try:
-        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return spec if isinstance(spec, dict) else {}
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.logits_store import read_split
 from benchmark.markup import Cell, Column, Table, compact, decimals, interval, percent, visible
-from benchmark.report.data import FACTS, ReportData, name_unknown, read_spec, rows_of
+from benchmark.records import ResultsError, RunFolder, read_split
+from benchmark.report.data import FACTS, ReportData, name_unknown, rows_of
 from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
-from benchmark.results import ResultsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.rows import Image, Rows
+    from benchmark.data import Image, Rows
 
 MAX_LOGITS_FILES = 400
 """More runs than this, and only the first seed of the models in the grids is looked at."""
@@ -132,7 +131,9 @@ def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluat
 
 def _evaluate(data: ReportData, runs: pd.DataFrame) -> Evaluation:
     first, *_ = rows = rows_of(runs)
-    tops = [top_labels(read_split(Path(run.folder), "test"), run.temperature) for run in rows]
+    tops = [
+        top_labels(read_split(RunFolder(Path(run.folder)), "test"), run.temperature) for run in rows
+    ]
     correct = np.concatenate([top.correct for top in tops])
     return Evaluation(
         model=first.model,
@@ -167,9 +168,9 @@ def _with_contents(
 ) -> list[Evaluation]:
     """Add the texts or images of the mistakes on `dataset`, or the reason they are missing."""
     runs = data.in_distribution
-    folder = Path(runs.loc[runs["dataset"] == dataset, "folder"].iloc[0])
+    folder = RunFolder(Path(runs.loc[runs["dataset"] == dataset, "folder"].iloc[0]))
     try:
-        rows = _load_test_rows(read_spec(folder))
+        rows = _load_test_rows(folder.read_spec())
     except Exception as error:  # any data library can fail in any way; the report goes on
         reason = f"The rows could not be read again: {visible(str(error))[:200]}"
         return [replace(e, note=reason) if e.dataset == dataset else e for e in evaluations]
@@ -183,7 +184,7 @@ def _with_contents(
 
 
 def _load_test_rows(spec: dict[str, Any]) -> Rows:
-    from benchmark.corpus import load_rows
+    from benchmark.data import load_rows
     from benchmark.registry import DatasetEntry
 
     if "dataset" not in spec:
@@ -248,7 +249,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
 
 def _command(suite: str, runs: pd.DataFrame) -> str:
     """Return the command that makes a model's runs anew; an import keeps its own."""
-    spec = read_spec(Path(runs["folder"].iloc[0]))
+    spec = RunFolder(Path(runs["folder"].iloc[0])).read_spec()
     if isinstance(spec.get("command"), str):
         return str(spec["command"])
     model, limit = str(runs["model"].iloc[0]), spec.get("limit")

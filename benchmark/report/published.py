@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.logits_store import read_split
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, interval, plural
-from benchmark.metrics import BINARY_METRICS, METRICS
+from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.registry import Published, Registry, did_you_mean
 from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, to_svg
-from benchmark.results import ResultsError
-from benchmark.stochastic_temperature import StochasticFit, fit_by_gradient_descent
-from benchmark.temperature import TemperatureFit, fit_temperature, log_probabilities
+from benchmark.statistics import (
+    BINARY_METRICS,
+    METRICS,
+    StochasticFit,
+    TemperatureFit,
+    fit_by_gradient_descent,
+    fit_temperature,
+    log_probabilities,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from benchmark.logits_store import LogitsSplit
+    from benchmark.records import LogitsSplit
     from benchmark.report.data import ReportData
 
 PLACES = 4
@@ -214,7 +219,7 @@ def _repeated_fits(runs: pd.DataFrame, entry: Published) -> tuple[list[RepeatedF
     fits, problems = [], []
     for folder in runs["folder"]:
         try:
-            fits.append(_repeat(read_split(Path(folder), "calibration"), entry))
+            fits.append(_repeat(read_split(RunFolder(Path(folder)), "calibration"), entry))
         except ResultsError as error:
             problems.append(f"The temperature's fit could not be repeated: {error}")
     return fits, problems

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmark.calibration_error import assign_bins
-from benchmark.temperature import log_probabilities
+from benchmark.arrays import BoolArray, Float64Array, IntArray
+from benchmark.statistics import assign_bins, log_probabilities
 
 if TYPE_CHECKING:
-    from benchmark.logits_store import LogitsSplit
+    from benchmark.records import LogitsSplit
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 BINS = 15
 
@@ -35,11 +32,11 @@ class TopLabels:
     ids: IntArray
     labels: IntArray
     predicted: IntArray
-    before: FloatArray
-    after: FloatArray
+    before: Float64Array
+    after: Float64Array
 
     @property
-    def correct(self) -> NDArray[np.bool_]:
+    def correct(self) -> BoolArray:
         """Whether each row was predicted right."""
         return np.equal(self.predicted, self.labels)
 
@@ -63,10 +60,10 @@ class Reliability:
     """
 
     counts: IntArray
-    confidence: FloatArray
-    accuracy: FloatArray
-    band_low: FloatArray
-    band_high: FloatArray
+    confidence: Float64Array
+    accuracy: Float64Array
+    band_low: Float64Array
+    band_high: Float64Array
 
 
 def top_labels(split: LogitsSplit, temperature: float) -> TopLabels:
@@ -82,7 +79,7 @@ def top_labels(split: LogitsSplit, temperature: float) -> TopLabels:
     )
 
 
-def reliability(confidence: FloatArray, correct: NDArray[np.bool_]) -> Reliability:
+def reliability(confidence: Float64Array, correct: BoolArray) -> Reliability:
     """Bin predictions by confidence, with consistency bands.
 
     The bands show where a perfectly calibrated model's accuracy would fall in 95% of samples

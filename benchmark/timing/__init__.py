@@ -1,1 +1,8 @@
-"""Latency, throughput and memory of one model or of many; see docs/timing.md."""
+"""Latency, throughput, memory and energy of a model.
+
+The stub beside this file lists what other packages may use; each name is imported when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

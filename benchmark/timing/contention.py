@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmark.timing_record import Contention, WarmUp
-
-FloatArray = NDArray[np.float64]
+from benchmark.arrays import Float64Array
+from benchmark.records import Contention, WarmUp
 
 # Limits beyond which a measurement is called unstable. An otherwise idle 2-core machine shows
 # other_cores ~ .02, waiting_share ~ .001 and drift ~ 1%, so each leaves room for ordinary life.
@@ -89,7 +87,7 @@ def disturbances(seen: Contention, threads: int, cores: int | None = None) -> tu
     return tuple(reasons)
 
 
-def irregularities(passes_ms: FloatArray, warm_up: WarmUp) -> tuple[str, ...]:
+def irregularities(passes_ms: Float64Array, warm_up: WarmUp) -> tuple[str, ...]:
     """Say what is irregular in the latencies themselves.
 
     Args:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmark.records import Setting
 from benchmark.timing.loops import Stopwatch
-from benchmark.timing_record import Setting
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
     import torch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from benchmark.rows import Rows
+from benchmark.data import Rows
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever holds tensors has done so already.
     from torch import Tensor, nn

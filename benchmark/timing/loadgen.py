@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.records import CrossCheck
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call, shape_of, stopwatch
 from benchmark.timing.job import (
@@ -31,7 +32,6 @@ from benchmark.timing.job import (
     write_answer,
 )
 from benchmark.timing.loops import WarmUpLimits
-from benchmark.timing_record import CrossCheck
 
 # The two tools take turns, so that a change of the machine's speed falls on both.
 TURNS = 9

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmark.timing_record import WarmUp
+from benchmark.arrays import Float64Array
+from benchmark.records import WarmUp
 
-FloatArray = NDArray[np.float64]
 Query = TypeVar("Query")
 
 _SECOND = 1_000_000_000
@@ -95,7 +94,7 @@ class SingleStream:
         wall_s: seconds from the first query to the last answer.
     """
 
-    latencies_ms: FloatArray
+    latencies_ms: Float64Array
     wall_s: float
 
 
@@ -112,7 +111,7 @@ class Offline:
 
     passes: int
     wall_s: float
-    pass_s: FloatArray
+    pass_s: Float64Array
 
 
 @contextmanager
@@ -195,7 +194,7 @@ def single_stream(
         seed: of the orders.
     """
     rng = np.random.default_rng(seed)
-    passes: list[FloatArray] = []
+    passes: list[Float64Array] = []
     with garbage_collector_off():
         begin = watch.clock()
         while True:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmark.records import Memory
 from benchmark.timing import device as timing_device
 from benchmark.timing.job import (
     TimingError,
@@ -22,7 +23,6 @@ from benchmark.timing.job import (
     run_module,
     write_answer,
 )
-from benchmark.timing_record import Memory
 
 # One batch size for every model, so that their peaks compare.
 BATCH_SIZE = 32

@@ -14,16 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmark.rows import Rows
-from benchmark.timing import contention, energy, memory, percentiles
-from benchmark.timing import device as timing_device
-from benchmark.timing import loops as timing_loops
-from benchmark.timing.device import forward_call, logits_of, shape_of, stopwatch
-from benchmark.timing.job import Batch, TimingSample, TimingSubject
-from benchmark.timing.loops import Stopwatch, WarmUpLimits
-from benchmark.timing_record import (
+from benchmark.arrays import Float64Array
+from benchmark.data import Rows
+from benchmark.records import (
     LengthBin,
     Measurement,
     Region,
@@ -32,12 +26,17 @@ from benchmark.timing_record import (
     TemperatureOverhead,
     Timing,
 )
+from benchmark.timing import contention, energy, memory, percentiles
+from benchmark.timing import device as timing_device
+from benchmark.timing import loops as timing_loops
+from benchmark.timing.device import forward_call, logits_of, shape_of, stopwatch
+from benchmark.timing.job import Batch, TimingSample, TimingSubject
+from benchmark.timing.loops import Stopwatch, WarmUpLimits
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever calls `time_model` has done so already.
     import torch
     from torch import Tensor, nn
 
-FloatArray = NDArray[np.float64]
 
 _LENGTH_BINS = 4
 
@@ -395,7 +394,7 @@ class _Session:
             )
         return tuple(found)
 
-    def _paired_differences_us(self, logits: Tensor) -> FloatArray:
+    def _paired_differences_us(self, logits: Tensor) -> Float64Array:
         import torch
 
         scale = self.temperature
@@ -431,7 +430,7 @@ def _padding_share(batches: Sequence[Batch], lengths: Sequence[int] | None) -> f
     return 1 - sum(lengths) / computed
 
 
-def _by_length(latencies_ms: FloatArray, lengths: Sequence[int] | None) -> tuple[LengthBin, ...]:
+def _by_length(latencies_ms: Float64Array, lengths: Sequence[int] | None) -> tuple[LengthBin, ...]:
     """Latency of rows grouped by quartiles of token length; ties stay together."""
     if lengths is None:
         return ()

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from benchmark.timing_record import Interval, Percentile
-
-FloatArray = NDArray[np.float64]
+from benchmark.arrays import Float64Array
+from benchmark.records import Interval, Percentile
 
 RANKS = (50.0, 90.0, 95.0, 99.0)
 CONFIDENCE = 0.99
@@ -48,7 +46,7 @@ def upper_bound_position(count: int, rank: float, confidence: float = CONFIDENCE
 
 
 def supported_percentiles(
-    latencies_ms: FloatArray, ranks: Sequence[float] = RANKS
+    latencies_ms: Float64Array, ranks: Sequence[float] = RANKS
 ) -> tuple[Percentile, ...]:
     """Return the percentiles that the count supports, each with its 99% upper bound.
 
@@ -69,7 +67,7 @@ def supported_percentiles(
     return tuple(found)
 
 
-def median_interval(values: FloatArray, confidence: float = 0.95) -> Interval:
+def median_interval(values: Float64Array, confidence: float = 0.95) -> Interval:
     """Interval of a median from order statistics, which assumes no distribution.
 
     Args:
@@ -94,7 +92,7 @@ def median_interval(values: FloatArray, confidence: float = 0.95) -> Interval:
 
 
 def mean_interval(
-    values: FloatArray,
+    values: Float64Array,
     over: Literal["processes", "passes"],
     center: float | None = None,
     confidence: float = 0.95,

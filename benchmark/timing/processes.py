@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from benchmark.records import Contention, Measurement, Memory, Percentile, Timing
 from benchmark.timing import memory, percentiles
 from benchmark.timing import model as timing
 from benchmark.timing.job import TimingError, TimingJob, load, read_answer, run_module, write_answer
-from benchmark.timing_record import Contention, Measurement, Memory, Percentile, Timing
-
-FloatArray = NDArray[np.float64]
 
 PROCESSES = 5
 

@@ -1,0 +1,9 @@
+from .command import declared_claim as declared_claim
+from .command import evaluate_claim as evaluate_claim
+from .command import main as main
+from .data import ClaimError as ClaimError
+from .result import ClaimResult as ClaimResult
+from .result import Effect as Effect
+from .result import Interval as Interval
+from .result import Specification as Specification
+from .result import VarianceShares as VarianceShares

@@ -1,0 +1,135 @@
+"""Test the claim: are models that mix by attention better calibrated than by convolution?
+
+`python -m benchmark.claim results/<suite>` prints the result, `--table` tests a published table
+instead, and `--simulate` shows that the test keeps its promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.claim.result import ClaimResult
+    from benchmark.registry import Claim
+
+PRIMARY_METRIC = "debiased_calibration_error"
+
+
+def evaluate_claim(
+    frame: pd.DataFrame, claim: Claim | None = None, *, metric: str = PRIMARY_METRIC
+) -> ClaimResult:
+    """Test the claim on a frame from `results.load_results`.
+
+    Args:
+        frame: one row per run and scored split; runs without a result are listed, not imputed.
+        claim: what is tested; the defaults of the registry when None.
+        metric: the primary outcome; only published tables need another one.
+
+    Raises:
+        ClaimError: the frame has no run with the metric.
+    """
+    # Imported late, as everything below: --help and mistakes must not wait for scipy.
+    from benchmark.claim.evaluation import evaluate
+    from benchmark.registry import Claim
+
+    return evaluate(frame, claim or Claim(), metric)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code, 2 when the input cannot be used."""
+    options = _parser().parse_args(arguments)
+    if (options.table is None) != (options.columns is None):
+        _parser().error("--table and --columns go together: the map explains the table's columns")
+    if options.studies < 1:
+        _parser().error("--studies must be at least 1")
+    from benchmark.claim.data import ClaimError
+    from benchmark.records import ResultsError
+    from benchmark.registry import RegistryError
+
+    try:
+        print(_output(options), end="")
+    except (ClaimError, RegistryError, ResultsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.claim",
+        description="Test whether attention models are better calibrated than convolution models.",
+    )
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="folder of a suite's results (default: results)",
+    )
+    parser.add_argument("--registry", type=Path, help="where the claim is declared")
+    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="test a published table")
+    parser.add_argument(
+        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
+    )
+    parser.add_argument("--simulate", action="store_true", help="check the test on made-up studies")
+    parser.add_argument("--studies", type=int, default=1000, help="studies to simulate a design")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of markdown")
+    return parser
+
+
+def _output(options: argparse.Namespace) -> str:
+    if options.simulate:
+        from benchmark.claim.simulation import simulate
+
+        return simulate(options.studies)
+    claim = declared_claim(options.registry)
+    result, title = (
+        _from_records(options.results, claim)
+        if options.table is None
+        else _from_table(options.table, options.columns, claim)
+    )
+    if options.json:
+        return result.model_dump_json(indent=1) + "\n"
+    from benchmark.claim.text import render_markdown
+
+    return render_markdown(result, title)
+
+
+def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
+    from benchmark.claim.data import ClaimError
+    from benchmark.records import load_results
+
+    frame = load_results(results)
+    if frame.empty:
+        raise ClaimError(f"{results}: no records here; run the benchmark first")
+    return evaluate_claim(frame, claim), str(results)
+
+
+def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, str]:
+    from benchmark.claim.published_table import TABLE_METRIC, read_column_map, read_table
+
+    title = read_column_map(columns).title or str(table)
+    return evaluate_claim(read_table(table, columns), claim, metric=TABLE_METRIC), title
+
+
+def declared_claim(path: Path | None) -> Claim:
+    """Return the claim of a registry: the one given, else the default one if it exists.
+
+    Raises:
+        RegistryError: the registry cannot be read.
+    """
+    from benchmark.registry import DEFAULT_REGISTRY, Claim, Registry
+
+    if path is None and not DEFAULT_REGISTRY.exists():
+        return Claim()
+    return Registry.load(path or DEFAULT_REGISTRY).claim
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,10 @@
+from .corpus import CLEAN_SPLITS as CLEAN_SPLITS
+from .corpus import Corpus as Corpus
+from .corpus import load_corpus as load_corpus
+from .corpus import load_rows as load_rows
+from .corpus import resolve_data_revision as resolve_data_revision
+from .corpus import shifted_rows as shifted_rows
+from .corpus import shifted_split_names as shifted_split_names
+from .rows import Image as Image
+from .rows import ImageSequence as ImageSequence
+from .rows import Rows as Rows

@@ -1,0 +1,127 @@
+"""Forward pass over a split: every row exactly once, back in its order."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from benchmark.arrays import Float32Array, IntArray
+from benchmark.execution.agreement import agree, is_out_of_memory
+from benchmark.execution.progress import Progress
+from benchmark.failures import RunError
+from benchmark.models import EncodedSplit, evaluation_batches, load_batches
+from benchmark.records import LogitsSplit
+
+
+def predict_logits(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    *,
+    batch_size: int,
+    accelerator: Accelerator,
+    pad_token_id: int | None,
+    progress: Progress,
+) -> LogitsSplit:
+    """Return the logits of every row of `split`, in the split's order, on every process.
+
+    Args:
+        model: a model on the accelerator's device; put into evaluation mode.
+        split: n encoded rows.
+        batch_size: rows per forward pass on each process; halved while memory runs out.
+        accelerator: this launch; its processes share the rows.
+        pad_token_id: padding of text inputs.
+        progress: told of each row done by this process.
+
+    Raises:
+        RunError: the outputs are not finite, not [n, K], or a row is missing or doubled.
+    """
+    model.eval()
+    batches = evaluation_batches(split.lengths, len(split), batch_size)
+    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    positions = np.concatenate([*mine, np.empty(0, dtype=np.int64)])
+    error: Exception | None = None
+    outputs = torch.empty(0, 0)
+    try:
+        outputs = _forward(model, split, mine, accelerator, pad_token_id, progress)
+    except Exception as raised:
+        error = raised
+    agree(accelerator, error)
+    positions, outputs = _gather_rows(accelerator, positions, outputs)
+    logits = _in_order(positions, outputs, len(split))
+    return LogitsSplit(split.ids, logits, split.labels)
+
+
+@torch.inference_mode()
+def _forward(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    batches: list[IntArray],
+    accelerator: Accelerator,
+    pad_token_id: int | None,
+    progress: Progress,
+) -> Tensor:
+    outputs = []
+    for inputs in load_batches(split, batches, pad_token_id):
+        rows = len(inputs.pop("labels"))
+        on_device = {name: value.to(accelerator.device) for name, value in inputs.items()}
+        with accelerator.autocast():
+            logits = _forward_in_parts(model, on_device, rows)
+        outputs.append(logits.float().cpu())
+        progress.advance(rows)
+    return torch.cat(outputs) if outputs else torch.empty(0, int(model.config.num_labels or 0))
+
+
+def _forward_in_parts(model: PreTrainedModel, inputs: dict[str, Tensor], rows: int) -> Tensor:
+    """Forward a batch; where memory runs out, in halves (rows are independent)."""
+    try:
+        logits: Tensor = model(**inputs).logits
+        return logits
+    except Exception as error:
+        if rows == 1 or not is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()
+    half = rows // 2
+    parts = [{k: v[:half] for k, v in inputs.items()}, {k: v[half:] for k, v in inputs.items()}]
+    return torch.cat(
+        [
+            _forward_in_parts(model, part, size)
+            for part, size in zip(parts, (half, rows - half), strict=True)
+        ]
+    )
+
+
+def _gather_rows(
+    accelerator: Accelerator, positions: IntArray, outputs: Tensor
+) -> tuple[IntArray, Tensor]:
+    """Bring all processes' rows together; shares of unequal size are padded, then cut again."""
+    if accelerator.num_processes == 1:
+        return positions, outputs
+    own = torch.from_numpy(positions).to(accelerator.device)
+    padded = accelerator.pad_across_processes(own, dim=0, pad_index=-1)
+    rows = accelerator.pad_across_processes(outputs.to(accelerator.device), dim=0)
+    all_positions = accelerator.gather(padded).cpu()
+    all_rows = accelerator.gather(rows).cpu()
+    kept = all_positions >= 0
+    return all_positions[kept].numpy(), all_rows[kept]
+
+
+def _in_order(positions: IntArray, outputs: Tensor, n_rows: int) -> Float32Array:
+    if outputs.ndim != 2:
+        raise RunError(f"the model's logits have shape {tuple(outputs.shape)}, not [rows, classes]")
+    if not np.array_equal(np.sort(positions), np.arange(n_rows)):
+        raise RunError(
+            f"the forward pass covered {len(np.unique(positions))} of {n_rows} rows with "
+            f"{len(positions)} outputs; each row must come back exactly once"
+        )
+    logits = np.empty(tuple(outputs.shape), dtype=np.float32)
+    logits[positions] = outputs.numpy()
+    if not np.isfinite(logits).all():
+        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+        raise RunError(
+            f"the model's output for row {row} is not finite: training diverged or the mixed "
+            "precision overflows; use bf16 or no mixed precision"
+        )
+    return logits

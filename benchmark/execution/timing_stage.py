@@ -1,0 +1,209 @@
+"""The timing stage: each model is measured once, alone on the machine, for all its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchmark.data import load_corpus
+from benchmark.execution.stages import resolve
+from benchmark.failures import UnavailableError, outcome
+from benchmark.plan import RunSpec
+from benchmark.records import Failure, Timing, shared_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmark.data import Rows
+    from benchmark.models import LoadedPreprocessor
+    from benchmark.timing import TimingJob, TimingSample, TimingSubject
+
+Level = Literal["quick", "full"]
+_SAMPLE_ROWS = 128
+_SAMPLE_SEED = 0
+
+
+def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: bool = False) -> bool:
+    """Say whether a resolved run's record lacks a measurement at `level` or better.
+
+    With `cross_check`, one without LoadGen's figures beside ours is lacking too.
+    """
+    record = spec.folder(results).read_record()
+    if record is None or record.timing is None or record.keys.get("timing") != spec.key("timing"):
+        return True
+    if cross_check and not record.timing.cross_checks:
+        return True
+    return level == "full" and record.timing.level != "full"
+
+
+def models_to_time(
+    specs: Sequence[RunSpec],
+    results: Path,
+    level: Level,
+    *,
+    force: bool = False,
+    cross_check: bool = False,
+) -> list[list[RunSpec]]:
+    """Return the completed runs that need timing, grouped: seeds share one measurement.
+
+    Args:
+        specs: runs; those without a completed record are passed over.
+        results: the results tree.
+        level: `quick` or `full`.
+        force: measure again what has been measured.
+        cross_check: LoadGen's figures are wanted too (see `needs_timing`).
+    """
+    groups: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        record = spec.folder(results).read_record()
+        if record is not None and record.status == "completed":
+            try:
+                resolved = resolve(spec, results)
+            except UnavailableError:
+                continue  # a run of other settings; executing this one has said why
+            groups.setdefault(resolved.key("timing"), []).append(resolved)
+    return [
+        group
+        for group in groups.values()
+        if force
+        or any(needs_timing(spec, results, level, cross_check=cross_check) for spec in group)
+    ]
+
+
+def time_groups(
+    groups: Sequence[list[RunSpec]], results: Path, level: Level, *, cross_check: bool = False
+) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
+    """Measure the first run of each group and enter the result in the group's records.
+
+    `quick` measures in this process, `full` in several fresh ones, interleaved; with
+    `cross_check` LoadGen then measures the same model in one more. Yields each group with its
+    timing, or with the reason why there is none.
+    """
+    measured = _quick(groups, results) if level == "quick" else _full(groups, results)
+    for group, result in measured:
+        if cross_check and isinstance(result, Timing):
+            result = _with_cross_checks(group[0], results, result)
+        for spec in group:
+            _enter(spec, results, group[0], result)
+        yield group, result
+
+
+def _quick(
+    groups: Sequence[list[RunSpec]], results: Path
+) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
+    """Measure in this process; peak memory comes from a clean process of its own."""
+    from benchmark.timing import measure_memory, time_model
+
+    memories = measure_memory([_job(group[0], results) for group in groups])
+    for group, memory in zip(groups, memories, strict=True):
+        try:
+            subject = _subject(group[0], results)
+            timing = time_model(subject.model, subject.sample, temperature=subject.temperature)
+            if timing.memory is None and not isinstance(memory, Exception):
+                timing = timing.model_copy(update={"memory": memory})
+            yield group, timing
+        except Exception as error:
+            yield group, outcome(error, "timing")[1]
+
+
+def _full(
+    groups: Sequence[list[RunSpec]], results: Path
+) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
+    from benchmark.timing import time_jobs
+
+    answers = time_jobs([_job(group[0], results) for group in groups])
+    for group, answer in zip(groups, answers, strict=True):
+        if isinstance(answer, Exception):
+            yield group, outcome(answer, "timing")[1]
+        else:
+            yield group, answer
+
+
+def _with_cross_checks(spec: RunSpec, results: Path, timing: Timing) -> Timing | Failure:
+    from benchmark.timing import cross_check
+
+    try:
+        return timing.model_copy(update={"cross_checks": cross_check(_job(spec, results))})
+    except Exception as error:
+        return outcome(error, "timing")[1]
+
+
+def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:
+    folder = spec.folder(results)
+    record = folder.read_record()
+    if record is None:
+        return
+    if isinstance(result, Failure):
+        update: dict[str, object] = {"timing_failure": result}
+    else:
+        update = {
+            "timing": result,
+            "timing_failure": None,
+            "timed_run": measured.name,
+            "keys": record.keys | {"timing": spec.key("timing")},
+        }
+    folder.write_record(record.model_copy(update=update))
+
+
+def _job(spec: RunSpec, results: Path) -> TimingJob:
+    from benchmark.timing import TimingJob
+
+    return TimingJob(
+        name=spec.name,
+        loader=f"{__name__}:load_subject",
+        arguments={"spec": spec.model_dump_json(), "results": str(results)},
+    )
+
+
+def load_subject(spec: str, results: str) -> TimingSubject:
+    """Load a finished run's model for timing, in whichever process measures it.
+
+    Args:
+        spec: the resolved `RunSpec` as JSON.
+        results: the results tree.
+    """
+    return _subject(RunSpec.model_validate_json(spec), Path(results))
+
+
+def _subject(spec: RunSpec, results: Path) -> TimingSubject:
+    import torch
+
+    from benchmark.execution.launch import device_for_timing
+    from benchmark.models import load_preprocessor, load_trained_model
+    from benchmark.timing import TimingSubject
+
+    corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
+    preprocessor = load_preprocessor(spec, corpus, shared_cache(results))
+    model = load_trained_model(spec.folder(results).model, spec.model)
+    torch.nn.Module.to(model, device_for_timing())
+    record = spec.folder(results).read_record()
+    temperature = 1.0 if record is None or record.temperature is None else record.temperature.value
+    return TimingSubject(
+        model=model,
+        sample=_sample(spec, corpus.test, preprocessor),
+        temperature=temperature if 0 < temperature < math.inf else 1.0,
+    )
+
+
+def _sample(spec: RunSpec, test: Rows, preprocessor: LoadedPreprocessor) -> TimingSample:
+    """Return the same seeded test rows for every model of a dataset."""
+    from benchmark.models import collate, encode_rows
+    from benchmark.timing import TimingSample
+
+    size = min(_SAMPLE_ROWS, len(test))
+    chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(test), size=size, replace=False)
+    rows = test.take(chosen)
+    processor, pad_token_id = preprocessor.processor, preprocessor.pad_token_id
+
+    def encode(some: Rows) -> dict[str, Tensor]:
+        encoded = encode_rows(some, processor, max_length=spec.dataset.max_length)
+        tensors = collate(encoded, np.arange(len(encoded)), pad_token_id)
+        tensors.pop("labels")
+        return tensors
+
+    lengths = encode_rows(rows, processor, max_length=spec.dataset.max_length).lengths
+    return TimingSample(rows, encode, None if lengths is None else lengths.tolist())

@@ -1,0 +1,360 @@
+"""Fine-tuning with Accelerate: one seed, one result, whatever the number of processes.
+
+Each optimiser step sums the gradient over a global batch that is cut into processes and then
+into micro-batches. The cut changes neither the batch nor its order, so a smaller device or
+another launch trains on the same steps (up to rounding, and batch statistics of models that
+have them). The state is saved at epoch ends, and a resumed training repeats the interrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
+
+from benchmark.arrays import IntArray
+from benchmark.execution.agreement import agree, largest_fitting
+from benchmark.execution.progress import Progress
+from benchmark.failures import RunError
+from benchmark.models import EncodedSplit, collate, load_batches, share_of_process, training_batches
+from benchmark.records import Training, atomic_path
+from benchmark.registry import Recipe
+
+_ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4
+"""Where the one-cycle schedule starts and ends, as fractions of the peak (torch's defaults)."""
+
+
+def train(
+    model: PreTrainedModel,
+    split: EncodedSplit,
+    recipe: Recipe,
+    *,
+    seed: int,
+    accelerator: Accelerator,
+    pad_token_id: int | None,
+    state_path: Path,
+    key: str,
+    progress: Progress,
+) -> Training:
+    """Fine-tune `model` in place on `split`.
+
+    Args:
+        model: the checkpoint with its head; moved to the accelerator's device.
+        split: encoded training rows.
+        recipe: optimiser settings.
+        seed: decides the order of rows and every dropout mask.
+        accelerator: this launch; its mixed precision must be the recipe's.
+        pad_token_id: padding of text inputs.
+        state_path: where the state is saved at epoch ends, for resuming.
+        key: the training key; a saved state with another key is ignored.
+        progress: told of each optimiser step.
+
+    Raises:
+        RunError: the loss is not finite, or not even one row fits in memory.
+    """
+    started = time.perf_counter()
+    loop = _Loop(model, split, recipe, seed, accelerator, pad_token_id)
+    first_epoch = loop.restore(state_path, key)
+    loop.micro_batch_size = loop.find_micro_batch_size()
+    progress.stage("training", recipe.epochs * loop.steps_per_epoch)
+    progress.advance(first_epoch * loop.steps_per_epoch)
+    loss: float | None = None
+    for epoch in range(first_epoch, recipe.epochs):
+        loss = loop.run_epoch(epoch, progress)
+        loop.save(state_path, key, epoch + 1)
+    return Training(
+        epochs=recipe.epochs,
+        steps=recipe.epochs * loop.steps_per_epoch,
+        seconds=time.perf_counter() - started,
+        final_loss=loss,
+        batch_size=recipe.batch_size,
+        micro_batch_size=loop.micro_batch_size,
+        world_size=accelerator.num_processes,
+        resumed_at_epoch=first_epoch,
+        device=str(accelerator.device),
+    )
+
+
+def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
+    """Return step -> fraction of the peak learning rate, for steps 0 ... total_steps-1.
+
+    `linear`, `cosine` and `constant` rise linearly from 0 over `recipe.warmup` of the steps and
+    then fall to 0, or stay. `onecycle` rises from 1/25 and falls to 4e-6 along a cosine (Smith
+    2018), as torch's OneCycleLR does.
+    """
+    if recipe.schedule == "onecycle":
+        return partial(_onecycle, peak=recipe.warmup * total_steps - 1, last=total_steps - 1)
+    warmup_steps = round(recipe.warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        if recipe.schedule == "linear":
+            return 1 - fraction
+        return _cosine(1, 0, fraction) if recipe.schedule == "cosine" else 1.0
+
+    return factor
+
+
+def _onecycle(step: int, *, peak: float, last: int) -> float:
+    if step <= peak:
+        return _cosine(_ONECYCLE_START, 1, step / peak if peak > 0 else 1.0)
+    return _cosine(1, _ONECYCLE_END, min(1.0, (step - peak) / (last - peak)))
+
+
+def _cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class _Step:
+    """This process's part of one optimiser step, cut into micro-batches of row positions."""
+
+    micro_batches: list[IntArray]
+    batch_rows: int
+
+
+class _Loop:
+    """The state of one training: model, optimiser and schedule on the device."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        split: EncodedSplit,
+        recipe: Recipe,
+        seed: int,
+        accelerator: Accelerator,
+        pad_token_id: int | None,
+    ) -> None:
+        self.split, self.recipe, self.seed = split, recipe, seed
+        self.accelerator, self.pad_token_id = accelerator, pad_token_id
+        self.module = model
+        # No DDP wrapper: gradients are summed once a step, after every process has said
+        # that its part went well, so that trouble on one never leaves the others waiting.
+        self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        optimizer = AdamW(_decay_groups(model, recipe.weight_decay), lr=recipe.learning_rate)
+        self.optimizer: Optimizer = accelerator.prepare_optimizer(optimizer)
+        self.schedule = LambdaLR(optimizer, learning_rate_factor(recipe, self.total_steps))
+        self.loss = torch.nn.CrossEntropyLoss(
+            reduction="sum", label_smoothing=recipe.label_smoothing
+        )
+        self.micro_batch_size = self._largest_share
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.split) // self.recipe.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return max(1, self.recipe.epochs * self.steps_per_epoch)
+
+    @property
+    def _largest_share(self) -> int:
+        batch = min(self.recipe.batch_size, len(self.split))
+        return math.ceil(batch / int(self.accelerator.num_processes))
+
+    def find_micro_batch_size(self) -> int:
+        """Return how many rows fit on the device at once, agreed by all processes.
+
+        Tried with the longest rows before training starts. On a CPU there is nothing to
+        try: running out of memory there ends the process.
+        """
+        if self.accelerator.device.type == "cpu":
+            return self._largest_share
+        lengths = self.split.lengths
+        longest = torch.arange(len(self.split)).numpy()
+        if lengths is not None:
+            longest = (-lengths).argsort(kind="stable")
+        buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+
+        def attempt(rows: int) -> None:
+            try:
+                positions = longest[: min(rows, len(longest))]
+                inputs = collate(self.split, positions, self.pad_token_id)
+                self._backward(inputs, rows)
+                reserve = [torch.zeros_like(p) for p in self.module.parameters() for _ in "mv"]
+                del reserve  # room for the optimiser's two moments
+            finally:
+                self.optimizer.zero_grad()
+
+        self.model.train()
+        fitting = largest_fitting(self.accelerator, attempt, self._largest_share)
+        for name, value in self.module.named_buffers():
+            value.copy_(buffers[name])  # batch statistics as if nothing had been tried
+        return fitting
+
+    def run_epoch(self, epoch: int, progress: Progress) -> float:
+        """Run one epoch and return its mean loss per row."""
+        self.model.train()
+        # Reseeding here makes a training that resumes at this epoch the same as one that
+        # never stopped; each process draws its own dropout masks.
+        torch.manual_seed(_epoch_seed(self.seed, epoch, self.accelerator.process_index))
+        steps = self._steps(epoch)
+        micro_batches = [part for step in steps for part in step.micro_batches]
+        inputs = load_batches(self.split, micro_batches, self.pad_token_id)
+        loss_sum = torch.zeros((), device=self.accelerator.device)
+        for step in steps:
+            loss_sum += self._step(step, inputs)
+            progress.advance()
+        self._share_buffers()
+        loss_sum = self.accelerator.reduce(loss_sum, "sum")
+        mean_loss = float(loss_sum) / sum(step.batch_rows for step in steps)
+        if not math.isfinite(mean_loss):
+            raise RunError(
+                f"the training loss became {mean_loss} in epoch {epoch + 1}: lower the "
+                "learning rate, or use bf16 or no mixed precision instead of fp16"
+            )
+        return mean_loss
+
+    def _steps(self, epoch: int) -> list[_Step]:
+        batches = training_batches(
+            self.split.lengths,
+            len(self.split),
+            self.recipe.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        return [_Step(self._micro_batches(batch), len(batch)) for batch in batches]
+
+    def _micro_batches(self, batch: IntArray) -> list[IntArray]:
+        accelerator, size = self.accelerator, self.micro_batch_size
+        share = share_of_process(batch, accelerator.process_index, accelerator.num_processes)
+        return [share[start : start + size] for start in range(0, len(share), size)]
+
+    def _step(self, step: _Step, inputs: Iterator[dict[str, Tensor]]) -> Tensor:
+        """Do one optimiser step; return the summed loss of this process's rows."""
+        loss_sum = torch.zeros((), device=self.accelerator.device)
+        error: Exception | None = None
+        try:
+            for _ in step.micro_batches:
+                loss_sum += self._backward(next(inputs), step.batch_rows)
+        except Exception as raised:
+            error = raised
+        agree(self.accelerator, error)
+        if self.accelerator.num_processes > 1:
+            self._sum_gradients()
+        if self.recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return loss_sum
+
+    def _backward(self, inputs: dict[str, Tensor], batch_rows: int) -> Tensor:
+        inputs = {name: value.to(self.accelerator.device) for name, value in inputs.items()}
+        labels = inputs.pop("labels")
+        logits = self.model(**inputs).logits
+        loss: Tensor = self.loss(logits.float(), labels)
+        self.accelerator.backward(loss / batch_rows)
+        return loss.detach()
+
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all processes in one call."""
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:  # e.g. this process's share of a tiny batch is empty
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        summed = self.accelerator.reduce(flat, reduction="sum")
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            parameter.grad = summed[start:end].view_as(parameter).clone()
+            start = end
+
+    def _share_buffers(self) -> None:
+        """Give every process the first one's batch statistics, which each gathers alone."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.module.buffers():
+                buffer.copy_(broadcast(buffer))
+
+    def save(self, path: Path, key: str, epochs_done: int) -> None:
+        """Save everything that the next epoch needs (never pickled)."""
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        header = {
+            "key": key,
+            "epochs_done": str(epochs_done),
+            "schedule": json.dumps(self.schedule.state_dict()),
+            "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
+        }
+        with atomic_path(path) as temporary:
+            save_file(_named_tensors(self.module, self.optimizer), temporary, metadata=header)
+
+    def restore(self, path: Path, key: str) -> int:
+        """Load a saved state with this key; return how many epochs it has done (0: none)."""
+        if not path.exists():
+            return 0
+        with safe_open(path, framework="pt") as state:
+            header = state.metadata() or {}
+            if header.get("key") != key:
+                return 0
+            saved = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
+        _load_tensors(self.module, self.optimizer, saved)
+        self.schedule.load_state_dict(json.loads(header["schedule"]))
+        for group, rate in zip(
+            self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True
+        ):
+            group["lr"] = rate
+        scaler_state = json.loads(header["scaler"])
+        if scaler_state is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler_state)
+        return int(header["epochs_done"])
+
+
+def _epoch_seed(seed: int, epoch: int, process: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0])
+
+
+def _decay_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Return optimiser groups: weights decay; biases and normalisation scales (1-d) do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _named_tensors(module: torch.nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return parameters, buffers and optimiser moments by name, each with memory of its own."""
+    tensors: dict[str, Tensor] = {
+        f"model.{name}": value for name, value in module.named_parameters()
+    }
+    tensors |= {f"buffer.{name}": value for name, value in module.named_buffers()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
+    return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+
+def _load_tensors(module: torch.nn.Module, optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(saved[f"model.{name}"])
+        for name, buffer in module.named_buffers():
+            buffer.copy_(saved[f"buffer.{name}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, moment = rest.partition(".")
+            state.setdefault(int(index), {})[moment] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,7 @@
+"""`python -m benchmark.importing`."""
+
+import sys
+
+from benchmark.importing.command import main
+
+sys.exit(main())

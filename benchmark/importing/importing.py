@@ -1,0 +1,269 @@
+"""Checked splits -> a run in the results tree: logits, temperature, scores, record."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from benchmark.execution import score_run
+from benchmark.importing.checks import Checked, Reading, check_splits
+from benchmark.importing.layout import Layout, SplitName, find_splits
+from benchmark.importing.source import file_sha256, open_source
+from benchmark.plan import STAGE_VERSIONS, content_hash
+from benchmark.records import (
+    DataFacts,
+    ModelFacts,
+    Record,
+    ResultsError,
+    RunFolder,
+    describe_machine,
+    stored_key,
+    write_logits,
+)
+
+IMPORT_VERSION = 1
+"""Raised when a change of code changes what is stored of the same files."""
+
+SOURCE = "imported logits"
+_SCRATCH = ".import-"
+
+Digests = list[tuple[SplitName | None, str, str]]
+"""Of each file: the one split it holds or None, its name, and the SHA-256 of its bytes."""
+
+Outcome = Literal["imported", "described anew", "nothing to do"]
+
+
+class ImportRefusedError(ValueError):
+    """The run's folder holds something else, which is not replaced without being told to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One import.
+
+    Attributes:
+        suite: name of the suite.
+        model: name of the model.
+        dataset: name of the dataset.
+        seed: the run's seed.
+        files: what to read; each with the one split it holds, or None.
+        layout: what the files call things.
+        reading: how their values are to be understood.
+        facts: what is known of the model.
+        licence: of the logits.
+        arguments: the command line, kept so that the import can be repeated.
+    """
+
+    suite: str
+    model: str
+    dataset: str
+    seed: int
+    files: tuple[tuple[SplitName | None, Path], ...]
+    layout: Layout
+    reading: Reading
+    facts: ModelFacts
+    licence: str | None = None
+    arguments: tuple[str, ...] = ()
+
+    def folder(self, results: Path) -> RunFolder:
+        """Return the folder in `results` that holds the run's files."""
+        return RunFolder.of(results, self.suite, self.model, self.dataset, self.seed)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an import did: the record, and what a person should know of the values."""
+
+    outcome: Outcome
+    record: Record
+    notes: tuple[str, ...]
+
+
+def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
+    """Store the logits as a run, fit its temperature, score it and write its record.
+
+    Everything is checked and scored before anything of an earlier import is touched, and the
+    record comes last: a reader never sees a record without the logits it speaks of.
+
+    Args:
+        job: what to import.
+        results: the results tree.
+        force: replace whatever the run's folder holds.
+
+    Raises:
+        SourceError: the files cannot be used.
+        ImportRefusedError: the folder holds another run.
+        ResultsError: the logits cannot be read back.
+        ValueError: they cannot be scored.
+    """
+    digests = [(role, path.name, file_sha256(path)) for role, path in job.files]
+    keys = _keys(job, digests)
+    folder = job.folder(results)
+    # Asked before the files are read, to be quick, and again when no one else can write.
+    if not force and (previous := _same_import(folder, keys)) is not None:
+        return _described(folder, previous, job)
+    checked = read_files(job)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.lock), _scratch_folder(folder) as scratch:
+        if not force and (previous := _same_import(folder, keys)) is not None:
+            return Result("nothing to do", previous, checked.notes)
+        write_logits(scratch, checked.splits, keys["logits"])
+        record = _scored_record(job, scratch, checked, keys, digests)
+        _replace(folder, scratch, record, _spec(job, digests))
+    return Result("imported", record, checked.notes)
+
+
+def _scored_record(
+    job: Job, scratch: RunFolder, checked: Checked, keys: dict[str, str], digests: Digests
+) -> Record:
+    temperature, scores = score_run(scratch)
+    return Record(
+        suite=job.suite,
+        model=job.model,
+        dataset=job.dataset,
+        seed=job.seed,
+        status="completed",
+        keys=keys,
+        facts=job.facts,
+        data=DataFacts(
+            label_names=checked.label_names,
+            rows={name: len(split.labels) for name, split in checked.splits.items()},
+        ),
+        temperature=temperature,
+        scores=scores,
+        provenance=_provenance(job, digests, checked.notes),
+        finished_at=datetime.now(UTC),
+    )
+
+
+def read_files(job: Job) -> Checked:
+    """Read and check the job's files; nothing is written.
+
+    Raises:
+        SourceError: the files cannot be used.
+    """
+    sources = [(role, open_source(path)) for role, path in job.files]
+    found, left_out = find_splits(sources, job.layout, job.reading.label_names)
+    checked = check_splits(found, job.reading)
+    return Checked(checked.splits, checked.label_names, (*left_out, *checked.notes))
+
+
+def _keys(job: Job, digests: Digests) -> dict[str, str]:
+    """Return what decides the stored logits and the scores: file contents and options.
+
+    File names count only where they are read: an .npy file's name says what it holds.
+    """
+    layout = job.layout
+    logits = content_hash(
+        {
+            "version": IMPORT_VERSION,
+            "files": [
+                (role, digest, name if name.endswith(".npy") else "")
+                for role, name, digest in digests
+            ],
+            "keys": sorted(((*place, name) for place, name in layout.keys.items())),
+            "columns": (layout.label, layout.split, layout.row_id, layout.logits),
+            "split_values": sorted(layout.split_values.items()),
+            "label_names": job.reading.label_names,
+            "probabilities": job.reading.probabilities,
+            "probability_floor": job.reading.probability_floor,
+            "calibration_fraction": job.reading.calibration_fraction,
+        }
+    )
+    version = STAGE_VERSIONS["scores"]
+    return {"logits": logits, "scores": content_hash({"version": version, "from": logits})}
+
+
+def _same_import(folder: RunFolder, keys: Mapping[str, str]) -> Record | None:
+    """Return the record of this very import, or None where there is something to do.
+
+    Raises:
+        ImportRefusedError: the folder holds another run, or a record that cannot be read.
+    """
+    try:
+        previous = folder.read_record()
+    except ResultsError as error:
+        raise ImportRefusedError(str(error)) from None
+    if previous is None:
+        return None
+    if previous.keys.get("logits") != keys["logits"]:
+        raise ImportRefusedError(_refusal(folder, previous))
+    return previous if previous.keys == keys and stored_key(folder) == keys["logits"] else None
+
+
+def _refusal(folder: RunFolder, previous: Record) -> str:
+    imported = previous.provenance.get("imported")
+    what = "another import" if imported else f"a run of the benchmark ({previous.status})"
+    names = [str(file.get("name")) for file in imported.get("files", ())] if imported else []
+    of = f" of {', '.join(names)}" if names else ""
+    return (
+        f"{folder.path} holds {what}{of}; choose another --model, --dataset, --suite or --seed, or "
+        "replace it with --force"
+    )
+
+
+def _described(folder: RunFolder, previous: Record, job: Job) -> Result:
+    """Bring the facts of an import up to date; its logits and scores are those asked for."""
+    imported = previous.provenance.get("imported", {})
+    notes = tuple(imported.get("notes", ()))
+    if previous.facts == job.facts and imported.get("licence") == job.licence:
+        return Result("nothing to do", previous, notes)
+    provenance = {**previous.provenance, "imported": {**imported, "licence": job.licence}}
+    record = previous.model_copy(update={"facts": job.facts, "provenance": provenance})
+    with FileLock(folder.lock):
+        folder.write_record(record)
+    return Result("described anew", record, notes)
+
+
+def _provenance(job: Job, digests: Digests, notes: tuple[str, ...]) -> dict[str, Any]:
+    return describe_machine() | {
+        "imported": {
+            "files": _files(digests),
+            "licence": job.licence,
+            "probabilities": job.reading.probabilities,
+            "notes": list(notes),
+        }
+    }
+
+
+def _files(digests: Digests) -> list[Mapping[str, str | None]]:
+    return [{"name": name, "sha256": digest, "split": role} for role, name, digest in digests]
+
+
+def _spec(job: Job, digests: Digests) -> dict[str, Any]:
+    """Return what `spec.json` says: how to do the import again, from the files' folder."""
+    command = shlex.join(["python", "-m", "benchmark.importing", *job.arguments])
+    return {"imported": _files(digests), "command": command}
+
+
+@contextmanager
+def _scratch_folder(folder: RunFolder) -> Iterator[RunFolder]:
+    """Yield a folder beside the run's files; what a killed import left there goes as well."""
+    for left in folder.path.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.path, prefix=_SCRATCH))
+    try:
+        yield RunFolder(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(
+    folder: RunFolder, scratch: RunFolder, record: Record, spec: Mapping[str, Any]
+) -> None:
+    """Put the new files in place: the old record goes first and the new one comes last."""
+    folder.record.unlink(missing_ok=True)
+    os.replace(scratch.logits, folder.logits)
+    folder.write_spec(json.dumps(spec, indent=1))
+    folder.write_record(record)

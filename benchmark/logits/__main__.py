@@ -1,7 +1,0 @@
-"""`python -m benchmark.logits`."""
-
-import sys
-
-from benchmark.logits.command import main
-
-sys.exit(main())

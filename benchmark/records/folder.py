@@ -1,0 +1,158 @@
+"""The owner of a run's folder: the only place that knows the names in it and where it lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from benchmark.records.files import ResultsError, write_text
+from benchmark.records.record import SCHEMA_VERSION, Record
+
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True, order=True)
+class RunFolder:
+    """`<results>/<suite>/<model>/<dataset>/seed-<n>/` and what lies in it.
+
+    Attributes:
+        path: the folder, which need not exist yet.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, suite: str, model: str, dataset: str, seed: int) -> RunFolder:
+        """Return the folder of one run in a results tree."""
+        return cls(results / suite / model / dataset / f"seed-{seed}")
+
+    @property
+    def name(self) -> str:
+        """`suite/model/dataset/seed-n`, unique in a results tree."""
+        return "/".join(self.path.parts[-4:])
+
+    @property
+    def record(self) -> Path:
+        """The run's record; written last, so that what it speaks of is there."""
+        return self.path / _RECORD
+
+    @property
+    def spec(self) -> Path:
+        """Everything that decides the result, with revisions resolved."""
+        return self.path / "spec.json"
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned checkpoint, as `from_pretrained` loads it."""
+        return self.path / "model"
+
+    @property
+    def training(self) -> Path:
+        """Marks `model` as finished, with its stage key."""
+        return self.path / "training.json"
+
+    @property
+    def training_state(self) -> Path:
+        """What the next epoch of a training under way needs."""
+        return self.path / "training-state.safetensors"
+
+    @property
+    def logits(self) -> Path:
+        """Logits, labels and row ids of every split but the training split."""
+        return self.path / "logits.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the one launch that may write here."""
+        return self.path / ".lock"
+
+    def read_record(self) -> Record | None:
+        """Read the run's record, or return None where there is none.
+
+        Raises:
+            ResultsError: the file is not a record of this schema version.
+        """
+        try:
+            text = self.record.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            return Record.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ResultsError(
+                f"{self.record}: not a record of schema {SCHEMA_VERSION} ({where or 'file'}: "
+                f"{first['msg']}); delete the file and run again to make it anew from the cached "
+                "logits"
+            ) from None
+
+    def write_record(self, record: Record) -> None:
+        """Write the run's record atomically."""
+        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+
+    def read_spec(self) -> dict[str, Any]:
+        """Return what `spec.json` says, or an empty dictionary where it is missing or damaged."""
+        try:
+            spec = json.loads(self.spec.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return spec if isinstance(spec, dict) else {}
+
+    def write_spec(self, json_text: str) -> None:
+        """Write `spec.json` atomically."""
+        write_text(self.spec, json_text + "\n")
+
+
+def shared_cache(results: Path) -> Path:
+    """Return the folder of a results tree for what its runs share and can make anew."""
+    return results / ".cache"
+
+
+def suites_of(results: Path) -> list[str]:
+    """Return the names of the suites of a results tree that have a record, sorted."""
+    folders = sorted(folder for folder in results.iterdir() if folder.is_dir())
+    return [folder.name for folder in folders if next(_runs_of_suite(folder), None) is not None]
+
+
+def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
+    """Return the folders of a suite's runs that have a record, sorted."""
+    return sorted(_runs_of_suite(results / suite))
+
+
+def runs_of_tree(results: Path) -> list[RunFolder]:
+    """Return the folders of all suites' runs that have a record, sorted."""
+    return _holders(results.glob(f"*/*/*/seed-*/{_RECORD}"))
+
+
+def find_runs(place: Path) -> list[RunFolder]:
+    """Return the folders with a record at or below `place`: a tree, a suite or a run; sorted."""
+    return _holders(place.rglob(_RECORD))
+
+
+def find_logits(place: Path) -> list[RunFolder]:
+    """Return the run folders with logits at or below `place`, sorted."""
+    return _holders(place.rglob(RunFolder(place).logits.name))
+
+
+def find_records(place: Path) -> list[tuple[RunFolder, Record]]:
+    """Return every run's folder and record at or below `place` (see `find_runs`).
+
+    Raises:
+        ResultsError: a record cannot be read.
+    """
+    read = ((folder, folder.read_record()) for folder in find_runs(place))
+    return [(folder, record) for folder, record in read if record is not None]
+
+
+def _runs_of_suite(suite: Path) -> Iterator[RunFolder]:
+    return (RunFolder(path.parent) for path in suite.glob(f"*/*/seed-*/{_RECORD}"))
+
+
+def _holders(files: Iterable[Path]) -> list[RunFolder]:
+    return sorted(RunFolder(file.parent) for file in files)

@@ -1,0 +1,129 @@
+"""The versioned record of a run: what is known of it, and why a run has no result."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.records.timing import Timing
+from benchmark.registry import Mixer, Modality
+from benchmark.statistics import Estimate
+
+if TYPE_CHECKING:
+    pass
+
+SCHEMA_VERSION: Literal[1] = 1
+Status = Literal["completed", "failed", "skipped", "unavailable"]
+
+
+class _Stored(BaseModel):
+    # JSON has no infinity; a temperature at a bound needs one, so it is written as a string.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings"
+    )
+
+
+class SplitScores(_Stored):
+    """The metrics of one split, before and after temperature scaling."""
+
+    n: int
+    shifted: bool
+    before: dict[str, Estimate]
+    after: dict[str, Estimate]
+
+
+class Temperature(_Stored):
+    """The fitted temperature: how well the optimum was met, and its bootstrap interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    status: Literal["converged", "at_zero", "at_infinity", "flat"]
+    nll_before: float
+    nll_after: float
+    gradient: float
+    iterations: int
+    n: int
+
+
+class ModelFacts(_Stored):
+    """What the claim needs to know of a checkpoint. None: unknown, never guessed.
+
+    Mixer, family and modality are known of every registry entry; imported logits may lack them.
+    """
+
+    mixer: Mixer | None
+    family: str | None
+    modality: Modality | None
+    source: str
+    parameters: int | None = None
+    pretraining_examples: float | None = None
+    label_smoothing: bool | None = None
+    mixup: bool | None = None
+    distillation: bool | None = None
+    reference: str | None = None
+
+
+class DataFacts(_Stored):
+    """What was scored: classes, rows per split, and the limit that was in force."""
+
+    label_names: tuple[str, ...]
+    rows: dict[str, int]
+    limit: int | None = None
+
+
+class Training(_Stored):
+    """How fine-tuning went. `micro_batch_size` never changes the effective batch."""
+
+    epochs: int
+    steps: int
+    seconds: float
+    final_loss: float | None
+    batch_size: int
+    micro_batch_size: int
+    world_size: int
+    resumed_at_epoch: int
+    device: str
+
+
+class Failure(_Stored):
+    """Why a run has no result: the stage, the error's type, and what a person can do."""
+
+    stage: str
+    kind: str
+    message: str
+    details: str = ""
+
+
+class Record(_Stored):
+    """Everything known of one run.
+
+    `keys` says which inputs each stage's result came from. Seeds share one measurement of
+    latency, since they share the architecture; `timed_run` names the run that was measured.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    suite: str
+    model: str
+    dataset: str
+    seed: int
+    status: Status
+    keys: dict[str, str] = {}
+    facts: ModelFacts
+    data: DataFacts | None = None
+    training: Training | None = None
+    temperature: Temperature | None = None
+    scores: dict[str, SplitScores] = {}
+    timing: Timing | None = None
+    timed_run: str | None = None
+    timing_failure: Failure | None = None
+    failure: Failure | None = None
+    provenance: dict[str, Any] = {}
+    finished_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The run's name as printed everywhere: model/dataset/seed-n."""
+        return f"{self.model}/{self.dataset}/seed-{self.seed}"

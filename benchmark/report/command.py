@@ -1,0 +1,243 @@
+"""Result tree -> reports/<suite>/: README.md, index.html, figures, tables, model pages.
+
+python -m benchmark.report [--results results] [--reports reports] [--suite NAME]
+python -m benchmark.report --compare results-a results-b
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.markup import escape_csv, file_name, to_csv
+from benchmark.records import ResultsError
+from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
+from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.report.contents import Contents
+
+MARKER = "report.json"
+"""A file every report folder has; a folder without it is never replaced."""
+
+
+def write_report(
+    results: Path,
+    reports: Path,
+    claim: Claim | None = None,
+    *,
+    suite: str | None = None,
+    expected: Sequence[str] = (),
+    published: Sequence[Published] = (),
+) -> Path:
+    """Write the report of one suite and return its folder, `reports/<suite>`.
+
+    The new report is made beside the old one and takes its place when it is whole. With very
+    many runs, work is given to new processes, so a script that calls this needs the usual
+    `if __name__ == "__main__":`.
+
+    Args:
+        results: the result tree.
+        reports: where reports are kept.
+        claim: what is tested; None: the registry's defaults.
+        suite: which suite; may be left out where `results` holds only one.
+        expected: names (model/dataset/seed-n) of planned runs; those without a record are
+            listed as missing.
+        published: figures of earlier publications to show beside those of the suite's runs.
+
+    Raises:
+        ReportError: nothing to report, or the target folder holds something else.
+    """
+    if suite is None:
+        names = suite_names(results)
+        if len(names) > 1:
+            raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
+        suite = names[0]
+    data = read_suite(results, suite, expected)
+    # Drawing takes most of a second to import; a wrong path should be told at once.
+    from benchmark.report.contents import gather
+
+    with replaced_folder(reports / suite) as folder:
+        _write_pages(gather(data, claim or Claim(), published), folder)
+    return reports / suite
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `target` when the block succeeds.
+
+    Raises:
+        ReportError: `target` holds files and is not a report.
+    """
+    if target.exists() and any(target.iterdir()) and not (target / MARKER).exists():
+        raise ReportError(
+            f"{target} holds files but no {MARKER}, so it is not a report and will not be"
+            " replaced; move it away or choose another --reports folder"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
+    try:
+        yield fresh
+        (fresh / MARKER).write_text('{"report": 1}\n', encoding="utf-8")
+        fresh.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            os.replace(target, old / "report")
+            os.replace(fresh, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write_pages(contents: Contents, folder: Path) -> None:
+    from benchmark.report import pages
+
+    for name in ("figures", "tables", "models/rows"):
+        (folder / name).mkdir(parents=True)
+    _write(folder / "README.md", pages.render_readme(contents))
+    _write(folder / "index.html", pages.render_html(contents))
+    for drawing in contents.drawings:
+        _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
+    _write_tables(contents, folder / "tables")
+    for page in contents.pages:
+        name = file_name(page.model)
+        _write(folder / "models" / f"{name}.md", pages.render_model_page(page, contents.data))
+        for evaluation in page.evaluations:
+            dataset = file_name(evaluation.dataset)
+            diagram = pages.diagram(evaluation)
+            _write(folder / "models" / f"{name}-{dataset}.svg", diagram)
+            for mistake in evaluation.mistakes:
+                if mistake.image is not None:
+                    file = folder / "models" / "rows" / f"{dataset}-{mistake.row_id}.png"
+                    file.write_bytes(mistake.image)
+
+
+def _write_tables(contents: Contents, folder: Path) -> None:
+    data = contents.data
+    for section in contents.sections:
+        rows = data.in_distribution[data.in_distribution["dataset"] == section.dataset]
+        _write_frame(folder / f"{section.file}.csv", data, rows)
+        caption = f"{section.dataset}: calibration of {section.summary}"
+        _write(
+            folder / f"{section.file}.tex",
+            section.quality.to_latex(caption, f"tab:{section.file}")
+            + section.detail.to_latex(f"{section.dataset}: details", f"tab:{section.file}-detail"),
+        )
+    _write_frame(folder / "runs.csv", data, data.frame)
+    problems = contents.problem_table
+    header = [column.key for column in problems.columns]
+    _write(
+        folder / "problems.csv", to_csv(header, [[c.text for c in row] for row in problems.rows])
+    )
+    if contents.claim_json:
+        _write(folder / "claim.json", contents.claim_json)
+
+
+def write_comparison(first: Path, second: Path, reports: Path) -> Path:
+    """Write what changed between two result trees to a folder below `reports` and return it.
+
+    Raises:
+        ReportError: the trees have nothing to compare, or the target holds something else.
+    """
+    from benchmark.report.comparison import compare_results, comparison_table
+    from benchmark.report.pages import render_comparison
+
+    comparison = compare_results(first, second)
+    changed = comparison_table(
+        tuple(pair for pair in comparison.pairs if pair.changes and not pair.identical)
+    )
+    target = reports / file_name(f"{first.resolve().name}-vs-{second.resolve().name}")
+    with replaced_folder(target) as folder:
+        _write(folder / "README.md", render_comparison(comparison, changed))
+        header = [column.key for column in changed.columns]
+        rows = [[cell.text for cell in row] for row in changed.rows]
+        _write(folder / "changes.csv", to_csv(header, rows))
+    return target
+
+
+def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
+    """Write rows at full precision, without empty columns."""
+    # Arrow writes a hundred thousand rows in a second, pandas and csv take ten.
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv
+
+    frame = frame.dropna(axis="columns", how="all")
+    frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(escape_csv, na_action="ignore")
+    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.report", description="Write the report of a result tree."
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--suite", help="only this suite (default: every suite found)")
+    parser.add_argument(
+        "--registry",
+        type=Path,
+        default=DEFAULT_REGISTRY,
+        help="where the claim and published figures are declared; missing: the claim's defaults",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("FIRST", "SECOND"),
+        help="write what changed between two result trees instead",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.compare:
+            first, second = options.compare
+            page = write_comparison(first, second, options.reports) / "README.md"
+            print(page.read_text(encoding="utf-8"))
+            print(page)
+            return 0
+        registry = _registry(options.registry)
+        suites = [options.suite] if options.suite else suite_names(options.results)
+        from benchmark.report.published import declared_published
+
+        for suite in suites:
+            folder = write_report(
+                options.results,
+                options.reports,
+                registry.claim if registry else None,
+                suite=suite,
+                published=declared_published(registry, suite) if registry else (),
+            )
+            print(folder / "README.md")
+    except (ReportError, RegistryError, ResultsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _registry(path: Path) -> Registry | None:
+    if path == DEFAULT_REGISTRY and not path.exists():
+        return None
+    return Registry.load(path)

@@ -1,0 +1,210 @@
+"""Resamples of rows, and of the temperature fitted on them.
+
+Resamples draw rows with replacement. Means over rows are resampled exactly, with one matrix
+product. For anything after temperature scaling the calibration split is resampled too and the
+temperature refitted, each refit a root of gradients that are tabulated once at a few temperatures.
+
+One seed gives one set of resamples for a number of rows, so results of models scored on the same
+rows are paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from benchmark.arrays import Float64Array, IntArray
+from benchmark.statistics.calibration_error import (
+    DEFAULT_BINS,
+    DEFAULT_LEVEL,
+    assign_bins,
+    debiased_sums,
+)
+from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
+from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.temperature import TemperatureFit, fit_temperature, row_slopes
+
+RESAMPLES = 1000
+# Beyond this many rows random groups of rows are resampled: their number sets the precision.
+RESAMPLED_GROUPS = 10_000
+BATCH_ELEMENTS = 1 << 16
+# Streams of random numbers: the resamples of a split must not depend on what else was drawn.
+TEST_STREAM, CALIBRATION_STREAM, BIN_STREAM, NOISE_STREAM, GROUP_STREAM = range(5)
+# Half-width, in standard errors, of the range of temperatures that is tabulated for refits.
+REFIT_REACH = 8.0
+WIDEST_REACH = 3.0
+# Enough for seven digits of a refit over a narrow and over the widest range.
+REFIT_NODES, WIDE_REFIT_NODES = 12, 40
+NARROW_REACH = 0.6
+NEWTON_STEPS = 12
+TEST_NODES, WIDE_TEST_NODES = 6, 20
+
+
+def resample_counts(
+    n: int, resamples: int, seed: int, stream: int
+) -> Iterator[tuple[slice, Float64Array]]:
+    """Yield batches of resamples as counts: how often each of n rows was drawn, [batch, n]."""
+    generator = np.random.default_rng([seed, stream])
+    size = max(1, BATCH_ELEMENTS // n)
+    for start in range(0, resamples, size):
+        batch = min(size, resamples - start)
+        drawn = generator.integers(0, n, size=(batch, n))
+        drawn += n * np.arange(batch)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=batch * n)
+        yield slice(start, start + batch), counts.reshape(batch, n).astype(np.float64)
+
+
+def resample_means(columns: Float64Array, resamples: int, seed: int, stream: int) -> Float64Array:
+    """Return the means of each column [n, C] over resampled rows, [resamples, C].
+
+    Above 10,000 rows, rows are first summed in 10,000 random groups and the groups resampled: as
+    valid for a mean, with the standard error known to 1%, at a cost that no longer grows with n.
+    """
+    n = len(columns)
+    columns = np.column_stack([columns, np.ones(n)])
+    if n > RESAMPLED_GROUPS:
+        # Random, not strided: rows sorted by class would otherwise make groups too much alike.
+        order = np.random.default_rng([seed, GROUP_STREAM]).permutation(n)
+        starts = np.linspace(0, n, RESAMPLED_GROUPS, endpoint=False).astype(np.int64)
+        columns = np.add.reduceat(columns[order], starts, axis=0)
+    sums = np.empty((resamples, columns.shape[1]))
+    for at, counts in resample_counts(len(columns), resamples, seed, stream):
+        with np.errstate(invalid="ignore"):  # 0 * inf, where a label has probability 0
+            sums[at] = counts @ columns
+    return np.asarray(sums[:, :-1] / sums[:, -1:])
+
+
+def percentiles(replicates: Float64Array, level: float = DEFAULT_LEVEL) -> tuple[float, float]:
+    """Ends of the central interval of replicates [R]."""
+    tail = (1 - level) / 2
+    # No interpolation: a refitted temperature may be infinite.
+    low, high = np.quantile(replicates, [tail, 1 - tail], method="nearest")
+    return float(low), float(high)
+
+
+def refit_temperatures(
+    logits: Logits,
+    labels: Labels,
+    fit: TemperatureFit,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Float64Array:
+    """Refit the temperature on resamples of the calibration split.
+
+    The gradient of each row is tabulated at Chebyshev points of log T around the fit; a resample's
+    gradient is their weighted sum, and its root is found by Newton steps on the interpolant.
+    Resamples whose root lies outside that range are refitted in full; where rows
+    are resampled in groups, they count as a limit, 0 or inf.
+
+    Args:
+        logits: [m, K] calibration logits.
+        labels: [m] calibration labels.
+        fit: What `fit_temperature` returned for them.
+        resamples: How many.
+        seed: Of the resamples.
+
+    Returns:
+        [resamples] temperatures; all equal to the fit's if it did not converge.
+    """
+    if fit.status != "converged":
+        return np.full(resamples, fit.temperature)
+    rows = check_rows(logits, labels)
+    reach = _refit_reach(rows, fit)
+    nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
+    slopes = row_slopes(rows, np.exp(reach * nodes) / fit.temperature)
+    sums = resample_means(slopes, resamples, seed, CALIBRATION_STREAM)
+    temperatures = fit.temperature * np.exp(-reach * _roots(nodes, sums))
+    below, above = sums[:, -1] <= 0, sums[:, 0] >= 0
+    temperatures[below], temperatures[above] = 0.0, math.inf
+    if rows.n_rows <= RESAMPLED_GROUPS and (below | above).any():
+        _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
+    return temperatures
+
+
+def _refit_reach(rows: LogitRows, fit: TemperatureFit) -> float:
+    """Half-width in log T that holds nearly every refit, from the sandwich standard error."""
+    step = 1e-3
+    slopes = row_slopes(rows, np.exp([-step, 0.0, step]) / fit.temperature)
+    curvature = float((slopes[:, 2] - slopes[:, 0]).mean()) / (2 * step)
+    error = float(slopes[:, 1].std()) / math.sqrt(rows.n_rows)
+    if curvature <= 0:
+        return WIDEST_REACH
+    return min(max(REFIT_REACH * error / curvature, step), WIDEST_REACH)
+
+
+def _roots(nodes: Float64Array, values: Float64Array) -> Float64Array:
+    """Roots in [-1, 1] of the polynomials through values [R, J] at the Chebyshev points [J]."""
+    coefficients = np.linalg.solve(chebyshev.chebvander(nodes, len(nodes) - 1), values.T)
+    derivative = chebyshev.chebder(coefficients)
+    root, low, high = np.zeros(len(values)), np.full(len(values), -1.0), np.ones(len(values))
+    for _ in range(NEWTON_STEPS):
+        value = chebyshev.chebval(root, coefficients, tensor=False)
+        slope = chebyshev.chebval(root, derivative, tensor=False)
+        low, high = np.where(value < 0, root, low), np.where(value < 0, high, root)
+        newton = root - value / np.where(slope > 0, slope, np.inf)
+        # Gradients rise, so the root stays bracketed; bisect where Newton would leave the bracket.
+        root = np.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+    return root
+
+
+def _refit_in_full(rows: LogitRows, which: IntArray, temperatures: Float64Array, seed: int) -> None:
+    wanted = set(which.tolist())
+    for at, counts in resample_counts(rows.n_rows, len(temperatures), seed, CALIBRATION_STREAM):
+        for resample in wanted.intersection(range(at.start, at.stop)):
+            drawn = np.repeat(np.arange(rows.n_rows), counts[resample - at.start].astype(np.int64))
+            refit = fit_temperature(rows.values[drawn], rows.labels[drawn])
+            temperatures[resample] = refit.temperature
+
+
+@dataclass(frozen=True)
+class TemperaturePath:
+    """The test split at the fitted temperature and at nodes that span the refitted ones.
+
+    Attributes:
+        center: Predictions at the fitted temperature.
+        nodes: Predictions at the node temperatures; only `center` if the temperature cannot vary.
+        weights: [resamples, nodes] that interpolate a value at the nodes to each refit.
+    """
+
+    center: Predictions
+    nodes: list[Predictions]
+    weights: Float64Array
+
+    @classmethod
+    def build(cls, rows: LogitRows, temperature: float, refitted: Float64Array) -> TemperaturePath:
+        """Score the nodes that span the refitted temperatures [resamples]."""
+        center = Predictions.from_rows(rows, temperature)
+        usable = np.isfinite(refitted) & (refitted > 0)
+        if temperature == 0 or math.isinf(temperature) or not usable.any():
+            return cls(center, [center], np.ones((len(refitted), 1)))
+        low, high = np.log([refitted[usable].min(), refitted[usable].max()])
+        middle, half = (low + high) / 2, max((high - low) / 2, 1e-6)
+        points = chebyshev.chebpts1(TEST_NODES if half < NARROW_REACH else WIDE_TEST_NODES)
+        nodes = [Predictions.from_rows(rows, math.exp(middle + half * x)) for x in points]
+        # A refit at a limit (0 or inf) is moved to the most extreme of the others.
+        bounded = np.clip(refitted, math.exp(low), math.exp(high))
+        basis = chebyshev.chebvander((np.log(bounded) - middle) / half, len(points) - 1)
+        weights = basis @ np.linalg.inv(chebyshev.chebvander(points, len(points) - 1))
+        return cls(center, nodes, weights)
+
+    def column(self, field: Callable[[Predictions], Float64Array]) -> Float64Array:
+        """Stack one per-row quantity at all nodes, [n, nodes]."""
+        return np.column_stack([field(node) for node in self.nodes])
+
+    def interpolate(self, at_nodes: Float64Array) -> Float64Array:
+        """Value at each refit from values at the nodes, [nodes] or [resamples, nodes]."""
+        return np.asarray((self.weights * at_nodes).sum(axis=1))
+
+    def debiased_variance(self) -> float:
+        """Variance that refitting the temperature adds to the debiased squared error."""
+        index = assign_bins(self.center.confidence, DEFAULT_BINS, "equal_mass")
+        squared = [
+            debiased_sums(node.confidence - node.correct, index, DEFAULT_BINS).squared
+            for node in self.nodes
+        ]
+        return float(self.interpolate(np.array(squared)).var())

@@ -1,0 +1,385 @@
+"""Temperature scaling, solved exactly.
+
+Dividing logits z by a temperature T > 0 rescales confidence without changing the prediction (Guo
+et al. 2017, "On Calibration of Modern Neural Networks"). With the inverse temperature b = 1/T the
+mean negative log-likelihood
+
+    f(b) = mean_i [ logsumexp_k(b z_ik) - b z_iy ]
+
+is convex, with f'(b) = mean(E_p[z] - z_y) and f''(b) = mean(Var_p(z)), so a Newton iteration
+inside a bracket finds its minimum to rounding error. Whether the minimum lies at a limit (T = 0 or
+infinity) is decided in closed form before any iteration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from benchmark.arrays import Float64Array, FloatArray
+from benchmark.statistics.logit_arrays import (
+    ORDINARY_SCALES,
+    Block,
+    Labels,
+    LogitRows,
+    Logits,
+    check_rows,
+    row_maximum,
+    to_numpy,
+)
+
+Status = Literal["converged", "at_zero", "at_infinity", "flat"]
+
+SUBSET_STEP = 16
+SUBSET_ROWS = 4096
+MAX_ITERATIONS = 100
+# Logits up to this size (64 MB at most) are kept shifted between passes.
+KEPT_ELEMENTS = 1 << 23
+# Newton alone; after that the bracket is bisected, which cannot fail.
+NEWTON_ITERATIONS = 30
+# A relative step that small is taken unchecked: it leaves a relative error of about its square.
+LAST_STEP = 1e-4
+# Relative distances over which a difference of curvatures is neither noise nor a poor derivative.
+SKEW_DISTANCES = (1e-4, 0.1)
+LARGEST_CORRECTION = 0.3
+DECREMENT = 1e-18
+# Stands for a masked class (-inf): its probability underflows to 0 without making 0 * inf.
+MASKED = -1e30
+
+
+@dataclass(frozen=True)
+class TemperatureFit:
+    """The temperature that minimises the negative log-likelihood, and how it was found.
+
+    Attributes:
+        temperature: In [0, inf]; 0 and inf are the limits named by `status`, 1 when `flat`.
+        nll_before: Mean negative log-likelihood at T = 1, nats.
+        nll_after: The same at `temperature` (its limit where that is 0 or inf).
+        gradient: d NLL / d log(1/T) at `temperature`, nats; about 0 when converged, exactly 0 at a
+            limit. Carried there from the last pass by its Taylor expansion, for the last step is
+            too small to need another pass.
+        iterations: Passes over all rows spent on the solution, after the first.
+        status: `converged`: an interior minimum. `at_zero`: every label attains its row's maximum,
+            so ever sharper is ever better. `at_infinity`: labels score no better than the row
+            mean, so uniform probabilities are best. `flat`: every row is constant and the
+            temperature has no effect.
+        n_rows: Rows fitted on.
+    """
+
+    temperature: float
+    nll_before: float
+    nll_after: float
+    gradient: float
+    iterations: int
+    status: Status
+    n_rows: int
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
+    """Minimise the negative log-likelihood over T > 0.
+
+    Args:
+        logits: Float array or tensor [n, K], K >= 2; -inf marks a masked class.
+        labels: Integers [n] in 0 ... K-1.
+
+    Returns:
+        The fit; its NLL is within 1e-9 nats of the optimum.
+
+    Raises:
+        ValueError: Naming the first bad row: NaN or +inf logits, a label out of range or on a
+        masked class;
+            or no rows, one column, mismatched lengths.
+    """
+    rows = check_rows(logits, labels)
+    read = _reader(rows, 1.0)
+    scan = _scan(read, rows)
+    if scan.flat:
+        return TemperatureFit(1.0, scan.nll, scan.nll, 0.0, 0, "flat", rows.n_rows)
+    if scan.labels_attain_maximum:
+        return TemperatureFit(0.0, scan.nll, scan.nll_at_zero, 0.0, 0, "at_zero", rows.n_rows)
+    if scan.slope_at_infinity >= 0:
+        after = scan.nll_at_infinity
+        return TemperatureFit(math.inf, scan.nll, after, 0.0, 0, "at_infinity", rows.n_rows)
+    scale = _typical_spread(rows)
+    # Float32 squares of logits overflow or vanish only at such scales; elsewhere leave digits
+    # alone.
+    ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
+    factor = 1.0 if ordinary else 1.0 / scale
+    start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
+    if not ordinary:
+        read = _reader(rows, factor)
+    solution = _solve(read, start, scan.masked, MAX_ITERATIONS)
+    return TemperatureFit(
+        1.0 / (solution.inverse * factor),
+        scan.nll,
+        solution.nll,
+        solution.inverse * solution.slope,
+        solution.iterations,
+        "converged",
+        rows.n_rows,
+    )
+
+
+def log_probabilities(logits: Logits, temperature: float = 1.0) -> Float64Array:
+    """Return log softmax(logits / temperature) in float64, with both limits.
+
+    Args:
+        logits: Float array or tensor [n, K].
+        temperature: In [0, inf]. At 0 the classes tied at the row maximum share the probability;
+            at inf all classes that are not masked (-inf) do.
+
+    Returns:
+        [n, K] float64, at most 0, -inf where the probability is 0.
+
+    Raises:
+        ValueError: Naming the first row with NaN or +inf, or a temperature out of range.
+    """
+    check_temperature(temperature)
+    values = to_numpy(logits).astype(np.float64)
+    shifted = values - row_maximum(values)
+    scaled = scale_shifted(shifted, temperature)
+    normaliser: Float64Array = np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return np.asarray(scaled - normaliser, np.float64)
+
+
+def scale_shifted(shifted: FloatArray, temperature: float) -> FloatArray:
+    """Divide logits with row maximum 0 by a temperature in [0, inf]; both limits are exact."""
+    if temperature == 0:
+        return np.where(shifted == 0, shifted.dtype.type(0), shifted.dtype.type(-np.inf))
+    if math.isinf(temperature):
+        return np.where(np.isneginf(shifted), shifted, shifted.dtype.type(0))
+    return shifted if temperature == 1.0 else shifted * shifted.dtype.type(1.0 / temperature)
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature outside [0, inf].
+
+    Raises:
+        ValueError: It is negative or NaN.
+    """
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be in [0, inf], got {temperature}")
+
+
+class RowTerms(NamedTuple):
+    """Negative log-likelihood of each row and its first two derivatives in b = 1/T."""
+
+    nll: FloatArray
+    slope: FloatArray
+    curvature: FloatArray
+
+
+def row_terms(
+    shifted: FloatArray, label_shifted: FloatArray, inverse: float, scratch: FloatArray
+) -> RowTerms:
+    """Return NLL, E_p[z] - z_y and Var_p(z) of each row at one inverse temperature.
+
+    Args:
+        shifted: [m, K] finite logits with row maximum 0.
+        label_shifted: [m] their entries at the label.
+        inverse: Inverse temperature, > 0.
+        scratch: [m, K] memory like `shifted`, overwritten.
+    """
+    np.multiply(shifted, shifted.dtype.type(inverse), out=scratch)
+    np.exp(scratch, out=scratch)
+    total = row_sum(scratch)
+    np.multiply(scratch, shifted, out=scratch)
+    mean = row_sum(scratch) / total
+    variance = row_dot(scratch, shifted) / total - mean * mean
+    return RowTerms(
+        np.log(total) - shifted.dtype.type(inverse) * label_shifted, mean - label_shifted, variance
+    )
+
+
+def row_slopes(rows: LogitRows, inverses: Float64Array) -> Float64Array:
+    """Return d NLL / d(1/T) of each row at several inverse temperatures, float64 [n, J].
+
+    Args:
+        rows: Checked logits and labels; no label on a masked class.
+        inverses: [J] inverse temperatures, > 0.
+    """
+    slopes = np.empty((rows.n_rows, len(inverses)))
+    for block in rows.blocks():
+        shifted = np.maximum(block.shifted, block.shifted.dtype.type(MASKED))
+        scratch = np.empty_like(shifted)
+        for column, inverse in enumerate(inverses):
+            terms = row_terms(shifted, block.label_shifted, float(inverse), scratch)
+            slopes[block.rows, column] = terms.slope
+    return slopes
+
+
+def row_sum(block: FloatArray) -> FloatArray:
+    """Sum a block [m, K] over classes."""
+    if block.flags.c_contiguous:
+        # A matrix-vector product is three times as fast as a pairwise sum along short rows.
+        return np.asarray(block @ np.ones(block.shape[1], block.dtype))
+    return np.asarray(block.sum(axis=1))
+
+
+def row_dot(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the inner products of matching rows of two blocks [m, K] of one memory order."""
+    if left.flags.c_contiguous:
+        return np.asarray(np.vecdot(left, right))
+    return np.asarray(np.einsum("ij,ij->i", left, right))
+
+
+Reader = Callable[[], Iterable[Block]]
+
+
+def _reader(rows: LogitRows, factor: float) -> Reader:
+    """Return a function that reads all blocks, from memory the second time if they are small."""
+    if rows.n_rows * rows.n_classes > KEPT_ELEMENTS:
+        maxima: dict[int, FloatArray] = {}
+        return lambda: rows.blocks(factor, maxima)
+    kept = list(rows.blocks(factor, reuse=False))
+    return lambda: kept
+
+
+class _Scan(NamedTuple):
+    nll: float
+    nll_at_zero: float
+    nll_at_infinity: float
+    slope_at_infinity: float
+    labels_attain_maximum: bool
+    flat: bool
+    masked: bool
+
+
+def _scan(read: Reader, rows: LogitRows) -> _Scan:
+    """Check every row and gather what decides the limits, in one pass."""
+    nll = slope = log_ties = log_classes = 0.0
+    attains, flat, masked = True, True, False
+    scratch: FloatArray | None = None
+    for block in read():
+        shifted, at_label = block.shifted, block.label_shifted
+        scratch = np.empty_like(shifted) if scratch is None else scratch[: len(shifted)]
+        if np.isneginf(at_label.min()):
+            row = block.rows.start + int(np.isneginf(at_label).argmax())
+            raise ValueError(
+                f"row {row}: the label {rows.labels[row]} has logit -inf, so the "
+                "likelihood is 0 at every temperature; unmask the class or drop the row"
+            )
+        uniform_mean = row_sum(shifted) / rows.n_classes
+        if np.isneginf(uniform_mean.min()):
+            masked = True
+            open_class = np.isfinite(shifted)
+            classes = open_class.sum(axis=1)
+            uniform_mean = np.where(open_class, shifted, 0).sum(axis=1) / classes
+            log_classes += float(np.log(classes).sum())
+        else:
+            log_classes += len(shifted) * math.log(rows.n_classes)
+        slope += float((uniform_mean - at_label).sum(dtype=np.float64))
+        flat = flat and not uniform_mean.any()
+        if attains and not at_label.any():
+            log_ties += float(np.log((shifted == 0).sum(axis=1)).sum())
+        else:
+            attains = False
+        np.exp(shifted, out=scratch)
+        nll += float((np.log(row_sum(scratch)) - at_label).sum(dtype=np.float64))
+    n = rows.n_rows
+    return _Scan(nll / n, log_ties / n, log_classes / n, slope / n, attains, flat, masked)
+
+
+def _typical_spread(rows: LogitRows) -> float:
+    """Median distance below the row maximum over a subset: robust to a few huge finite masks."""
+    subset = rows.every(max(1, rows.n_rows // 256))
+    distances = np.concatenate([-block.shifted.ravel() for block in subset.blocks()])
+    distances = distances[(distances > 0) & np.isfinite(distances)]
+    return float(np.median(distances)) if distances.size else 1.0
+
+
+class _Start(NamedTuple):
+    """Where to begin: an inverse temperature, and the ratio of third to second derivative there."""
+
+    inverse: float
+    skew: float = 0.0
+
+
+def _warm_start(rows: LogitRows, factor: float, guess: float, masked: bool) -> _Start:
+    """Solve on ever larger subsets, so that about two passes over all rows remain."""
+    if rows.n_rows <= SUBSET_ROWS:
+        return _Start(guess)
+    subset = rows.every(SUBSET_STEP)
+    start = _warm_start(subset, factor, guess, masked)
+    # A subset may have its optimum at a limit: do not follow it there.
+    solution = _solve(_reader(subset, factor), start, masked, max_iterations=8)
+    return _Start(solution.inverse, solution.skew)
+
+
+class _Solution(NamedTuple):
+    inverse: float
+    nll: float
+    slope: float
+    skew: float
+    iterations: int
+
+
+def _solve(read: Reader, start: _Start, masked: bool, max_iterations: int) -> _Solution:
+    """Newton on the inverse temperature inside a bracket, corrected for the third derivative."""
+    low, high, (inverse, skew) = 0.0, math.inf, start
+    before: tuple[float, float] | None = None
+    for iteration in range(1, max_iterations + 1):
+        nll, slope, curvature = _derivatives(read, inverse, masked)
+        if slope > 0:
+            high = inverse
+        else:
+            low = inverse
+        skew = _update_skew(skew, before, inverse, curvature)
+        before = inverse, curvature
+        step = slope / curvature if curvature > 0 else math.copysign(math.inf, slope)
+        # A third derivative known to 1% takes 99% off the error of the step.
+        correction = skew * step / 2
+        step *= 1 + correction if abs(correction) < LARGEST_CORRECTION else 1
+        if abs(step) <= LAST_STEP * inverse:
+            # Its error is of the order of its square: no further pass could tell the difference.
+            rest = slope - curvature * step * (1 - skew * step / 2)
+            return _Solution(inverse - step, nll - slope * step / 2, rest, skew, iteration)
+        if slope * step / 2 <= DECREMENT or high - low <= LAST_STEP**2 * low:
+            break
+        if iteration < max_iterations:
+            bisect = iteration > NEWTON_ITERATIONS
+            inverse = _next_inverse(inverse, inverse - step, low, high, bisect)
+    return _Solution(inverse, nll, slope, skew, iteration)
+
+
+def _update_skew(
+    skew: float, before: tuple[float, float] | None, inverse: float, curvature: float
+) -> float:
+    """Estimate the ratio of third to second derivative from two points at a fit distance."""
+    if before is None or curvature <= 0:
+        return skew
+    distance = inverse - before[0]
+    if not SKEW_DISTANCES[0] < abs(distance) / inverse < SKEW_DISTANCES[1]:
+        return skew
+    return (curvature - before[1]) / (distance * curvature)
+
+
+def _next_inverse(current: float, newton: float, low: float, high: float, bisect: bool) -> float:
+    """Take the Newton step if it stays inside the bracket and within a factor of 8; else bisect."""
+    candidate = min(max(newton, current / 8), current * 8)
+    if low < candidate < high and not (bisect and low > 0 and math.isfinite(high)):
+        return candidate
+    return math.sqrt(low) * math.sqrt(high)
+
+
+def _derivatives(read: Reader, inverse: float, masked: bool) -> tuple[float, float, float]:
+    """Return mean NLL and its first two derivatives in the inverse temperature."""
+    nll = slope = curvature = 0.0
+    n_rows = 0
+    scratch: FloatArray | None = None
+    for block in read():
+        shifted = block.shifted
+        if scratch is None:
+            scratch = np.empty_like(shifted)
+        if masked:
+            np.maximum(shifted, MASKED, out=shifted)
+        terms = row_terms(shifted, block.label_shifted, inverse, scratch[: len(shifted)])
+        nll += float(terms.nll.sum(dtype=np.float64))
+        slope += float(terms.slope.sum(dtype=np.float64))
+        curvature += float(terms.curvature.sum(dtype=np.float64))
+        n_rows += len(shifted)
+    return nll / n_rows, slope / n_rows, curvature / n_rows
