@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmark.arrays import BoolArray, Float32Array, Float64Array, IntArray
+from benchmark.statistics.bin_resampling import bootstrap_interval
 from benchmark.statistics.calibration_error import expected_calibration_error
-from benchmark.statistics.intervals import bootstrap_interval
-from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.smooth_ece import smooth_ece
 from benchmark.statistics.temperature import fit_temperature
 

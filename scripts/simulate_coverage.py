@@ -20,14 +20,14 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 
+from benchmark.statistics.bin_resampling import bootstrap_interval
 from benchmark.statistics.calibration_error import (
     assign_bins,
     debiased_calibration_error,
     debiased_sums,
 )
-from benchmark.statistics.intervals import bootstrap_interval, refit_temperatures
-from benchmark.statistics.metrics import Predictions
-from benchmark.statistics.resampling import TemperaturePath, percentiles
+from benchmark.statistics.predictions import Predictions
+from benchmark.statistics.resampling import TemperaturePath, percentiles, refit_temperatures
 from benchmark.statistics.temperature import fit_temperature
 
 TRUTHS = (0.0, 0.015, 0.06)

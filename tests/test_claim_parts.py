@@ -33,8 +33,8 @@ from benchmark.statistics.calibration_error import (
     debiased_calibration_error,
     expected_calibration_error,
 )
-from benchmark.statistics.intervals import ModelOutputs, compare
-from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.comparison import ModelOutputs, compare
+from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.temperature import fit_temperature
 
 METRIC = "debiased_calibration_error"

@@ -12,22 +12,25 @@ from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
 from benchmark.statistics import calibration_error
+from benchmark.statistics.bin_resampling import bootstrap_interval, noise_floor
 from benchmark.statistics.calibration_error import expected_calibration_error
-from benchmark.statistics.influence import augrc_influence, aurc_influence, macro_f1_influence
-from benchmark.statistics.intervals import (
-    LINEAR_METRICS,
-    ModelOutputs,
-    bootstrap_interval,
-    compare,
-    compare_all,
-    holm,
-    noise_floor,
+from benchmark.statistics.classification import macro_f1_influence
+from benchmark.statistics.comparison import ModelOutputs, compare, compare_all, holm
+from benchmark.statistics.intervals import score_split
+from benchmark.statistics.metric import NoInterval, Resampled
+from benchmark.statistics.metrics import METRICS
+from benchmark.statistics.predictions import Predictions
+from benchmark.statistics.resampling import (
+    CALIBRATION_STREAM,
     refit_temperatures,
-    score_split,
+    resample_counts,
+    resample_means,
 )
-from benchmark.statistics.metrics import METRICS, Predictions
-from benchmark.statistics.resampling import CALIBRATION_STREAM, resample_counts, resample_means
+from benchmark.statistics.selective import augrc_influence, aurc_influence
 from benchmark.statistics.temperature import fit_temperature
+
+
+RESAMPLED = [name for name, metric in METRICS.items() if isinstance(metric.interval, Resampled)]
 
 
 def sample(n, n_classes, seed=0, temperature=1.7):
@@ -206,7 +209,7 @@ class TestScoreSplit:
         fit = fit_of(splits)
         scores = score_split(**splits, fit=fit, resamples=1000)
         rng = np.random.default_rng(9)
-        replicates = {name: [] for name in LINEAR_METRICS}
+        replicates = {name: [] for name in RESAMPLED}
         for _ in range(1000):
             drawn = rng.integers(0, 1000, 1000)
             again = fit_temperature(
@@ -216,7 +219,7 @@ class TestScoreSplit:
             scored = Predictions.from_logits(
                 splits["test_logits"][drawn], splits["test_labels"][drawn], again.temperature
             )
-            for name in LINEAR_METRICS:
+            for name in RESAMPLED:
                 replicates[name].append(METRICS[name](scored))
         for name, values in replicates.items():
             estimate = scores.after[name]
@@ -249,7 +252,7 @@ class TestScoreSplit:
     def test_what_has_an_interval(self, splits):
         scores = score_split(**splits, fit=fit_of(splits), resamples=50)
         for name, estimate in scores.after.items():
-            has_interval = name in LINEAR_METRICS or name.startswith("debiased")
+            has_interval = name in RESAMPLED or name.startswith("debiased")
             assert (estimate.low is not None) == has_interval, name
             if has_interval:
                 assert estimate.low <= max(estimate.value, 0) <= estimate.high
@@ -343,7 +346,8 @@ class TestCompare:
     def test_a_linear_metric_agrees_with_its_general_path(self, monkeypatch):
         first, second = outputs("a", 1), outputs("b", 2, noise=1.0)
         fast = compare(first, second, "nll", after_scaling=True, resamples=80)
-        monkeypatch.setattr("benchmark.statistics.intervals.LINEAR_METRICS", ())
+        general = dataclasses.replace(METRICS["nll"], interval=NoInterval("scored anew"))
+        monkeypatch.setitem(METRICS, "nll", general)
         slow = compare(first, second, "nll", after_scaling=True, resamples=80)
         assert fast.difference == pytest.approx(slow.difference)
         assert fast.high - fast.low == pytest.approx(slow.high - slow.low, rel=1e-4)

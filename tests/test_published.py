@@ -19,9 +19,11 @@ from benchmark.registry import Published, StochasticFit
 from benchmark.report import main as report_main
 from benchmark.report import write_report
 from benchmark.report.published import declared_published
-from benchmark.statistics.metrics import Predictions, positive_rms_calibration_error, roc_auc
+from benchmark.statistics.classification import roc_auc
+from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.stochastic_temperature import fit_by_gradient_descent
 from benchmark.statistics.temperature import fit_temperature
+from benchmark.statistics.two_classes import positive_rms_calibration_error
 
 NOTEBOOK = StochasticFit(epochs=3, batch_size=64, learning_rate=0.01)
 ROWS = 36_387

@@ -6,13 +6,11 @@ import compare_libraries
 import numpy as np
 import pytest
 
-from benchmark.statistics.intervals import (
-    bootstrap_interval,
-    noise_floor,
-    refit_temperatures,
-    score_split,
-)
-from benchmark.statistics.metrics import METRICS, Predictions
+from benchmark.statistics.bin_resampling import bootstrap_interval, noise_floor
+from benchmark.statistics.intervals import score_split
+from benchmark.statistics.metrics import METRICS
+from benchmark.statistics.predictions import Predictions
+from benchmark.statistics.resampling import refit_temperatures
 from benchmark.statistics.temperature import fit_temperature
 
 SIZES = [(10_000, 2), (2000, 10), (1000, 100)]

@@ -27,8 +27,9 @@ from benchmark.records.timing import Timing
 from benchmark.timing import device as timing_device
 from benchmark.timing import model as timing
 from benchmark.timing.device import EventCall, count_flops, forward_call, logits_of
+from benchmark.timing.job import TimingSample
 from benchmark.timing.loops import Stopwatch, single_stream
-from benchmark.timing.model import TimingSample, time_model
+from benchmark.timing.model import time_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from math import isnan
 
 from benchmark.records import (
-    LogitsSplit,
     RunFolder,
     SplitScores,
     Temperature,
@@ -14,9 +13,7 @@ from benchmark.records import (
     split_names,
 )
 from benchmark.statistics import (
-    BINARY_METRICS,
     Estimate,
-    Predictions,
     fit_temperature,
     refit_temperatures,
     score_split,
@@ -53,8 +50,8 @@ def score_run(folder: RunFolder) -> tuple[Temperature, dict[str, SplitScores]]:
         scores[name] = SplitScores(
             n=len(split.labels),
             shifted=name != "test",
-            before=_stored(results[name].before) | _binary(split, 1.0),
-            after=_stored(results[name].after) | _binary(split, fit.temperature),
+            before=_stored(results[name].before),
+            after=_stored(results[name].after),
         )
     interval = results["test"].temperature
     temperature = Temperature(
@@ -69,15 +66,6 @@ def score_run(folder: RunFolder) -> tuple[Temperature, dict[str, SplitScores]]:
         n=len(calibration.labels),
     )
     return temperature, scores
-
-
-def _binary(split: LogitsSplit, temperature: float) -> dict[str, Estimate]:
-    """Return the metrics that only a task of two classes has."""
-    if split.logits.shape[1] != 2:
-        return {}
-    predictions = Predictions.from_logits(split.logits, split.labels, temperature)
-    values = {name: metric(predictions) for name, metric in BINARY_METRICS.items()}
-    return {name: Estimate(value=value) for name, value in values.items() if not isnan(value)}
 
 
 def _stored(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:

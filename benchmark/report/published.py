@@ -16,7 +16,6 @@ from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.registry import Published, Registry, did_you_mean
 from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, to_svg
 from benchmark.statistics import (
-    BINARY_METRICS,
     METRICS,
     StochasticFit,
     TemperatureFit,
@@ -114,12 +113,10 @@ def _splits_text(data: ReportData, runs: pd.DataFrame) -> str:
 
 
 def _unknown_metrics(entry: Published) -> list[str]:
-    known = METRICS.keys() | BINARY_METRICS.keys()
     named = dict.fromkeys([*entry.before, *entry.after])
+    told = "The registry names a metric that records do not hold"
     return [
-        f"The registry names a metric that records do not hold: '{name}'{did_you_mean(name, known)}"
-        for name in named
-        if name not in known
+        f"{told}: '{name}'{did_you_mean(name, METRICS)}" for name in named if name not in METRICS
     ]
 
 

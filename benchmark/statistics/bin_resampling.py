@@ -17,18 +17,11 @@ from benchmark.statistics.calibration_error import (
     check_confidence,
     equal_mass_edges,
 )
+from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.resampling import BIN_STREAM, NOISE_STREAM, RESAMPLES, percentiles
 
 NOISE_CELLS = 64
 BinnedError = Literal["expected", "max", "rms"]
-
-
-class Interval(NamedTuple):
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class NoiseFloor(NamedTuple):
@@ -88,7 +81,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = DEFAULT_LEVEL,
-) -> Interval:
+) -> Estimate:
     """Percentile bootstrap of a binned calibration error from the sums of its bins.
 
     A resample's rows of each bin, right and wrong, are multinomial; given their numbers the summed
@@ -121,7 +114,7 @@ def bootstrap_interval(
     measure = _BINNED_ERRORS[error]
     value = measure(_merge(cells.rows[None]), _merge((cells.rows * cells.mean_gap)[None]))
     replicates = measure(_merge(counts.astype(np.float64)), _merge(gap))
-    return Interval(float(value[0]), *percentiles(replicates, level))
+    return Estimate(float(value[0]), *percentiles(replicates, level))
 
 
 def _merge(cells: Float64Array) -> Float64Array:

@@ -46,7 +46,7 @@ class Block(NamedTuple):
     label_shifted: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogitRows:
     """Logits with their labels, checked for shape, type and label range.
 

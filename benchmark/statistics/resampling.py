@@ -25,7 +25,7 @@ from benchmark.statistics.calibration_error import (
     debiased_sums,
 )
 from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
-from benchmark.statistics.metrics import Predictions
+from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.temperature import TemperatureFit, fit_temperature, row_slopes
 
 RESAMPLES = 1000
@@ -176,12 +176,17 @@ class TemperaturePath:
     weights: Float64Array
 
     @classmethod
+    def fixed(cls, scored: Predictions, resamples: int) -> TemperaturePath:
+        """Return the path of a temperature that is known, so that resamples do not change it."""
+        return cls(scored, [scored], np.ones((resamples, 1)))
+
+    @classmethod
     def build(cls, rows: LogitRows, temperature: float, refitted: Float64Array) -> TemperaturePath:
         """Score the nodes that span the refitted temperatures [resamples]."""
         center = Predictions.from_rows(rows, temperature)
         usable = np.isfinite(refitted) & (refitted > 0)
         if temperature == 0 or math.isinf(temperature) or not usable.any():
-            return cls(center, [center], np.ones((len(refitted), 1)))
+            return cls.fixed(center, len(refitted))
         low, high = np.log([refitted[usable].min(), refitted[usable].max()])
         middle, half = (low + high) / 2, max((high - low) / 2, 1e-6)
         points = chebyshev.chebpts1(TEST_NODES if half < NARROW_REACH else WIDE_TEST_NODES)

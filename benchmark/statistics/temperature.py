@@ -78,6 +78,20 @@ class TemperatureFit:
     status: Status
     n_rows: int
 
+    def apply(self, logits: Logits) -> Float64Array:
+        """Return calibrated probabilities of new logits.
+
+        Args:
+            logits: Float array or tensor [n, K] of the model that was fitted.
+
+        Returns:
+            float64 [n, K]; each row sums to 1.
+
+        Raises:
+            ValueError: Naming the first row with NaN or +inf.
+        """
+        return np.exp(log_probabilities(logits, self.temperature))
+
 
 def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
     """Minimise the negative log-likelihood over T > 0.
