@@ -246,6 +246,23 @@ def interval(low: float | None, high: float | None, places: int) -> str:
     return f"({decimals(low, places)}, {decimals(high, places)})"
 
 
+def estimate(
+    value: float | None, low: float | None, high: float | None, places: int, scale: float = 1
+) -> str:
+    """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval.
+
+    An unbiased estimate of an error can fall below 0, where its interval is cut. A value outside
+    its own interval would mislead, so the words 'not told from 0' stand in its place.
+    """
+    if not is_number(value):
+        return MISSING
+    if not is_number(low) or not is_number(high):
+        return decimals(scale * value, places)
+    bounds = interval(scale * low, scale * high, places)
+    told = "not told from 0" if value < low else decimals(scale * value, places)
+    return f"{told} {bounds}"
+
+
 def compact(value: float | None, unit: str = "") -> str:
     """Return a number with three significant digits and a k/M/G suffix, e.g. '86.6M'."""
     if not is_number(value):

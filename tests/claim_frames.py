@@ -50,7 +50,7 @@ def runs(
                     "mixup": False,
                     "distillation": False,
                     "folder": "",
-                    "accuracy_before": 0.8 + 0.1 * generator.random(),
+                    "accuracy_none": 0.8 + 0.1 * generator.random(),
                 }
                 for run_seed in range(seeds):
                     for split in ("test", *shifts):
@@ -64,9 +64,9 @@ def runs(
 def _metrics(level: float, noise_sd: float, generator: np.random.Generator) -> dict[str, float]:
     values = {}
     for metric in METRICS:
-        for moment, scale in (("before", 1.0), ("after", 0.5)):
+        for map_name, scale in (("none", 1.0), ("temperature", 0.5)):
             value = float(scale * np.exp(level + generator.normal(0, noise_sd)))
-            values[f"{metric}_{moment}"] = value**2 if metric in SQUARED else value
+            values[f"{metric}_{map_name}"] = value**2 if metric in SQUARED else value
     return values
 
 

@@ -281,8 +281,7 @@ def write_tree(
                     scores[split] = SplitScores(
                         n=rows,
                         shifted=split != "test",
-                        before=score(logits, labels),
-                        after=score(after, labels),
+                        maps={"none": score(logits, labels), "temperature": score(after, labels)},
                     )
                 RunFolder(folder).write_record(
                     make_record(model, dataset, seed, scores, suite=suite, classes=classes)

@@ -86,9 +86,9 @@ def test_the_verdict_needs_the_robust_check_to_agree() -> None:
 
 def test_errors_too_small_to_measure_decide_nothing() -> None:
     frame = two_modalities(ratio=0.5, families=(5, 4))
-    frame["debiased_calibration_error_squared_before_low"] = 0.0
+    frame["debiased_calibration_error_squared_none_low"] = 0.0
     # A floor of .04: the errors of attention models are about .025, those of the others .05.
-    frame["debiased_calibration_error_squared_before_high"] = 2 * 1.96 * 0.04**2
+    frame["debiased_calibration_error_squared_none_high"] = 2 * 1.96 * 0.04**2
     result = evaluate_claim(frame)
     assert result.verdict.outcome == "undecided"
     assert "larger test sets are needed" in result.verdict.sentences[1]
@@ -144,8 +144,8 @@ def test_a_confounder_is_adjusted_for() -> None:
     frame["parameters"] = np.exp(size)
     for metric in METRICS:
         power = 2 if metric in ("nll_calibration", "brier_calibration") else 1
-        for moment in ("before", "after"):
-            frame[f"{metric}_{moment}"] *= np.exp(0.3 * power * (size - 15))
+        for map_name in ("none", "temperature"):
+            frame[f"{metric}_{map_name}"] *= np.exp(0.3 * power * (size - 15))
     adjusted = evaluate_claim(frame)
     naive = evaluate_claim(frame, Claim(covariates=()))
     assert adjusted.primary is not None
@@ -173,9 +173,9 @@ def test_result_survives_json_and_is_deterministic() -> None:
 def test_after_scaling_can_be_primary() -> None:
     result = evaluate_claim(two_modalities(), Claim(primary="after"))
     assert result.primary is not None
-    assert result.primary.moment == "after"
+    assert result.primary.map == "temperature"
     assert result.secondary is not None
-    assert result.secondary.moment == "before"
+    assert result.secondary.map == "none"
 
 
 def test_a_default_sized_suite_takes_seconds() -> None:
@@ -234,9 +234,9 @@ def test_json_output_is_a_claim_result(tmp_path: Path, capsys: pytest.CaptureFix
     table = tmp_path / "table.csv"
     columns = tmp_path / "columns.yaml"
     clean = runs(seeds=1, shifts=())
-    clean[["model", "family", "mixer", "ece_15_before", "parameters"]].to_csv(table, index=False)
+    clean[["model", "family", "mixer", "ece_15_none", "parameters"]].to_csv(table, index=False)
     columns.write_text(
-        "columns: {model: model, family: family, mixer: mixer, error_before: ece_15_before,"
+        "columns: {model: model, family: family, mixer: mixer, error_before: ece_15_none,"
         " parameters: parameters}\n"
     )
     assert main(["--table", str(table), "--columns", str(columns), "--json"]) == 0

@@ -9,8 +9,8 @@ from claim_frames import runs, two_modalities
 
 from benchmark.claim.data import (
     ClaimError,
-    average_seeds,
     build_design,
+    checkpoints,
     connected_strata,
     dropped_checkpoints,
     dropped_runs,
@@ -24,9 +24,9 @@ METRIC = "debiased_calibration_error"
 
 
 def design_of(frame: pd.DataFrame, claim: Claim | None = None, **options: object):
-    averaged = average_seeds(frame)
+    averaged = checkpoints(frame)
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    y = log_outcomes(clean, METRIC, "before").values
+    y = log_outcomes(clean, METRIC, "none").values
     return clean, build_design(clean, y, claim or Claim(), **options)  # type: ignore[arg-type]
 
 
@@ -37,21 +37,21 @@ def reasons(design: object) -> dict[str, str]:
 def test_seeds_are_averaged_by_squares_with_sign() -> None:
     frame = runs(seeds=2, shifts=())
     model = frame["model"].iloc[0]
-    frame.loc[frame["model"] == model, f"{METRIC}_before"] = [0.05, -0.03]
-    frame.loc[frame["model"] == model, "ece_15_before"] = [0.05, 0.03]
-    row = average_seeds(frame).set_index("model").loc[model]
-    assert row[f"{METRIC}_before"] == pytest.approx(np.sqrt((0.05**2 - 0.03**2) / 2))
-    assert row["ece_15_before"] == pytest.approx(0.04)
+    frame.loc[frame["model"] == model, f"{METRIC}_none"] = [0.05, -0.03]
+    frame.loc[frame["model"] == model, "ece_15_none"] = [0.05, 0.03]
+    row = checkpoints(frame).set_index("model").loc[model]
+    assert row[f"{METRIC}_none"] == pytest.approx(np.sqrt((0.05**2 - 0.03**2) / 2))
+    assert row["ece_15_none"] == pytest.approx(0.04)
     assert row["seeds"] == 2
 
 
 def test_failed_runs_are_listed_and_not_averaged() -> None:
     frame = runs(seeds=2, shifts=())
-    whole = average_seeds(frame)
+    whole = checkpoints(frame)
     extra = frame.iloc[[0]].assign(seed=7, status="failed", split=None, shifted=None)
-    extra[f"{METRIC}_before"] = np.nan
+    extra[f"{METRIC}_none"] = np.nan
     frame = pd.concat([frame, extra], ignore_index=True)
-    pd.testing.assert_frame_equal(average_seeds(frame), whole, check_dtype=False)
+    pd.testing.assert_frame_equal(checkpoints(frame), whole, check_dtype=False)
     (dropped,) = dropped_runs(frame)
     assert dropped.name.endswith("/seed-7")
     assert dropped.status == "failed"
@@ -59,8 +59,8 @@ def test_failed_runs_are_listed_and_not_averaged() -> None:
 
 def test_covariates_are_logs_and_test_error_is_of_the_clean_split() -> None:
     frame = runs(seeds=1)
-    frame.loc[frame["shifted"], "accuracy_before"] = 0.1
-    averaged = average_seeds(frame)
+    frame.loc[frame["shifted"], "accuracy_none"] = 0.1
+    averaged = checkpoints(frame)
     assert averaged["log_parameters"].to_numpy() == pytest.approx(np.log(averaged["parameters"]))
     assert (averaged["log_pretraining_examples"] == 0).all()
     assert averaged["test_error"].max() <= 0.2 + 1e-9
@@ -69,39 +69,39 @@ def test_covariates_are_logs_and_test_error_is_of_the_clean_split() -> None:
 
 def test_floor_is_the_standard_error_of_the_most_precise_model() -> None:
     frame = runs(seeds=1, shifts=())
-    frame[f"{METRIC}_squared_before_low"] = 0.0
-    frame[f"{METRIC}_squared_before_high"] = 2 * 1.959964 * 1e-4
-    frame.loc[0, f"{METRIC}_before"] = -0.02
-    frame.loc[1, f"{METRIC}_before"] = 0.009
-    averaged = average_seeds(frame)
-    outcomes = log_outcomes(averaged, METRIC, "before")
+    frame[f"{METRIC}_squared_none_low"] = 0.0
+    frame[f"{METRIC}_squared_none_high"] = 2 * 1.959964 * 1e-4
+    frame.loc[0, f"{METRIC}_none"] = -0.02
+    frame.loc[1, f"{METRIC}_none"] = 0.009
+    averaged = checkpoints(frame)
+    outcomes = log_outcomes(averaged, METRIC, "none")
     low = averaged["model"].isin(frame["model"].iloc[:2]).to_numpy()
     assert outcomes.at_floor.tolist() == low.tolist()
     assert np.exp(outcomes.values[low]) == pytest.approx([0.01, 0.01])
-    untouched = averaged.loc[~low, f"{METRIC}_before"]
+    untouched = averaged.loc[~low, f"{METRIC}_none"]
     assert np.exp(outcomes.values[~low]) == pytest.approx(untouched.to_numpy())
 
 
 def test_without_standard_errors_the_floor_is_half_the_smallest_positive_value() -> None:
     frame = runs(seeds=1, shifts=())
-    frame.loc[0, f"{METRIC}_before"] = 0.0
-    averaged = average_seeds(frame)
-    outcomes = log_outcomes(averaged, METRIC, "before")
-    smallest = frame[f"{METRIC}_before"].iloc[1:].min()
+    frame.loc[0, f"{METRIC}_none"] = 0.0
+    averaged = checkpoints(frame)
+    outcomes = log_outcomes(averaged, METRIC, "none")
+    smallest = frame[f"{METRIC}_none"].iloc[1:].min()
     assert np.exp(outcomes.values[outcomes.at_floor]) == pytest.approx([smallest / 2])
 
 
 def test_divergences_are_put_on_the_scale_of_errors() -> None:
-    averaged = average_seeds(runs(seeds=1, shifts=()))
-    logs = log_outcomes(averaged, "brier_calibration", "before").values
-    assert np.exp(2 * logs) == pytest.approx(averaged["brier_calibration_before"].to_numpy())
+    averaged = checkpoints(runs(seeds=1, shifts=()))
+    logs = log_outcomes(averaged, "brier_calibration", "none").values
+    assert np.exp(2 * logs) == pytest.approx(averaged["brier_calibration_none"].to_numpy())
 
 
 def test_a_metric_that_is_missing_or_infinite_has_no_outcome() -> None:
     frame = runs(seeds=1, shifts=())
-    frame.loc[0, "ece_15_before"] = np.nan
-    frame.loc[1, "ece_15_before"] = np.inf
-    values = log_outcomes(average_seeds(frame), "ece_15", "before").values
+    frame.loc[0, "ece_15_none"] = np.nan
+    frame.loc[1, "ece_15_none"] = np.inf
+    values = log_outcomes(checkpoints(frame), "ece_15", "none").values
     assert np.isnan(values).sum() == 2
 
 
@@ -190,7 +190,7 @@ def test_mixers_that_never_meet_on_a_dataset_cannot_be_compared() -> None:
 
 
 def test_modalities_are_strata_of_their_own() -> None:
-    frame = average_seeds(two_modalities())
+    frame = checkpoints(two_modalities())
     strata = connected_strata(frame["family"], frame["dataset"])
     by_modality = pd.Series(strata).groupby(frame["modality"].to_numpy()).unique()
     assert sorted(map(tuple, by_modality)) == [(0,), (1,)]
@@ -221,10 +221,10 @@ def test_other_mixers_get_a_level_each() -> None:
 
 
 def test_seed_variance_is_recovered() -> None:
-    found = seed_variance(runs(families=(20, 20), seeds=4, noise_sd=0.3), METRIC, "before")
+    found = seed_variance(runs(families=(20, 20), seeds=4, noise_sd=0.3), METRIC, "none")
     assert found.standard_deviation == pytest.approx(0.3, rel=0.1)
     assert found.seeds == 4
 
 
 def test_one_seed_has_no_variance_between_seeds() -> None:
-    assert seed_variance(runs(seeds=1), METRIC, "before").standard_deviation is None
+    assert seed_variance(runs(seeds=1), METRIC, "none").standard_deviation is None

@@ -17,7 +17,7 @@ from scipy import stats
 from benchmark.claim import evaluate_claim
 from benchmark.claim import matched_pairs as matching
 from benchmark.claim.bin_variants import VARIANTS, with_bin_variants
-from benchmark.claim.data import average_seeds, build_design, log_outcomes
+from benchmark.claim.data import build_design, checkpoints, log_outcomes
 from benchmark.claim.effect import disagreement
 from benchmark.claim.matched_pairs import MAX_SIZE_RATIO, matched_pairs
 from benchmark.claim.paired_bootstrap import error_replicates
@@ -41,9 +41,9 @@ METRIC = "debiased_calibration_error"
 
 
 def analysed(frame: pd.DataFrame, claim: Claim | None = None):
-    averaged = average_seeds(frame)
+    averaged = checkpoints(frame)
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    y = log_outcomes(clean, METRIC, "before").values
+    y = log_outcomes(clean, METRIC, "none").values
     return clean, y, build_design(clean, y, claim or Claim())
 
 
@@ -123,10 +123,10 @@ def test_single_rows_per_family_leave_no_share_to_family() -> None:
 
 def test_every_combination_is_tried_once() -> None:
     frame = two_modalities(ratio=0.5)
-    curve = specification_curve(average_seeds(frame), Claim(), ("log_parameters", "test_error"))
+    curve = specification_curve(checkpoints(frame), Claim(), ("log_parameters", "test_error"))
     specifications = curve.specifications
     assert len(specifications) == len(METRICS) * 2 * 4 * 2
-    keys = {(s.metric, s.moment, s.covariates, s.shifted) for s in specifications}
+    keys = {(s.metric, s.map, s.covariates, s.shifted) for s in specifications}
     assert len(keys) == len(specifications)
     assert {s.bins for s in specifications} == {None, 15, 100}
     ratios = [s.estimate.ratio for s in specifications]
@@ -142,7 +142,7 @@ def test_primary_analysis_is_one_of_the_specifications() -> None:
     same = [
         item
         for item in result.specification_curve.specifications
-        if (item.metric, item.moment, item.shifted) == (METRIC, "before", False)
+        if (item.metric, item.map, item.shifted) == (METRIC, "none", False)
         and item.covariates == result.primary.covariates
     ]
     assert [item.estimate for item in same] == [result.primary.estimate]
@@ -150,8 +150,8 @@ def test_primary_analysis_is_one_of_the_specifications() -> None:
 
 def test_what_cannot_be_estimated_is_counted() -> None:
     frame = two_modalities()
-    frame["smooth_ece_before"] = 0.01
-    curve = specification_curve(average_seeds(frame), Claim(), ())
+    frame["smooth_ece_none"] = 0.01
+    curve = specification_curve(checkpoints(frame), Claim(), ())
     assert curve.not_estimable == 2
 
 
@@ -206,7 +206,7 @@ def store_logits(folder: Path, seed: int, sharpness: float, rows: int = 800) -> 
 def pair_frame(tmp_path: Path) -> pd.DataFrame:
     """One pair of models of equal size and accuracy; the first is overconfident."""
     frame = runs(families=(1, 1), checkpoints=1, seeds=2, shifts=())
-    frame["parameters"], frame["accuracy_before"], frame["temperature"] = 1e6, 0.8, 1.0
+    frame["parameters"], frame["accuracy_none"], frame["temperature"] = 1e6, 0.8, 1.0
     for index, row in frame.iterrows():
         folder = tmp_path / str(row["model"]) / f"seed-{row['seed']}"
         sharpness = 2.5 if row["mixer"] == "attention" else 1.0
@@ -216,14 +216,14 @@ def pair_frame(tmp_path: Path) -> pd.DataFrame:
 
 
 def pairs_of(frame: pd.DataFrame):
-    averaged = average_seeds(frame)
+    averaged = checkpoints(frame)
     return matched_pairs(frame, averaged[~averaged["shifted"]], Claim(), METRIC)
 
 
 def test_pairs_are_compared_on_the_same_rows(pair_frame: pd.DataFrame) -> None:
     found = pairs_of(pair_frame)
     before, after = found.pairs
-    assert (before.moment, after.moment) == ("before", "after")
+    assert (before.map, after.map) == ("none", "temperature")
     assert before.seeds == after.seeds == 2
     assert before.low is not None
     assert before.p_adjusted is not None
@@ -308,7 +308,7 @@ def test_pairs_keep_the_rule_and_use_each_model_once() -> None:
     frame = two_modalities(families=(6, 6), checkpoints=2, seeds=1)
     clean, *_ = analysed(frame)
     found = matched_pairs(frame, clean, Claim(), METRIC)
-    before = [pair for pair in found.pairs if pair.moment == "before"]
+    before = [pair for pair in found.pairs if pair.map == "none"]
     assert before
     for pair in before:
         assert pair.size_ratio is not None
@@ -335,8 +335,8 @@ def test_bin_variants_come_from_the_logits(pair_frame: pd.DataFrame) -> None:
     predicted = Predictions.from_logits(test.logits, test.labels)
     for name, (bins, scheme) in VARIANTS.items():
         expected = expected_calibration_error(predicted.confidence, predicted.correct, bins, scheme)
-        assert wider[f"{name}_before"].iloc[0] == pytest.approx(expected)
-        assert wider[f"{name}_after"].iloc[0] == pytest.approx(expected)
+        assert wider[f"{name}_none"].iloc[0] == pytest.approx(expected)
+        assert wider[f"{name}_temperature"].iloc[0] == pytest.approx(expected)
     assert with_bin_variants(runs()).columns.tolist() == runs().columns.tolist()
 
 

@@ -47,9 +47,9 @@ def test_facts_come_from_columns_rules_and_constants(tmp_path: Path) -> None:
     frame = read_table(*files(tmp_path)).set_index("model")
     assert frame.loc["vit-s", "mixer"] == "attention"
     assert frame.loc["resnet", "mixer"] == "convolution"
-    assert frame.loc["vit-s", "calibration_error_before"] == 0.02
+    assert frame.loc["vit-s", "calibration_error_none"] == 0.02
     assert set(frame["dataset"]) == {"table"}
-    assert frame.loc["vit-s", "accuracy_before"] == 0.8
+    assert frame.loc["vit-s", "accuracy_none"] == 0.8
     assert frame["parameters"].isna().all()
 
 

@@ -29,7 +29,6 @@ from benchmark.statistics.resampling import (
 from benchmark.statistics.selective import augrc_influence, aurc_influence
 from benchmark.statistics.temperature import fit_temperature
 
-
 RESAMPLED = [name for name, metric in METRICS.items() if isinstance(metric.interval, Resampled)]
 
 

@@ -163,7 +163,7 @@ def refused(capsys: pytest.CaptureFixture[str], root: Path, *arguments: object) 
                 "ece_after": (0.0113208, 5e-8),
                 "temperature": (2.39501, 5e-6),
                 "nll": (0.358274, 5e-7),
-                "nll_after": (0.209261, 5e-7),
+                "nll_temperature": (0.209261, 5e-7),
             },
         ),
         (
@@ -188,12 +188,12 @@ def test_shared_logits_give_the_published_figures(
     assert record.temperature is not None
     test = record.scores["test"]
     ours = {
-        "error": 1 - test.before["accuracy"].value,
-        "ece": test.before["ece_15"].value,
-        "ece_after": test.after["ece_15"].value,
+        "error": 1 - test.maps["none"]["accuracy"].value,
+        "ece": test.maps["none"]["ece_15"].value,
+        "ece_after": test.maps["temperature"]["ece_15"].value,
         "temperature": record.temperature.value,
-        "nll": test.before["nll"].value,
-        "nll_after": test.after["nll"].value,
+        "nll": test.maps["none"]["nll"].value,
+        "nll_temperature": test.maps["temperature"]["nll"].value,
     }
     for name, (value, tolerance) in published.items():
         assert ours[name] == pytest.approx(value, abs=tolerance), name
@@ -459,7 +459,10 @@ def test_probabilities_need_the_option_and_give_the_same_scores(
     assert second.temperature is not None
     assert first.temperature.value == pytest.approx(second.temperature.value, rel=1e-5)
     for metric in ("nll", "brier", "ece_15", "accuracy"):
-        ours, reference = first.scores["test"].after[metric], second.scores["test"].after[metric]
+        ours, reference = (
+            first.scores["test"].maps["temperature"][metric],
+            second.scores["test"].maps["temperature"][metric],
+        )
         assert ours.value == pytest.approx(reference.value, rel=1e-4), metric
 
 
@@ -478,11 +481,11 @@ def test_what_a_zero_probability_becomes_is_said(
     out = capsys.readouterr().out
     assert "180 test probabilities below 1.2e-38 (zeros included) became 1.2e-38" in out
     assert "1 of them belong to the true class" in out
-    nll = record_of(tmp_path).scores["test"].before["nll"].value
+    nll = record_of(tmp_path).scores["test"].maps["none"]["nll"].value
     assert nll == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 60, rel=1e-5)
     arguments = ("--probabilities", "--probability-floor", "1e-6", "--force")
     assert do_import(tmp_path, tmp_path / "a.npz", *arguments) == 0
-    nll = record_of(tmp_path).scores["test"].before["nll"].value
+    nll = record_of(tmp_path).scores["test"].maps["none"]["nll"].value
     assert nll == pytest.approx(-np.log(1e-6) / 60, rel=1e-3)
 
 

@@ -20,7 +20,7 @@ from benchmark.report import contents as report_contents
 from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
 from benchmark.report.data import ReportError, over_seeds, read_suite
-from benchmark.report.model_pages import MISTAKES, thumbnail
+from benchmark.report.evaluations import MISTAKES, thumbnail
 
 NASTY = "<img src=x onerror=alert(1)> | `a` [x](http://e.org) $y$ \x1b[31m </script>"
 
@@ -87,15 +87,15 @@ def test_numbers_in_the_table_are_those_of_the_records(results: Path, written: P
         for seed in (0, 1)
     ]
 
-    def values(moment: str, metric: str, part: str = "value") -> list[float]:
-        return [record["scores"]["test"][moment][metric][part] for record in records]
+    def values(map_name: str, metric: str, part: str = "value") -> list[float]:
+        return [record["scores"]["test"]["maps"][map_name][metric][part] for record in records]
 
-    accuracy = values("before", "accuracy")
+    accuracy = values("none", "accuracy")
     assert cells[2] == f"{100 * np.mean(accuracy):.1f}% ± {100 * np.std(accuracy, ddof=1):.1f}"
-    before, after = np.mean(values("before", "ece_15")), np.mean(values("after", "ece_15"))
+    before, after = np.mean(values("none", "ece_15")), np.mean(values("temperature", "ece_15"))
     assert cells[3] == f"{100 * before:.2f} → {100 * after:.2f}"
     debiased = [
-        100 * np.mean(values("before", "debiased_calibration_error", part))
+        100 * np.mean(values("none", "debiased_calibration_error", part))
         for part in ("value", "low", "high")
     ]
     assert cells[5] == "{:.2f} ({:.2f}, {:.2f})".format(*debiased)
@@ -110,8 +110,8 @@ def test_csv_rows_lead_to_records_and_logits(results: Path, written: Path) -> No
         assert (folder / "record.json").exists()
         assert (folder / "logits.safetensors").exists() == (row["status"] == "completed")
     record = json.loads((results / "embedded" / rows[-1]["folder"] / "record.json").read_text())
-    stored = record["scores"][rows[-1]["split"]]["after"]["nll"]["value"]
-    assert float(rows[-1]["nll_after"]) == stored
+    stored = record["scores"][rows[-1]["split"]]["maps"]["temperature"]["nll"]["value"]
+    assert float(rows[-1]["nll_temperature"]) == stored
 
 
 def test_unstable_timing_is_flagged_with_its_reason(written: Path) -> None:

@@ -41,7 +41,9 @@ FACTS = ModelFacts(mixer="attention", family="ViT", modality="image", source="sc
 def make_record(seed: int = 0, temperature: float = 1.5) -> Record:
     estimate = Estimate(value=0.1, low=0.05, high=0.2, floor_mean=0.02, floor_q95=0.04)
     scores = SplitScores(
-        n=10, shifted=False, before={"ece_15": estimate}, after={"ece_15": Estimate(value=0.05)}
+        n=10,
+        shifted=False,
+        maps={"none": {"ece_15": estimate}, "temperature": {"ece_15": Estimate(value=0.05)}},
     )
     fitted = Temperature(
         value=temperature, low=None, high=None, status="converged", nll_before=1, nll_after=0.9,
@@ -75,10 +77,10 @@ def test_frame_is_tidy(tmp_path: Path) -> None:
     RunFolder(tmp_path / "s/m/d/seed-2").write_record(failed)
     frame = load_results(tmp_path)
     assert list(frame["seed"]) == [0, 1, 2]
-    assert frame["ece_15_before"].tolist()[:2] == [0.1, 0.1]
-    assert frame["ece_15_before_floor_mean"].tolist()[:2] == [0.02, 0.02]
+    assert frame["ece_15_none"].tolist()[:2] == [0.1, 0.1]
+    assert frame["ece_15_none_floor_mean"].tolist()[:2] == [0.02, 0.02]
     assert frame["split"].isna().tolist() == [False, False, True]
-    assert math.isnan(frame["ece_15_after"].iloc[2])
+    assert math.isnan(frame["ece_15_temperature"].iloc[2])
     assert len(find_records(tmp_path)) == 3
 
 

@@ -177,7 +177,7 @@ def test_public_api_in_a_notebook(registry_file: Path, tmp_path: Path) -> None:
     for spec in plan(registry, models=["vit"], limit=96):
         assert execute(spec, tmp_path).status == "completed"
     frame = load_results(tmp_path)
-    assert frame.loc[frame["split"] == "test", "ece_15_before"].between(0, 1).all()
+    assert frame.loc[frame["split"] == "test", "ece_15_none"].between(0, 1).all()
 
 
 def test_local_files_leave_no_noise(tmp_path: Path) -> None:

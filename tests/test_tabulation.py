@@ -173,15 +173,15 @@ def frame_of(intervals: dict[str, tuple[float, float]], column: str) -> pd.DataF
 
 
 def test_best_needs_a_clear_interval() -> None:
-    lower = "nll_before"
+    lower = "nll_none"
     assert supported_best(frame_of({"a": (1, 2), "b": (2.1, 3)}, lower)) == {(lower, "a")}
     assert supported_best(frame_of({"a": (1, 2), "b": (1.9, 3)}, lower)) == frozenset()
-    higher = "accuracy_before"
+    higher = "accuracy_none"
     assert supported_best(frame_of({"a": (0.1, 0.2), "b": (0.3, 0.4)}, higher)) == {(higher, "b")}
 
 
 def test_best_is_never_decided_against_an_unknown_interval() -> None:
-    frame = frame_of({"a": (1, 2), "b": (3, 4), "c": (5, 6)}, "nll_before")
-    frame.loc[2, ["nll_before_least", "nll_before_most"]] = float("nan")
+    frame = frame_of({"a": (1, 2), "b": (3, 4), "c": (5, 6)}, "nll_none")
+    frame.loc[2, ["nll_none_least", "nll_none_most"]] = float("nan")
     assert supported_best(frame) == frozenset()
-    assert supported_best(frame_of({"a": (1, 2)}, "nll_before")) == frozenset()
+    assert supported_best(frame_of({"a": (1, 2)}, "nll_none")) == frozenset()

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.records import ResultsError, RunFolder, read_split
-from benchmark.statistics import Predictions, Scheme, expected_calibration_error
+from benchmark.statistics import Predictions, binned_ece
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VARIANTS: dict[str, tuple[int, Scheme]] = {
-    "ece_10": (10, "equal_width"),
-    "ece_30": (30, "equal_width"),
-    "ece_15_equal_mass": (15, "equal_mass"),
-    "ece_30_equal_mass": (30, "equal_mass"),
-}
+VARIANTS = (
+    binned_ece("ece_10", 10, "equal_width"),
+    binned_ece("ece_30", 30, "equal_width"),
+    binned_ece("ece_15_equal_mass", 15, "equal_mass"),
+    binned_ece("ece_30_equal_mass", 30, "equal_mass"),
+)
 MOST_ROWS = 500
 """Scored splits, at about 2 ms each; larger studies make do with the bins of their records."""
 
 
 def with_bin_variants(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame of runs with columns `<variant>_before` and `<variant>_after` added.
+    """Return a frame of runs with columns `<variant>_<map>` added.
 
     Splits whose logits cannot be read have no value. The frame comes back as it is where
     no logits are kept or there are more than `MOST_ROWS` scored splits.
@@ -34,8 +34,11 @@ def with_bin_variants(frame: pd.DataFrame) -> pd.DataFrame:
     scored = frame[(frame["status"] == "completed") & (frame["folder"].fillna("") != "")]
     if scored.empty or len(scored) > MOST_ROWS:
         return frame
-    temperatures = {"before": np.ones(len(scored)), "after": scored["temperature"].to_numpy(float)}
-    columns = [f"{name}_{moment}" for name in VARIANTS for moment in temperatures]
+    temperatures = {
+        "none": np.ones(len(scored)),
+        "temperature": scored["temperature"].to_numpy(float),
+    }
+    columns = [f"{metric.name}_{map_name}" for metric in VARIANTS for map_name in temperatures]
     values = {column: np.full(len(frame), np.nan) for column in columns}
     positions = np.flatnonzero(frame.index.isin(scored.index))
     for row, (position, folder, split) in enumerate(
@@ -45,10 +48,8 @@ def with_bin_variants(frame: pd.DataFrame) -> pd.DataFrame:
             stored = read_split(RunFolder(Path(folder)), split)
         except ResultsError:
             continue
-        for moment, per_row in temperatures.items():
+        for map_name, per_row in temperatures.items():
             predicted = Predictions.from_logits(stored.logits, stored.labels, per_row[row])
-            for name, (bins, scheme) in VARIANTS.items():
-                values[f"{name}_{moment}"][position] = expected_calibration_error(
-                    predicted.confidence, predicted.correct, bins, scheme
-                )
+            for metric in VARIANTS:
+                values[f"{metric.name}_{map_name}"][position] = metric(predicted)
     return frame.assign(**values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,16 +10,15 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from benchmark.claim.mixed_model import Codes, Matrix, MixedFit, Nesting, Vector, fit_mixed
-from benchmark.claim.result import Dropped, LeftOut, Moment, SeedVariance
+from benchmark.claim.result import ClaimMap, Dropped, LeftOut, SeedVariance
+from benchmark.records import average_seeds
 from benchmark.registry import Claim
+from benchmark.statistics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PRIMARY_METRIC = "debiased_calibration_error"
-SQUARED_METRICS = ("nll_calibration", "brier_calibration")
-"""Divergences that grow with the square of the error; their root is analysed, so that ratios
-are of errors everywhere."""
 COVARIATE_COLUMNS: dict[str, tuple[str, ...]] = {
     "log_parameters": ("log_parameters",),
     "log_pretraining_examples": ("log_pretraining_examples",),
@@ -75,44 +73,20 @@ class Design:
         return fit_mixed(y, self.x, self.nesting, lowest_df=max(self.family_df / 2, 1.0))
 
 
-def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+def checkpoints(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (dataset, split, model) of completed runs, seeds averaged.
 
     The covariates are added: `log_parameters`, `log_pretraining_examples` (of one plus the
     examples, for checkpoints trained from scratch), `test_error` of the unshifted test split,
     and the recipe flags as 0/1. Unknown facts stay missing.
     """
-    import pandas as pd
-
-    done = frame[(frame["status"] == "completed") & frame["split"].notna()].copy()
-    metrics = [name for name in done.columns if _METRIC_COLUMN.match(str(name))]
-    rooted = [name for name in metrics if name in _ROOT_MEAN_SQUARE]
-    for name in rooted:
-        done[name] = np.sign(done[name]) * done[name] ** 2
-    grouped = done.groupby(["dataset", "split", "model"], sort=True)
-    means = grouped[[*metrics, "n"]].mean()
-    for name in rooted:
-        means[name] = np.sign(means[name]) * np.sqrt(means[name].abs())
-    facts = [name for name in _FACTS if name in done.columns]
-    averaged = pd.concat([means, grouped[facts].first(), grouped.size().rename("seeds")], axis=1)
-    averaged["shifted"] = grouped["shifted"].first().astype(bool)
-    return _with_covariates(averaged.reset_index())
+    averaged = average_seeds(frame)
+    averaged["shifted"] = averaged["shifted"].astype(bool)
+    return _with_covariates(averaged)
 
 
 _UNITS = ("mixer", "family")
 """What is compared and what replicates it; imported logits may come without."""
-_FACTS = (
-    *_UNITS,
-    "modality",
-    "parameters",
-    "pretraining_examples",
-    "label_smoothing",
-    "mixup",
-    "distillation",
-)
-_METRIC_COLUMN = re.compile(r".+_(before|after)$|.+_squared_(before|after)_(low|high)$")
-_ROOT_MEAN_SQUARE = tuple(f"{PRIMARY_METRIC}_{moment}" for moment in ("before", "after"))
-"""Signed roots of unbiased squared errors: their squares are what may be averaged."""
 
 
 def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
@@ -128,9 +102,9 @@ def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
     for flag in COVARIATE_COLUMNS["recipe"]:
         values = averaged.get(flag, pd.Series(None, averaged.index, dtype=object))
         averaged[flag] = pd.to_numeric(values.map({True: 1.0, False: 0.0}))
-    if "accuracy_before" in averaged.columns:
+    if "accuracy_none" in averaged.columns:
         clean = averaged[~averaged["shifted"]]
-        accuracy = clean.set_index(["dataset", "model"])["accuracy_before"]
+        accuracy = clean.set_index(["dataset", "model"])["accuracy_none"]
         accuracy = accuracy[~accuracy.index.duplicated()]
         keys = pd.MultiIndex.from_frame(averaged[["dataset", "model"]])
         averaged["test_error"] = 1 - accuracy.reindex(keys).to_numpy(dtype=float)
@@ -155,7 +129,7 @@ def split_off_unknown(averaged: pd.DataFrame) -> tuple[pd.DataFrame, list[Droppe
     return averaged[~rows].reset_index(drop=True), dropped
 
 
-def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcomes:
+def log_outcomes(averaged: pd.DataFrame, metric: str, map_name: ClaimMap) -> Outcomes:
     """Return the log of a metric per averaged row, with a floor under it.
 
     A debiased estimate can be zero or below. Within each dataset and split, values below the
@@ -163,14 +137,14 @@ def log_outcomes(averaged: pd.DataFrame, metric: str, moment: Moment) -> Outcome
     for which that is smallest, where records carry its interval; else half of the smallest
     positive value.
     """
-    column = f"{metric}_{moment}"
+    column = f"{metric}_{map_name}"
     values = averaged[column].to_numpy(dtype=float)
     floors = _floors(averaged, column, values)
     at_floor = values <= floors
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.where(at_floor, floors, values))
-    if metric in SQUARED_METRICS:
-        logs = logs / 2
+    if metric in METRICS and METRICS[metric].outcome == "squared error":
+        logs = logs / 2  # its root is analysed, so that ratios are of errors everywhere
     return Outcomes(np.where(np.isfinite(logs), logs, np.nan), at_floor)
 
 
@@ -187,8 +161,8 @@ def _floors(averaged: pd.DataFrame, column: str, values: Vector) -> Vector:
 
 def _standard_errors(averaged: pd.DataFrame, column: str) -> Vector | None:
     """Return the standard errors of the squared debiased error behind its normal interval."""
-    metric, moment = column.rsplit("_", 1)
-    low, high = (f"{metric}_squared_{moment}_{end}" for end in ("low", "high"))
+    metric, map_name = column.rsplit("_", 1)
+    low, high = (f"{metric}_squared_{map_name}_{end}" for end in ("low", "high"))
     if low not in averaged.columns or high not in averaged.columns:
         return None
     width: Vector = (averaged[high] - averaged[low]).to_numpy(dtype=float)
@@ -206,7 +180,7 @@ def build_design(
     is the one with most gaps as long as the checkpoints without gaps cannot show the contrast.
 
     Args:
-        averaged: rows from `average_seeds`.
+        averaged: rows from `checkpoints`.
         y: log outcome per row, NaN where there is none.
         claim: the declared contrast and covariates.
         covariates: columns to use instead of the declared ones, in order of precedence.
@@ -402,9 +376,9 @@ def _indicators(codes: Codes) -> Matrix:
     return indicators
 
 
-def seed_variance(frame: pd.DataFrame, metric: str, moment: Moment) -> SeedVariance:
+def seed_variance(frame: pd.DataFrame, metric: str, map_name: ClaimMap) -> SeedVariance:
     """Return the pooled spread of log errors between seeds on unshifted test splits."""
-    column = f"{metric}_{moment}"
+    column = f"{metric}_{map_name}"
     done = frame[(frame["status"] == "completed") & (frame["shifted"] == False)]  # noqa: E712
     values = done.loc[done[column] > 0, ["model", "dataset", column]]
     logs = values[column].astype(float).transform("log")

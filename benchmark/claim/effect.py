@@ -17,7 +17,14 @@ from benchmark.claim.data import (
 )
 from benchmark.claim.mixed_model import Codes, TestedCoefficient, fit_cluster_robust
 from benchmark.claim.permutation import permutation_test
-from benchmark.claim.result import DatasetEffect, Effect, Interval, LevelEffect, Moment, Permutation
+from benchmark.claim.result import (
+    ClaimMap,
+    DatasetEffect,
+    Effect,
+    Interval,
+    LevelEffect,
+    Permutation,
+)
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ def estimate_effect(
     outcomes: Outcomes,
     claim: Claim,
     metric: str,
-    moment: Moment,
+    map_name: ClaimMap,
     design: Design | None = None,
 ) -> Effect:
     """Fit the contrast on the rows of `clean` (unshifted, seeds averaged).
@@ -59,7 +66,7 @@ def estimate_effect(
     in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
     return Effect(
         metric=metric,
-        moment=moment,
+        map=map_name,
         estimate=as_interval(fit.test(0, claim.alpha)),
         cluster_robust=as_interval(
             # Whole families, also those with two mixers: the check assumes the least.

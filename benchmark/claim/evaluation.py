@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from benchmark.claim.bin_variants import with_bin_variants
 from benchmark.claim.data import (
     ClaimError,
-    average_seeds,
     build_design,
+    checkpoints,
     declared_columns,
     dropped_checkpoints,
     dropped_runs,
@@ -20,12 +20,14 @@ from benchmark.claim.effect import estimate_effect, permute_labels
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.power import power_of
 from benchmark.claim.result import (
+    CLAIM_MAPS,
+    ClaimMap,
     ClaimResult,
     Effect,
-    Moment,
     Permutation,
     SpecificationCurve,
     VarianceShares,
+    when,
 )
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import variance_shares
@@ -44,20 +46,21 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     Raises:
         ClaimError: no run has the metric.
     """
-    column = f"{metric}_{claim.primary}"
+    first = CLAIM_MAPS[claim.primary]
+    column = f"{metric}_{first}"
     if column not in frame.columns or not (frame["status"] == "completed").any():
         raise ClaimError(f"no completed run has {column}, so there is nothing to test")
-    averaged, unknown = split_off_unknown(average_seeds(with_bin_variants(frame)))
+    averaged, unknown = split_off_unknown(checkpoints(with_bin_variants(frame)))
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    other: Moment = "after" if claim.primary == "before" else "before"
-    primary, problem, design = _try_effect(clean, claim, metric, claim.primary)
+    primary, problem, design = _try_effect(clean, claim, metric, first)
+    (other,) = set(CLAIM_MAPS.values()) - {first}
     secondary, _, _ = _try_effect(clean, claim, metric, other)
     permutation: Permutation | None = None
     repeated: tuple[Effect, ...] = ()
     shares, curve, power = VarianceShares(problem=problem), SpecificationCurve(), None
     dropped = dropped_runs(frame) + unknown
     if primary is not None and design is not None:
-        outcomes = log_outcomes(clean, metric, claim.primary)
+        outcomes = log_outcomes(clean, metric, first)
         permutation = permute_labels(clean, outcomes, claim, design)
         repeated = _repeat_without_gaps(clean, outcomes, claim, metric, design)
         shares = variance_shares(clean, outcomes.values, design)
@@ -68,7 +71,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
         contrast=claim.contrast,
         alpha=claim.alpha,
         equivalence_ratio=claim.equivalence_ratio,
-        primary_moment=claim.primary,
+        primary_map=first,
         metric=metric,
         primary=primary,
         primary_problem=problem,
@@ -78,22 +81,22 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
         matched_pairs=matched_pairs(frame, clean, claim, metric),
         variance_shares=shares,
         specification_curve=curve,
-        seed_variance=seed_variance(frame, metric, claim.primary),
+        seed_variance=seed_variance(frame, metric, first),
         verdict=decide(claim, primary, problem, permutation, power, shares),
         dropped=tuple(dropped),
     )
 
 
 def _try_effect(
-    clean: pd.DataFrame, claim: Claim, metric: str, moment: Moment
+    clean: pd.DataFrame, claim: Claim, metric: str, map_name: ClaimMap
 ) -> tuple[Effect | None, str | None, Design | None]:
     """Return (effect, None, design), or (None, why not, None)."""
-    if f"{metric}_{moment}" not in clean.columns:
-        return None, f"there is no {metric} {moment} temperature scaling", None
-    outcomes = log_outcomes(clean, metric, moment)
+    if f"{metric}_{map_name}" not in clean.columns:
+        return None, f"there is no {metric} {when(map_name)} temperature scaling", None
+    outcomes = log_outcomes(clean, metric, map_name)
     try:
         design = build_design(clean, outcomes.values, claim)
-        return estimate_effect(clean, outcomes, claim, metric, moment, design), None, design
+        return estimate_effect(clean, outcomes, claim, metric, map_name, design), None, design
     except ClaimError as error:
         return None, str(error), None
 
@@ -106,8 +109,9 @@ def _repeat_without_gaps(
     gaps = [name for name in design.covariates if clean[name].isna().any()]
     without = [(name,) for name in gaps] + ([tuple(gaps)] if len(gaps) > 1 else [])
     effects = []
+    first = CLAIM_MAPS[claim.primary]
     for names in without:
         columns = tuple(name for name in used if name not in names)
         wider = build_design(clean, outcomes.values, claim, columns)
-        effects.append(estimate_effect(clean, outcomes, claim, metric, claim.primary, wider))
+        effects.append(estimate_effect(clean, outcomes, claim, metric, first, wider))
     return tuple(effects)

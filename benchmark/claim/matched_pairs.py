@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
 from benchmark.arrays import Float64Array
 from benchmark.claim.data import COVARIATE_COLUMNS, PRIMARY_METRIC
 from benchmark.claim.paired_bootstrap import error_replicates
-from benchmark.claim.result import MatchedPairs, Moment, Pair
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, MatchedPairs, Pair
 from benchmark.records import ResultsError, RunFolder
 from benchmark.registry import Claim
-from benchmark.statistics import holm
+from benchmark.statistics import holm, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def matched_pairs(
     A comparison is the paired bootstrap over test rows, after scaling with the temperature
     refitted in every resample; differences are averaged over the seeds that both models have,
     within each resample. Intervals and p values are normal, with the standard deviation of the
-    resampled differences. Holm's correction runs over the pairs of a moment. Models are fixed
+    resampled differences. Holm's correction runs over the pairs of a map. Models are fixed
     here: the p values speak of these pairs, not of mixers at large.
 
     Args:
@@ -56,16 +56,15 @@ def matched_pairs(
     """
     pairs: list[Pair] = []
     problems: list[str] = []
-    moments: tuple[Moment, ...] = ("before", "after")
     folders = _folders(frame) if metric == PRIMARY_METRIC else {}
     matched = sorted(_match_all(clean, claim), key=lambda match: match.distance)
-    for moment in moments:
-        if f"{metric}_{moment}" not in clean.columns:
+    for map_name in CLAIM_MAPS.values():
+        if f"{metric}_{map_name}" not in clean.columns:
             continue
         compared = []
         runs = 0
         for match in matched:
-            pair = _pair(match, metric, moment)
+            pair = _pair(match, metric, map_name)
             both = _common_seeds(folders, pair)
             runs += len(both)
             if runs > MAX_COMPARED:
@@ -123,15 +122,15 @@ def _gaps(first: pd.DataFrame, second: pd.DataFrame, column: str) -> np.ndarray:
     return np.where(np.isnan(gaps), np.inf, gaps)
 
 
-def _pair(match: _Match, metric: str, moment: Moment) -> Pair:
+def _pair(match: _Match, metric: str, map_name: ClaimMap) -> Pair:
     """Return the pair with what the averaged rows say of it."""
-    column = f"{metric}_{moment}"
+    column = f"{metric}_{map_name}"
     first, second = match.first, match.second
     size = float(np.exp(first["log_parameters"] - second["log_parameters"]))
     errors = float(first[column]), float(second[column])
     return Pair(
         dataset=match.dataset,
-        moment=moment,
+        map=map_name,
         first=str(first["model"]),
         second=str(second["model"]),
         size_ratio=None if np.isnan(size) else size,
@@ -157,7 +156,9 @@ def _differences(
     for left, right in folders:
         try:
             one, other = (
-                error_replicates(folder, after_scaling=pair.moment == "after", resamples=RESAMPLES)
+                error_replicates(
+                    folder, after_scaling=pair.map == "temperature", resamples=RESAMPLES
+                )
                 for folder in (left, right)
             )
         except (ResultsError, ValueError) as error:
@@ -201,27 +202,13 @@ def _common_seeds(folders: Folders, pair: Pair) -> list[tuple[RunFolder, RunFold
 def _tested(compared: list[tuple[Pair, _Differences | None]]) -> list[Pair]:
     """Add intervals and p values, corrected for the number of pairs compared."""
     tested = [
-        (pair, found, float(found.replicates.std(ddof=1))) for pair, found in compared if found
+        (pair, found.seeds, paired_difference(found.value, found.replicates))
+        for pair, found in compared
+        if found
     ]
-    p_values = [_p_value(found.value, spread) for _, found, spread in tested]
-    done = []
-    for (pair, found, spread), p_value, adjusted in zip(
-        tested, p_values, holm(p_values), strict=True
-    ):
-        reach = float(stats.norm.ppf(0.975)) * spread
-        changes = {
-            "seeds": found.seeds,
-            "difference": found.value,
-            "low": found.value - reach,
-            "high": found.value + reach,
-            "p_value": p_value,
-            "p_adjusted": adjusted,
-        }
-        done.append(pair.model_copy(update=changes))
+    corrected = holm([result.p_value for _, _, result in tested])
+    done = [
+        pair.model_copy(update={"seeds": seeds, "p_adjusted": p, **result._asdict()})
+        for (pair, seeds, result), p in zip(tested, corrected, strict=True)
+    ]
     return done + [pair for pair, found in compared if not found]
-
-
-def _p_value(difference: float, spread: float) -> float:
-    if spread == 0:
-        return float(difference == 0)
-    return float(2 * stats.norm.sf(abs(difference) / spread))

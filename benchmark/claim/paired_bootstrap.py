@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.arrays import Float64Array, IntArray
-from benchmark.records import LogitsSplit, RunFolder, read_split
+from benchmark.records import RunFolder, read_split
 from benchmark.statistics import (
     DEFAULT_BINS,
     METRICS,
@@ -46,7 +46,9 @@ def error_replicates(
         ResultsError: the logits cannot be read.
         ValueError: logits or labels are invalid.
     """
-    test, calibration = (_sorted(read_split(folder, name)) for name in ("test", "calibration"))
+    test, calibration = (
+        read_split(folder, name).sorted_by_id() for name in ("test", "calibration")
+    )
     rows = check_rows(test.logits, test.labels)
     temperature, refitted = 1.0, np.ones(resamples)
     if after_scaling:
@@ -72,11 +74,6 @@ def error_replicates(
     replicates = np.sign(resampled) * np.sqrt(np.abs(resampled))
     value = METRICS["debiased_calibration_error"](path.center)
     return ErrorReplicates(test.ids, test.labels, value, replicates)
-
-
-def _sorted(split: LogitsSplit) -> LogitsSplit:
-    order = np.argsort(split.ids)
-    return LogitsSplit(split.ids[order], split.logits[order], split.labels[order])
 
 
 def _squared_errors(

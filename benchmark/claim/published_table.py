@@ -165,10 +165,10 @@ def read_table(table: Path, columns: Path) -> pd.DataFrame:
         frame[name] = reader.numbers(getattr(facts, name), minimum=0)
     for name in ("label_smoothing", "mixup", "distillation"):
         frame[name] = reader.flags(getattr(facts, name))
-    for moment, fact in (("before", facts.error_before), ("after", facts.error_after)):
+    for map_name, fact in (("none", facts.error_before), ("temperature", facts.error_after)):
         if fact is not None:
-            frame[f"{TABLE_METRIC}_{moment}"] = reader.numbers(fact, minimum=0)
-    frame["accuracy_before"] = _accuracies(reader, facts)
+            frame[f"{TABLE_METRIC}_{map_name}"] = reader.numbers(fact, minimum=0)
+    frame["accuracy_none"] = _accuracies(reader, facts)
     frame["n"] = reader.numbers(facts.test_rows, minimum=1)
     return _with_status(frame, reader, mapping)
 

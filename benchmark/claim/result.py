@@ -10,7 +10,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Moment = Literal["before", "after"]
+ClaimMap = Literal["none", "temperature"]
+CLAIM_MAPS: dict[Literal["before", "after"], ClaimMap] = {"before": "none", "after": "temperature"}
+"""The calibration maps after which the claim is tested, by how people say it of scaling."""
+
+_WORDS = {map_name: word for word, map_name in CLAIM_MAPS.items()}
+
+
+def when(map_name: ClaimMap) -> str:
+    """Return `before` or `after`, to be followed by `temperature scaling`."""
+    return _WORDS[map_name]
+
+
 Outcome = Literal["supported", "contradicted", "equivalent", "undecided"]
 Factor = Literal["mixer", "size", "pretraining", "recipe", "accuracy", "family"]
 
@@ -64,7 +75,7 @@ class Effect(_Frozen):
     """
 
     metric: str
-    moment: Moment
+    map: ClaimMap
     estimate: Interval
     cluster_robust: Interval
     covariates: tuple[str, ...]
@@ -105,7 +116,7 @@ class Pair(_Frozen):
     """
 
     dataset: str
-    moment: Moment
+    map: ClaimMap
     first: str
     second: str
     size_ratio: float | None
@@ -163,7 +174,7 @@ class Specification(_Frozen):
 
     metric: str
     bins: int | None
-    moment: Moment
+    map: ClaimMap
     covariates: tuple[str, ...]
     shifted: bool
     rows: int
@@ -230,7 +241,7 @@ class ClaimResult(_Frozen):
     contrast: tuple[str, str]
     alpha: float
     equivalence_ratio: float
-    primary_moment: Moment
+    primary_map: ClaimMap
     metric: str
     primary: Effect | None
     primary_problem: str | None

@@ -67,7 +67,7 @@ def study_designs() -> list[StudyDesign]:
 def draw_study(
     design: StudyDesign, generator: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return averaged rows, as `average_seeds` would, and their log errors."""
+    """Return averaged rows, as `checkpoints` would, and their log errors."""
     import pandas as pd
 
     rows, outcomes = [], []
@@ -105,7 +105,7 @@ def analyse(
     claim = Claim(covariates=("log_parameters", "test_error") if design.covariates else ())
     outcomes = Outcomes(y, np.zeros(len(y), dtype=bool))
     chosen = build_design(frame, y, claim)
-    effect = estimate_effect(frame, outcomes, claim, "simulated", "before", chosen)
+    effect = estimate_effect(frame, outcomes, claim, "simulated", "none", chosen)
     permutation = permute_labels(frame, outcomes, claim, chosen)
     verdict = decide(claim, effect, None, permutation, None, VarianceShares())
     # Ties included only in part: exactly uniform without an effect, whatever the granularity.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.claim.bin_variants import VARIANTS
 from benchmark.claim.data import (
     COVARIATE_COLUMNS,
     ClaimError,
@@ -18,22 +18,20 @@ from benchmark.claim.data import (
 )
 from benchmark.claim.effect import as_interval
 from benchmark.claim.mixed_model import Vector
-from benchmark.claim.result import Moment, Specification, SpecificationCurve
+from benchmark.claim.published_table import TABLE_METRIC
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, Specification, SpecificationCurve
 from benchmark.registry import Claim
+from benchmark.statistics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ESTIMATORS = (
-    "debiased_calibration_error",
-    "smooth_ece",
-    "ks_calibration_error",
-    "nll_calibration",
-    "brier_calibration",
-    "calibration_error",
-)
-_BINNED = re.compile(r"^(ece_(\d+)(?:_equal_mass|_equal_width)?)_(?:before|after)$")
-MOMENTS: tuple[Moment, Moment] = ("before", "after")
+ESTIMATORS: dict[str, int | None] = {
+    **{metric.name: metric.bins for metric in METRICS.values() if metric.outcome},
+    **{metric.name: metric.bins for metric in VARIANTS},
+    TABLE_METRIC: None,
+}
+"""Every metric that is an outcome of the claim, with its number of bins."""
 
 
 def specification_curve(
@@ -42,7 +40,7 @@ def specification_curve(
     """Estimate the contrast for estimator x bins x moment x covariate set x shift.
 
     Args:
-        averaged: rows of `average_seeds`, shifted splits included. A shifted split of a
+        averaged: rows of `checkpoints`, shifted splits included. A shifted split of a
             dataset has a level of its own.
         claim: the contrast.
         covariates: columns that the primary analysis could use; all their subsets by group
@@ -56,8 +54,8 @@ def specification_curve(
             continue
         part["dataset"] = part["dataset"] + "/" + part["split"]
         designs = _Designs(part, claim)
-        for metric, bins, moment in _outcomes(part):
-            y = log_outcomes(part, metric, moment).values
+        for metric, bins, map_name in _outcomes(part):
+            y = log_outcomes(part, metric, map_name).values
             for chosen in _covariate_sets(covariates):
                 design = designs.of(y, chosen)
                 if design is None or np.ptp(y[design.rows]) == 0:
@@ -68,7 +66,7 @@ def specification_curve(
                     Specification(
                         metric=metric,
                         bins=bins,
-                        moment=moment,
+                        map=map_name,
                         covariates=design.covariates,
                         shifted=shifted,
                         rows=len(design.rows),
@@ -95,14 +93,12 @@ class _Designs:
         return self.known[key]
 
 
-def _outcomes(part: pd.DataFrame) -> Iterator[tuple[str, int | None, Moment]]:
-    binned = {m.group(1): int(m.group(2)) for c in part.columns if (m := _BINNED.match(str(c)))}
-    estimators: dict[str, int | None] = {**dict.fromkeys(ESTIMATORS), **binned}
-    for metric, bins in estimators.items():
-        for moment in MOMENTS:
-            column = f"{metric}_{moment}"
+def _outcomes(part: pd.DataFrame) -> Iterator[tuple[str, int | None, ClaimMap]]:
+    for metric, bins in ESTIMATORS.items():
+        for map_name in CLAIM_MAPS.values():
+            column = f"{metric}_{map_name}"
             if column in part.columns and part[column].notna().any():
-                yield metric, bins, moment
+                yield metric, bins, map_name
 
 
 def _covariate_sets(covariates: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -145,7 +145,7 @@ def describe(record: Record) -> str:
     test = record.scores.get("test")
     if test is None or record.temperature is None:
         return f"{record.name}  {record.status}"
-    before, after = test.before, test.after
+    before, after = test.maps["none"], test.maps["temperature"]
     return (
         f"{record.name}  accuracy {before['accuracy'].value:.3f}"
         f"  ECE {before['ece_15'].value:.4f} -> {after['ece_15'].value:.4f}"

@@ -1,11 +1,15 @@
-"""A run's cached logits -> fitted temperature and scores, as the record stores them."""
+"""A run's cached logits -> fitted maps and scores, as the record stores them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isnan
 
+from threadpoolctl import threadpool_limits
+
 from benchmark.records import (
+    MapFacts,
     RunFolder,
     SplitScores,
     Temperature,
@@ -14,47 +18,75 @@ from benchmark.records import (
 )
 from benchmark.statistics import (
     Estimate,
+    FittedMaps,
+    TemperatureFit,
+    check_rows,
+    fit_maps,
     fit_temperature,
     refit_temperatures,
+    score_other_maps,
     score_split,
 )
 
 
-def score_run(folder: RunFolder) -> tuple[Temperature, dict[str, SplitScores]]:
-    """Fit the temperature on the calibration split and score every other split.
+@dataclass(frozen=True)
+class RunScores:
+    """What a record holds of a run's logits."""
 
-    Needs only the logits file: no model, no GPU, no torch. The temperature is always that
-    of the clean calibration split, also for shifted test sets.
+    temperature: Temperature
+    maps: dict[str, MapFacts]
+    scores: dict[str, SplitScores]
+
+
+def score_run(folder: RunFolder) -> RunScores:
+    """Fit the maps on the calibration split and score every other split.
+
+    Needs only the logits file: no model, no GPU, no torch. The same logits give the same scores,
+    bit for bit, however many threads the process has. The maps are always those of the clean
+    calibration split, also for shifted test sets.
 
     Raises:
         ResultsError: the logits file is missing or damaged.
         ValueError: logits or labels are invalid.
     """
+    # Sums in BLAS depend on its number of threads in their last digits, and a record must not.
+    with threadpool_limits(limits=1):
+        return _score(folder)
+
+
+def _score(folder: RunFolder) -> RunScores:
     calibration = read_split(folder, "calibration")
+    rows = check_rows(calibration.logits, calibration.labels)
     fit = fit_temperature(calibration.logits, calibration.labels)
     refitted = refit_temperatures(calibration.logits, calibration.labels, fit)
-    results = {}
+    maps = fit_maps(rows)
     scores = {}
+    interval = Estimate(fit.temperature)
     for name in split_names(folder):
         if name == "calibration":
             continue
         split = read_split(folder, name)
-        results[name] = score_split(
-            split.logits,
-            split.labels,
-            calibration.logits,
-            calibration.labels,
-            fit,
+        estimates = score_split(
+            split.logits, split.labels, calibration.logits, calibration.labels, fit,
             refitted=refitted,
-        )
+        )  # fmt: skip
+        interval = estimates.temperature
+        others = score_other_maps(split.logits, split.labels, maps)
         scores[name] = SplitScores(
             n=len(split.labels),
             shifted=name != "test",
-            before=_stored(results[name].before),
-            after=_stored(results[name].after),
+            maps={
+                "none": _known(estimates.before),
+                "temperature": _known(estimates.after),
+                **{name: _known(found) for name, found in others.estimates.items()},
+            },
+            against_temperature={n: _known(found) for n, found in others.differences.items()},
         )
-    interval = results["test"].temperature
-    temperature = Temperature(
+    return RunScores(_temperature(fit, interval), _facts(maps), scores)
+
+
+def _temperature(fit: TemperatureFit, interval: Estimate) -> Temperature:
+    return Temperature(
         value=fit.temperature,
         low=interval.low,
         high=interval.high,
@@ -63,11 +95,19 @@ def score_run(folder: RunFolder) -> tuple[Temperature, dict[str, SplitScores]]:
         nll_after=fit.nll_after,
         gradient=fit.gradient,
         iterations=fit.iterations,
-        n=len(calibration.labels),
+        n=fit.n_rows,
     )
-    return temperature, scores
 
 
-def _stored(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+def _facts(maps: FittedMaps) -> dict[str, MapFacts]:
+    fitted = {
+        name: MapFacts(parameters=fit.parameters, cross_validated_nll=fit.cross_validated_nll)
+        for name, fit in maps.fits.items()
+    }
+    left_out = {name: MapFacts(unsuitable=reason) for name, reason in maps.unsuitable.items()}
+    return fitted | left_out
+
+
+def _known(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
     """Leave out a metric that is undefined on this split (NaN)."""
     return {name: one for name, one in estimates.items() if not isnan(one.value)}

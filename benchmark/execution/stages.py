@@ -413,7 +413,7 @@ class _Run:
         if process_index() > 0:
             return self._record("completed")
         self.progress.stage("scores", 1)
-        temperature, scores = score_run(self.folder)
+        found = score_run(self.folder)
         self.progress.advance()
         self.folder.write_spec(self.spec.model_dump_json(indent=1))
         timing_key = None if previous is None else previous.keys.get("timing")
@@ -424,8 +424,9 @@ class _Run:
             | ({"timing": timing_key} if keep_timing and timing_key else {}),
             data=None if trained is None else trained.data,
             training=None if trained is None else trained.training,
-            temperature=temperature,
-            scores=scores,
+            temperature=found.temperature,
+            maps=found.maps,
+            scores=found.scores,
             timing=previous.timing if previous is not None and keep_timing else None,
             timed_run=previous.timed_run if previous is not None and keep_timing else None,
         )

@@ -127,7 +127,7 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
 def _scored_record(
     job: Job, scratch: RunFolder, checked: Checked, keys: dict[str, str], digests: Digests
 ) -> Record:
-    temperature, scores = score_run(scratch)
+    found = score_run(scratch)
     return Record(
         suite=job.suite,
         model=job.model,
@@ -140,8 +140,9 @@ def _scored_record(
             label_names=checked.label_names,
             rows={name: len(split.labels) for name, split in checked.splits.items()},
         ),
-        temperature=temperature,
-        scores=scores,
+        temperature=found.temperature,
+        maps=found.maps,
+        scores=found.scores,
         provenance=_provenance(job, digests, checked.notes),
         finished_at=datetime.now(UTC),
     )

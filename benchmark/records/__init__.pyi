@@ -9,6 +9,8 @@ from .folder import runs_of_suite as runs_of_suite
 from .folder import runs_of_tree as runs_of_tree
 from .folder import shared_cache as shared_cache
 from .folder import suites_of as suites_of
+from .frame import PARTS as PARTS
+from .frame import average_seeds as average_seeds
 from .frame import load_results as load_results
 from .frame import tidy_rows as tidy_rows
 from .logits import LogitsSplit as LogitsSplit
@@ -23,6 +25,7 @@ from .provenance import fingerprint_path as fingerprint_path
 from .provenance import processor_name as processor_name
 from .record import DataFacts as DataFacts
 from .record import Failure as Failure
+from .record import MapFacts as MapFacts
 from .record import ModelFacts as ModelFacts
 from .record import Record as Record
 from .record import SplitScores as SplitScores

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.records.folder import RunFolder, find_records
-from benchmark.records.record import Record, SplitScores, Temperature
+from benchmark.records.record import MapFacts, Record, SplitScores, Temperature
 from benchmark.records.timing import Timing
+from benchmark.statistics import MAPS, METRICS, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PARTS = ("low", "high", "floor_mean", "floor_q95")
+"""What may be appended to the name of a metric's column."""
+
+_RUN_KEYS = ("suite", "dataset", "split", "model")
+_ROOTED = re.compile(
+    "|".join(
+        rf"{metric.name}_({'|'.join(MAPS)})(_low|_high)?$"
+        for metric in METRICS.values()
+        if metric.over_seeds == "root_mean_square"
+    )
+)
 
 
 def load_results(results: Path | str = "results") -> pd.DataFrame:
     """Return one tidy frame: a row per run and scored split.
 
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
-    pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each
-    metric `<metric>_before`, `<metric>_after` and, where they exist, the same with `_low`,
-    `_high`, `_floor_mean`, `_floor_q95` appended; `temperature`, `temperature_low`,
+    pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each metric
+    and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
+    where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended;
+    `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
+    `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
     `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
     `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`, where the record
     and the logits lie; `reason`, why a run has no result. A run without scores has one row
@@ -33,12 +50,21 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tidy_rows(folder: RunFolder, record: Record) -> list[dict[str, Any]]:
-    """Return one record's rows of the frame that `load_results` describes."""
+def tidy_rows(
+    folder: RunFolder, record: Record, wanted: Callable[[str, str], bool] | None = None
+) -> list[dict[str, Any]]:
+    """Return one record's rows of the frame that `load_results` describes.
+
+    Args:
+        folder: where the record lies.
+        record: what it says.
+        wanted: says of a metric and a calibration map whether its columns are; None: all are.
+    """
     common: dict[str, Any] = {
         **record.model_dump(include={"suite", "model", "dataset", "seed", "status"}),
         **record.facts.model_dump(exclude={"source", "reference"}),
         **_temperature_columns(record.temperature),
+        **_cross_validation_columns(record.maps),
         **_timing_columns(record.timing),
         "reason": None if record.failure is None else record.failure.message,
         "folder": str(folder.path),
@@ -47,7 +73,7 @@ def tidy_rows(folder: RunFolder, record: Record) -> list[dict[str, Any]]:
         return [{**common, "split": None, "shifted": None, "n": 0}]
     return [
         {**common, "split": split, "shifted": scores.shifted, "n": scores.n}
-        | _metric_columns(scores)
+        | _metric_columns(scores, wanted or _everything)
         for split, scores in record.scores.items()
     ]
 
@@ -75,13 +101,61 @@ def _timing_columns(timing: Timing | None) -> dict[str, Any]:
     }
 
 
-def _metric_columns(scores: SplitScores) -> dict[str, Any]:
+def _cross_validation_columns(maps: Mapping[str, MapFacts]) -> dict[str, Any]:
+    return {
+        f"cross_validated_nll_{name}": facts.cross_validated_nll for name, facts in maps.items()
+    }
+
+
+def _everything(metric: str, map_name: str) -> bool:
+    return True
+
+
+def _metric_columns(scores: SplitScores, wanted: Callable[[str, str], bool]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for moment, estimates in (("before", scores.before), ("after", scores.after)):
-        for metric, estimate in estimates.items():
-            columns[f"{metric}_{moment}"] = estimate.value
-            for part in ("low", "high", "floor_mean", "floor_q95"):
-                bound = getattr(estimate, part)
-                if bound is not None:
-                    columns[f"{metric}_{moment}_{part}"] = bound
+    for ending, by_map in (("", scores.maps), ("_gain", scores.against_temperature)):
+        for map_name, estimates in by_map.items():
+            for metric, estimate in estimates.items():
+                if wanted(metric, map_name):
+                    columns |= _estimate_columns(f"{metric}_{map_name}{ending}", estimate)
     return columns
+
+
+def _estimate_columns(name: str, estimate: Estimate) -> dict[str, float]:
+    parts = {f"{name}_{part}": getattr(estimate, part) for part in PARTS}
+    known = {part: value for part, value in parts.items() if value is not None}
+    return {name: estimate.value, **known}
+
+
+def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Average completed runs over seeds: one row per (suite, dataset, split, model).
+
+    The one averaging that tables, figures and the test of the claim share. Numbers are averaged as
+    their metric says (`Metric.over_seeds`): most by their mean, the debiased calibration error by
+    the signed root of the mean of its signed squares, for the squares are what is unbiased. Bounds
+    of intervals are averaged in the same way, which takes the seeds' errors as fully correlated
+    and so is conservative. `seeds` counts the runs; of what is no number the first value is kept.
+
+    Args:
+        frame: From `load_results`; runs without scores are left out.
+    """
+    import numpy as np
+    import pandas as pd
+
+    done = frame[(frame["status"] == "completed") & frame["split"].notna()].copy()
+    keys = [name for name in _RUN_KEYS if name in done]
+    numbers = [
+        name
+        for name in done.columns
+        if name not in (*keys, "seed", "shifted")
+        and pd.api.types.is_numeric_dtype(done[name])
+        and not pd.api.types.is_bool_dtype(done[name])
+    ]
+    rooted = [name for name in numbers if _ROOTED.match(name)]
+    done[rooted] = np.sign(done[rooted]) * done[rooted] ** 2
+    groups = done.groupby(keys, sort=True, observed=True)
+    means = groups[numbers].mean()
+    means[rooted] = np.sign(means[rooted]) * np.sqrt(means[rooted].abs())
+    rest = [name for name in done.columns if name not in (*keys, *numbers, "seed")]
+    parts = [means, groups[rest].first(), groups["seed"].nunique().rename("seeds")]
+    return pd.concat(parts, axis=1).reset_index()

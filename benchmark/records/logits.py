@@ -37,6 +37,11 @@ class LogitsSplit:
         if len(np.unique(self.ids)) != len(self.ids):
             raise ValueError("row ids repeat")
 
+    def sorted_by_id(self) -> LogitsSplit:
+        """Return the same rows in the order of their ids."""
+        order = np.argsort(self.ids)
+        return LogitsSplit(self.ids[order], self.logits[order], self.labels[order])
+
     def columns(self, order: Sequence[int]) -> LogitsSplit:
         """Return the same rows with the classes in `order`."""
         return LogitsSplit(self.ids, self.logits[:, list(order)], self.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from benchmark.records.timing import Timing
 from benchmark.registry import Mixer, Modality
@@ -14,7 +14,7 @@ from benchmark.statistics import Estimate
 if TYPE_CHECKING:
     pass
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 Status = Literal["completed", "failed", "skipped", "unavailable"]
 
 
@@ -26,12 +26,25 @@ class _Stored(BaseModel):
 
 
 class SplitScores(_Stored):
-    """The metrics of one split, before and after temperature scaling."""
+    """The metrics of one split after each calibration map.
+
+    `maps` has estimates by map and metric: of `none` and `temperature` with their intervals, of
+    other maps as bare values. `against_temperature` has, by map and metric, what the map gives
+    minus what the temperature gives, from a paired bootstrap of the rows with both maps fixed.
+    """
 
     n: int
     shifted: bool
-    before: dict[str, Estimate]
-    after: dict[str, Estimate]
+    maps: dict[str, dict[str, Estimate]]
+    against_temperature: dict[str, dict[str, Estimate]] = {}
+
+
+class MapFacts(_Stored):
+    """How a calibration map did on the calibration split, or why it could not be fitted there."""
+
+    parameters: int | None = None
+    cross_validated_nll: float | None = None
+    unsuitable: str | None = None
 
 
 class Temperature(_Stored):
@@ -104,7 +117,7 @@ class Record(_Stored):
     latency, since they share the architecture; `timed_run` names the run that was measured.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     suite: str
     model: str
     dataset: str
@@ -115,6 +128,7 @@ class Record(_Stored):
     data: DataFacts | None = None
     training: Training | None = None
     temperature: Temperature | None = None
+    maps: dict[str, MapFacts] = {}
     scores: dict[str, SplitScores] = {}
     timing: Timing | None = None
     timed_run: str | None = None
@@ -122,6 +136,22 @@ class Record(_Stored):
     failure: Failure | None = None
     provenance: dict[str, Any] = {}
     finished_at: datetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, content: Any) -> Any:
+        """Read a record of schema 1, which knew of no map but the temperature."""
+        if not isinstance(content, dict) or content.get("schema_version") != 1:
+            return content
+        scores = {
+            split: {
+                "n": old["n"],
+                "shifted": old["shifted"],
+                "maps": {"none": old["before"], "temperature": old["after"]},
+            }
+            for split, old in content.get("scores", {}).items()
+        }
+        return {**content, "schema_version": SCHEMA_VERSION, "scores": scores}
 
     @property
     def name(self) -> str:

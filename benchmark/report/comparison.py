@@ -27,7 +27,7 @@ class Compared(NamedTuple):
     places: int
 
 
-METRICS = (
+COMPARED = (
     Compared("accuracy", False, "accuracy (pp)", 100, 2),
     Compared("nll", True, "NLL after", 1, 4),
     Compared("debiased_calibration_error", False, "debiased error before (pp)", 100, 2),
@@ -52,7 +52,7 @@ class RunPair:
         first: record in the first tree.
         second: record in the second tree.
         identical: whether test and calibration logits are the same, bit for bit.
-        changes: one per entry of `METRICS`; empty where nothing could be compared.
+        changes: one per entry of `COMPARED`; empty where nothing could be compared.
         problem: why the runs could not be compared row by row; empty when they were.
         settings: what differs in their spec.json, as 'key: before → after'.
     """
@@ -67,7 +67,7 @@ class RunPair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TreeComparison:
     """All runs of two result trees.
 
     Attributes:
@@ -85,7 +85,7 @@ class Comparison:
     only_second: tuple[str, ...]
 
 
-def compare_results(first: Path, second: Path) -> Comparison:
+def compare_results(first: Path, second: Path) -> TreeComparison:
     """Compare the runs of two result trees on the same test rows.
 
     Intervals are from a paired bootstrap over test rows; after scaling, the temperature is
@@ -102,7 +102,7 @@ def compare_results(first: Path, second: Path) -> Comparison:
             f"{first} and {second} have no run (suite/model/dataset/seed) in common;"
             " both paths must be results folders that hold suites"
         )
-    return Comparison(
+    return TreeComparison(
         first=first,
         second=second,
         pairs=tuple(_pair(name, folders[0][name], folders[1][name]) for name in shared),
@@ -165,11 +165,11 @@ def _same(first: ModelOutputs, second: ModelOutputs) -> bool:
 
 
 def _no_changes() -> tuple[Change, ...]:
-    return tuple(Change(0.0, 0.0, 0.0) for _ in METRICS)
+    return tuple(Change(0.0, 0.0, 0.0) for _ in COMPARED)
 
 
 def _changes(first: ModelOutputs, second: ModelOutputs) -> Iterator[Change]:
-    for compared in METRICS:
+    for compared in COMPARED:
         result = compare(
             second,
             first,
@@ -195,7 +195,7 @@ def comparison_table(pairs: tuple[RunPair, ...]) -> Table:
         Column("run", "run", "left"),
         *(
             Column(f"{c.metric}_{'after' if c.after_scaling else 'before'}", c.header)
-            for c in METRICS
+            for c in COMPARED
         ),
         Column("temperature", "T"),
         Column("latency", "p50 ms"),
@@ -205,7 +205,7 @@ def comparison_table(pairs: tuple[RunPair, ...]) -> Table:
 
 def _row(pair: RunPair) -> tuple[Cell, ...]:
     cells = [Cell(pair.name)]
-    for compared, change in zip(METRICS, pair.changes, strict=True):
+    for compared, change in zip(COMPARED, pair.changes, strict=True):
         low, high = compared.scale * change.low, compared.scale * change.high
         value = decimals(compared.scale * change.difference, compared.places)
         sign = "+" if change.difference > 0 else ""
@@ -228,7 +228,7 @@ def _latency(record: Record) -> float | None:
     return None if record.timing is None else record.timing.latency_ms(50)
 
 
-def comparison_summary(comparison: Comparison) -> str:
+def comparison_summary(comparison: TreeComparison) -> str:
     """Return one sentence that says how much is the same."""
     pairs = comparison.pairs
     same = sum(pair.identical for pair in pairs)

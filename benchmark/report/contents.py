@@ -10,14 +10,9 @@ from benchmark.markup import Cell, Column, Table, file_name, plural
 from benchmark.report import claim_figures, figures, scatter_figures, tabulation
 from benchmark.report.claim_section import Passage, claim_passages, verdict_text
 from benchmark.report.data import Problem, ReportData, over_seeds, rows_of
-from benchmark.report.model_pages import (
-    MAX_LOGITS_FILES,
-    Evaluation,
-    ModelPage,
-    evaluate_models,
-    grid_models,
-    model_pages,
-)
+from benchmark.report.evaluations import MAX_LOGITS_FILES, Evaluation, evaluate_models, grid_models
+from benchmark.report.map_table import map_table
+from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
 
 if TYPE_CHECKING:
@@ -46,6 +41,7 @@ class Section:
     summary: str
     quality: Table
     detail: Table
+    maps: Table | None
     drawings: tuple[Drawing, ...]
     unstable: tuple[str, ...]
 
@@ -162,6 +158,7 @@ def _sections(
                 summary=_summary(data, rows),
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
+                maps=map_table(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {_shortened(row.timing_reasons)}"

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.records import (
+    PARTS,
     Record,
     ResultsError,
     RunFolder,
+    average_seeds,
     runs_of_suite,
     suites_of,
     tidy_rows,
@@ -21,7 +23,7 @@ from benchmark.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = (
+SHOWN = (
     "accuracy",
     "nll",
     "brier",
@@ -29,7 +31,19 @@ METRICS = (
     "debiased_calibration_error",
     "signed_gap",
 )
-"""The metrics that tables and figures show; the records hold more."""
+"""The metrics that cross-model tables and figures show; the records hold more."""
+
+MAPS = ("none", "temperature")
+"""The calibration maps of cross-model tables; what others gain has a table of its own."""
+
+MAP_METRICS = ("nll", "brier", "debiased_calibration_error")
+"""The metrics of that table."""
+
+
+def is_shown(metric: str, map_name: str) -> bool:
+    """Say whether a report has a use for a metric after a calibration map."""
+    return map_name in MAPS or metric in MAP_METRICS
+
 
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
 UNKNOWN = "unknown"
@@ -191,7 +205,7 @@ class _Reader:
         if record is None:  # removed since the folder was listed
             return
         self._note(record)
-        for row in tidy_rows(folder, record):
+        for row in tidy_rows(folder, record, is_shown):
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
@@ -256,10 +270,9 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
     wanted += [*FACTS, *TIMING, "timing_reasons", "temperature_status"]
     wanted += [f"temperature{end}" for end in ("", "_low", "_high")]
-    for metric in METRICS:
-        for moment in ("before", "after"):
-            ends = ("", "_low", "_high", "_floor_mean", "_floor_q95")
-            wanted += [f"{metric}_{moment}{end}" for end in ends]
+    for metric in SHOWN:
+        for map_name in MAPS:
+            wanted += [f"{metric}_{map_name}", *(f"{metric}_{map_name}_{part}" for part in PARTS)]
     absent = [column for column in wanted if column not in frame]
     return frame.assign(**dict.fromkeys(absent, float("nan")))
 
@@ -299,32 +312,28 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Average each model's runs over seeds: one row per (dataset, split, model).
 
-    For a column `c` with an interval the result holds `c` (mean over seeds), `c_low` and
-    `c_high` (means of the seeds' bounds: the uncertainty from the test rows, conservative
-    because it takes the seeds' errors as fully correlated), `c_least` and `c_most` (lowest
-    bound and highest bound of any seed, used to decide what may stand out as best), and
-    `c_sd` (standard deviation over seeds, missing with one seed). `seeds` counts the runs.
+    To what `records.average_seeds` says of every column `c` are added `c_least` and `c_most`
+    (lowest and highest bound of any seed, used to decide what may stand out as best) and `c_sd`
+    (standard deviation over seeds, missing with one seed).
     """
     import pandas as pd
 
-    keys = ["dataset", "split", "model"]
-    values = [f"{metric}_{moment}" for metric in METRICS for moment in ("before", "after")]
+    values = [f"{metric}_{map_name}" for metric in SHOWN for map_name in MAPS]
     values += ["temperature", *TIMING]
-    ends = ("", "_low", "_high", "_floor_mean", "_floor_q95")
-    numbers = [value + end for value in values for end in ends if value + end in rows]
-    lows = [name for name in numbers if name.endswith("_low")]
-    highs = [name for name in numbers if name.endswith("_high")]
-    groups = rows.astype(dict.fromkeys(numbers, float)).groupby(keys, sort=True, observed=True)
+    bounds = [value + end for value in values for end in ("_low", "_high") if value + end in rows]
+    numbers = dict.fromkeys([*values, *bounds], float)
+    groups = rows.astype(numbers).groupby(["dataset", "split", "model"], sort=True, observed=True)
+    lows = [name for name in bounds if name.endswith("_low")]
+    highs = [name for name in bounds if name.endswith("_high")]
     parts = [
-        groups[["shifted", *FACTS, "n"]].first(),
-        groups["seed"].nunique().rename("seeds"),
-        groups["timing_reasons"].agg(_any_reason),
-        groups[numbers].mean(),
         groups[values].std().add_suffix("_sd"),
         groups[lows].min().rename(columns=lambda name: name.replace("_low", "_least")),
         groups[highs].max().rename(columns=lambda name: name.replace("_high", "_most")),
+        groups["timing_reasons"].agg(_any_reason),
     ]
-    return pd.concat(parts, axis=1).copy().reset_index()
+    averaged = average_seeds(rows.astype(numbers).drop(columns="timing_reasons"))
+    extra = pd.concat(parts, axis=1).reset_index()
+    return averaged.merge(extra, on=["dataset", "split", "model"], validate="one_to_one")
 
 
 def _any_reason(reasons: Iterable[str]) -> str:

@@ -21,10 +21,11 @@ from benchmark.markup import (
     plural,
     visible,
 )
-from benchmark.report.comparison import Comparison, comparison_summary
+from benchmark.report.comparison import TreeComparison, comparison_summary
 from benchmark.report.data import name_unknown
+from benchmark.report.evaluations import Evaluation, diagram_svg
 from benchmark.report.figure_style import MIXER_COLORS
-from benchmark.report.model_pages import Evaluation, ModelPage, diagram_svg
+from benchmark.report.model_pages import ModelPage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +46,12 @@ NOTES = {
         "seeds. ECE %: expected calibration error with 15 equal-width bins, in percentage points, "
         "before → after temperature scaling; noise %: the ECE that a perfectly calibrated model "
         "with the same confidences would show before scaling. Debiased %: debiased calibration "
-        "error with its 95% interval over test rows (means of the seeds' bounds); it is unbiased, "
-        "so chance can put it below 0, where its interval is cut. T: temperature fitted on the "
-        "calibration split, with its 95% interval. Confidence: over or under the accuracy before "
-        "scaling; unclear when the interval of the gap holds 0. Bold: the best, where its interval "
-        "stretched over all its seeds is clear of every other model's; ECE has no valid interval, "
-        "so it is never bold."
+        "error with its 95% interval over test rows; seeds are averaged on the squared scale, on "
+        "which it is unbiased, so chance can put it below 0: then it is not told from 0. T: "
+        "temperature fitted on the calibration split, with its 95% interval. Confidence: over or "
+        "under the accuracy before scaling; unclear when the interval of the gap holds 0. Bold: the "
+        "best, where its interval stretched over all its seeds is clear of every other model's; ECE "
+        "has no valid interval, so it is never bold."
     ),
     "detail": (
         "NLL: negative log-likelihood in nats, and Brier score summed over classes, before → after "
@@ -58,6 +59,12 @@ NOTES = {
         "one row at a time, one thread. Rows/s: throughput at the best batch size. Memory: peak "
         "of the process or device in MB. ⚠: the measurement was disturbed, as listed below; "
         "tables/runs.csv has every reason."
+    ),
+    "maps": (
+        "Would more than one number help? Scores after no map → temperature scaling → the other "
+        "map with the least cross-validated NLL on the calibration rows. What it wins is judged on "
+        "the test rows, by a paired bootstrap with both maps held fixed, so the interval lacks "
+        "what the choice and the calibration rows add."
     ),
     "published": (
         "Before and after temperature scaling, on test rows; ours are means over seeds with 95% "
@@ -150,7 +157,7 @@ def render_html(contents: Contents) -> str:
     )
 
 
-def render_comparison(comparison: Comparison, changed: Table) -> str:
+def render_comparison(comparison: TreeComparison, changed: Table) -> str:
     """Return the page on two result trees in markdown."""
     settings = Counter(setting for pair in comparison.pairs for setting in pair.settings)
     return _tidy(

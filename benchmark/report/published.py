@@ -138,9 +138,9 @@ def _metric_table(entry: Published, runs: pd.DataFrame) -> Table | None:
         (
             Cell(name),
             _figure(entry.before.get(name)),
-            _ours(runs, f"{name}_before"),
+            _ours(runs, f"{name}_none"),
             _figure(entry.after.get(name)),
-            _ours(runs, f"{name}_after"),
+            _ours(runs, f"{name}_temperature"),
         )
         for name in names
     ]

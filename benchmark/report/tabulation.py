@@ -13,11 +13,12 @@ from benchmark.markup import (
     Table,
     compact,
     decimals,
+    estimate,
     file_name,
-    interval,
     percent,
 )
-from benchmark.report.data import rows_of
+from benchmark.report.data import MAPS, SHOWN, rows_of
+from benchmark.statistics import METRICS, Debiased, Resampled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +37,11 @@ class Measure(NamedTuple):
     higher_is_better: bool
 
 
-MEASURES = (
-    Measure("accuracy_before", True),
-    Measure("nll_before", False),
-    Measure("nll_after", False),
-    Measure("brier_before", False),
-    Measure("brier_after", False),
-    Measure("debiased_calibration_error_before", False),
-    Measure("debiased_calibration_error_after", False),
+MEASURES = tuple(
+    Measure(f"{metric.name}_{map_name}", metric.better == "higher")
+    for metric in (METRICS[name] for name in SHOWN)
+    if metric.better in ("higher", "lower") and isinstance(metric.interval, Resampled | Debiased)
+    for map_name in MAPS
 )
 """Measures with a valid interval. ECE has none, and latency is not compared by interval."""
 
@@ -93,11 +91,11 @@ def _parameters(row: Row, best: Best) -> Cell:
 
 
 def _accuracy(row: Row, best: Best) -> Cell:
-    spread = row.accuracy_before_sd
-    text = percent(row.accuracy_before)
+    spread = row.accuracy_none_sd
+    text = percent(row.accuracy_none)
     if not math.isnan(spread):
         text = f"{text} ± {100 * spread:.1f}"
-    return Cell(text, row.accuracy_before, ("accuracy_before", row.model) in best)
+    return Cell(text, row.accuracy_none, ("accuracy_none", row.model) in best)
 
 
 def _before_after(metric: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
@@ -112,17 +110,14 @@ def _before_after(metric: str, places: int, scale: float = 1) -> Callable[[Row, 
 
 
 def _noise(row: Row, best: Best) -> Cell:
-    floor = row.ece_15_before_floor_mean
+    floor = row.ece_15_none_floor_mean
     return Cell(decimals(100 * floor, 2), floor)
 
 
 def _with_interval(column: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
     def cell(row: Row, best: Best) -> Cell:
-        value = getattr(row, column)
-        bounds = interval(
-            scale * getattr(row, f"{column}_low"), scale * getattr(row, f"{column}_high"), places
-        )
-        text = f"{decimals(scale * value, places)} {bounds}".strip()
+        value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
+        text = estimate(value, low, high, places, scale)
         return Cell(text, value, (column, row.model) in best)
 
     return cell
@@ -130,11 +125,11 @@ def _with_interval(column: str, places: int, scale: float = 1) -> Callable[[Row,
 
 def _direction(row: Row, best: Best) -> Cell:
     """Say whether confidence exceeds accuracy, as far as the interval of the gap allows."""
-    low, high = row.signed_gap_before_low, row.signed_gap_before_high
+    low, high = row.signed_gap_none_low, row.signed_gap_none_high
     if math.isnan(low) or math.isnan(high):
         return Cell(MISSING, None)
     text = "over" if low > 0 else "under" if high < 0 else "unclear"
-    return Cell(text, row.signed_gap_before)
+    return Cell(text, row.signed_gap_none)
 
 
 def _latency(row: Row, best: Best) -> Cell:
@@ -174,11 +169,11 @@ QUALITY_FIELDS = (
     ),
     _Field(
         Column("debiased_before", "debiased % before", help="debiased error [95% interval]"),
-        _with_interval("debiased_calibration_error_before", 2, 100),
+        _with_interval("debiased_calibration_error_none", 2, 100),
     ),
     _Field(
         Column("debiased_after", "debiased % after", help="the same after temperature scaling"),
-        _with_interval("debiased_calibration_error_after", 2, 100),
+        _with_interval("debiased_calibration_error_temperature", 2, 100),
     ),
     _Field(
         Column("temperature", "T", help="temperature [95% interval]"),
@@ -210,7 +205,7 @@ DETAIL_FIELDS = (
 
 def _build(rows: pd.DataFrame, fields: Sequence[_Field]) -> Table:
     best = supported_best(rows)
-    ordered = rows.sort_values(["accuracy_before", "model"], ascending=[False, True])
+    ordered = rows.sort_values(["accuracy_none", "model"], ascending=[False, True])
     return Table(
         tuple(field.column for field in fields),
         [tuple(field.cell(row, best) for field in fields) for row in rows_of(ordered)],

@@ -1,0 +1,278 @@
+"""What a report shows of single rows: reliability and the most confident mistakes of each model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.markup import visible
+from benchmark.records import ResultsError, RunFolder, read_split
+from benchmark.report.data import ReportData, rows_of
+from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.data import Image, Rows
+
+MAX_LOGITS_FILES = 400
+"""More runs than this, and only the first seed of the models in the grids is looked at."""
+
+MAX_GRID_MODELS = 16
+MISTAKES = 6
+TEXT_LENGTH = 300
+THUMBNAIL = 84
+"""Pixels of a thumbnail's longer side."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row that was predicted wrong with high confidence.
+
+    Attributes:
+        row_id: id in the dataset.
+        label: the true class's name.
+        predicted: the predicted class's name.
+        before: probability of the predicted class before temperature scaling.
+        after: the same after.
+        text: what was classified (shortened), for text tasks.
+        image: PNG bytes, for image tasks.
+    """
+
+    row_id: int
+    label: str
+    predicted: str
+    before: float
+    after: float
+    text: str | None = None
+    image: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one dataset's test rows.
+
+    Attributes:
+        model: the model's name.
+        mixer: the model's mixer.
+        dataset: the dataset's name.
+        n: predictions pooled over seeds.
+        seeds: the seeds pooled.
+        before: reliability before temperature scaling.
+        after: reliability after.
+        mistakes: surest mistakes of the first seed, surest first.
+        note: why texts or images are not shown; empty when they are.
+    """
+
+    model: str
+    mixer: str
+    dataset: str
+    n: int
+    seeds: tuple[int, ...]
+    before: Reliability
+    after: Reliability
+    mistakes: tuple[Mistake, ...]
+    note: str = ""
+
+
+def grid_models(rows: pd.DataFrame) -> list[str]:
+    """Return the models drawn side by side: all, or 16 evenly spaced from best to worst."""
+    rows = rows.sort_values(["debiased_calibration_error_none", "model"])
+    if len(rows) > MAX_GRID_MODELS:
+        rows = rows.iloc[np.linspace(0, len(rows) - 1, MAX_GRID_MODELS).round().astype(int)]
+    return [str(model) for model in rows.sort_values(["mixer", "model"])["model"]]
+
+
+def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluation], list[str]]:
+    """Read the cached test logits of every model, or of some where there are very many.
+
+    Returns:
+        The evaluations, and what could not be read, as sentences.
+    """
+    runs = data.in_distribution
+    if len(runs) > MAX_LOGITS_FILES:
+        shown = {
+            (str(dataset), model)
+            for dataset, rows in table.groupby("dataset", observed=True)
+            for model in grid_models(rows)
+        }
+        wanted = [(run.dataset, run.model) in shown for run in rows_of(runs)]
+        runs = (
+            runs[wanted].sort_values("seed").groupby(["dataset", "model"], as_index=False).head(1)
+        )
+    evaluations, problems = [], []
+    for _, own in runs.groupby(["dataset", "model"], observed=True):
+        try:
+            evaluations.append(_evaluate(data, own.sort_values("seed")))
+        except (ResultsError, ValueError) as error:
+            problems.append(str(error).replace(f"{data.root}/", ""))
+    for dataset in {evaluation.dataset for evaluation in evaluations}:
+        evaluations = _with_contents(data, dataset, evaluations)
+    return evaluations, problems
+
+
+def _evaluate(data: ReportData, runs: pd.DataFrame) -> Evaluation:
+    first, *_ = rows = rows_of(runs)
+    tops = [
+        top_labels(read_split(RunFolder(Path(run.folder)), "test"), run.temperature) for run in rows
+    ]
+    correct = np.concatenate([top.correct for top in tops])
+    return Evaluation(
+        model=first.model,
+        mixer=first.mixer,
+        dataset=first.dataset,
+        n=len(correct),
+        seeds=tuple(int(run.seed) for run in rows),
+        before=reliability(np.concatenate([top.before for top in tops]), correct),
+        after=reliability(np.concatenate([top.after for top in tops]), correct),
+        mistakes=_mistakes(tops[0], data.label_names.get(first.dataset, ())),
+    )
+
+
+def _mistakes(top: TopLabels, names: Sequence[str]) -> tuple[Mistake, ...]:
+    def name(label: int) -> str:
+        return names[label] if label < len(names) else f"class {label}"
+
+    return tuple(
+        Mistake(
+            row_id=int(top.ids[i]),
+            label=name(int(top.labels[i])),
+            predicted=name(int(top.predicted[i])),
+            before=float(top.before[i]),
+            after=float(top.after[i]),
+        )
+        for i in top.surest_mistakes(MISTAKES)
+    )
+
+
+def _with_contents(
+    data: ReportData, dataset: str, evaluations: Iterable[Evaluation]
+) -> list[Evaluation]:
+    """Add the texts or images of the mistakes on `dataset`, or the reason they are missing."""
+    runs = data.in_distribution
+    folder = RunFolder(Path(runs.loc[runs["dataset"] == dataset, "folder"].iloc[0]))
+    try:
+        rows = _load_test_rows(folder.read_spec())
+    except Exception as error:  # any data library can fail in any way; the report goes on
+        reason = f"The rows could not be read again: {visible(str(error))[:200]}"
+        return [replace(e, note=reason) if e.dataset == dataset else e for e in evaluations]
+    positions = {int(row_id): i for i, row_id in enumerate(rows.ids)}
+    return [
+        replace(e, mistakes=tuple(_fill(m, rows, positions.get(m.row_id)) for m in e.mistakes))
+        if e.dataset == dataset
+        else e
+        for e in evaluations
+    ]
+
+
+def _load_test_rows(spec: dict[str, Any]) -> Rows:
+    from benchmark.data import load_rows
+    from benchmark.registry import DatasetEntry
+
+    if "dataset" not in spec:
+        why = "logits are imported without them" if "imported" in spec else "spec.json is missing"
+        raise ResultsError(f"nothing in the run's folder says where they are ({why}).")
+    entry = DatasetEntry.model_validate(spec["dataset"])
+    revision, limit = spec.get("data_revision"), spec.get("limit")
+    return load_rows(entry, "test", revision=revision, limit=limit)
+
+
+def _fill(mistake: Mistake, rows: Rows, position: int | None) -> Mistake:
+    if position is None:
+        return mistake
+    if rows.images is not None:
+        return replace(mistake, image=thumbnail(rows.images[position]))
+    assert rows.texts is not None  # rows hold either texts or images
+    text = rows.texts[position]
+    if rows.text_pairs is not None:
+        text = f"{text} / {rows.text_pairs[position]}"
+    text = visible(text)
+    return replace(mistake, text=text if len(text) <= TEXT_LENGTH else f"{text[:TEXT_LENGTH]}…")
+
+
+def thumbnail(image: Image) -> bytes:
+    """Return a PNG of `image` (uint8 [height, width, 3]), its longer side about 84 pixels."""
+    from PIL import Image as Pillow
+
+    picture = Pillow.fromarray(np.asarray(image))
+    longest = max(picture.size)
+    if longest < THUMBNAIL:
+        # Whole multiples keep small images' pixels square and sharp.
+        factor = max(1, THUMBNAIL // longest)
+        picture = picture.resize(
+            (picture.width * factor, picture.height * factor), Pillow.Resampling.NEAREST
+        )
+    else:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def diagram_svg(evaluation: Evaluation, color: str) -> str:
+    """Return a small reliability diagram as SVG text, drawn by hand because there are many.
+
+    Args:
+        evaluation: what to draw.
+        color: of the model's mixer, as `#rrggbb`.
+    """
+    size, left, top = 180, 46, 8
+
+    def x(value: float) -> float:
+        return left + size * value
+
+    def y(value: float) -> float:
+        return top + size * (1 - value)
+
+    def path(values: Reliability) -> str:
+        return " ".join(f"{x(c):.1f},{y(a):.1f}" for c, a in _drawn(values))
+
+    before, after = evaluation.before, evaluation.after
+    enough = np.flatnonzero(before.counts >= 5)
+    band = [(before.confidence[i], before.band_low[i]) for i in enough]
+    band += [(before.confidence[i], before.band_high[i]) for i in enough[::-1]]
+    polygon = " ".join(f"{x(c):.1f},{y(a):.1f}" for c, a in band)
+    shares = before.counts / max(1, before.counts.sum())
+    width = size / len(shares)
+    bars = "".join(
+        f'<rect x="{x(0) + (i + 0.05) * width:.1f}" y="{y(share / 4):.1f}" '
+        f'width="{0.9 * width:.1f}" height="{size * share / 4:.1f}"/>'
+        for i, share in enumerate(shares)
+        if share > 0
+    )
+    dots = "".join(f'<circle cx="{x(c):.1f}" cy="{y(a):.1f}" r="2.5"/>' for c, a in _drawn(before))
+    rings = "".join(f'<circle cx="{x(c):.1f}" cy="{y(a):.1f}" r="2.5"/>' for c, a in _drawn(after))
+    ticks = "".join(
+        f'<text x="{x(v):.0f}" y="{top + size + 15}" text-anchor="middle">{v:g}</text>'
+        f'<text x="{left - 5}" y="{y(v) + 4:.0f}" text-anchor="end">{v:g}</text>'
+        for v in (0, 0.5, 1)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="240" height="228" viewBox="0 0 240 228" '
+        f'font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" fill="#333">'
+        f'<rect width="240" height="228" fill="white"/>'
+        f'<polygon points="{polygon}" fill="#ddd"/>'
+        f'<g fill="{color}" fill-opacity="0.3">{bars}</g>'
+        f'<path d="M{x(0)},{y(0)}L{x(1)},{y(1)}" stroke="#999" fill="none"/>'
+        f'<path d="M{x(0)},{y(1)}V{y(0)}H{x(1)}" stroke="#666" fill="none"/>'
+        f'<polyline points="{path(before)}" stroke="{color}" stroke-width="1.5" fill="none"/>'
+        f'<polyline points="{path(after)}" stroke="{color}" stroke-width="1.5" '
+        f'stroke-dasharray="2 2" fill="none"/>'
+        f'<g fill="{color}">{dots}</g><g fill="white" stroke="{color}">{rings}</g>'
+        f"{ticks}"
+        f'<text x="{x(0.5):.0f}" y="{top + size + 32}" text-anchor="middle">confidence</text>'
+        f'<text transform="translate(12,{y(0.5):.0f}) rotate(-90)" text-anchor="middle">'
+        f"share right</text></svg>\n"
+    )
+
+
+def _drawn(values: Reliability) -> list[tuple[float, float]]:
+    return [
+        (float(values.confidence[i]), float(values.accuracy[i]))
+        for i in np.flatnonzero(values.counts >= 5)
+    ]

@@ -1,0 +1,116 @@
+"""Maps of few parameters, the same for all classes: none, temperature, ensemble temperature."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import numpy as np
+
+from benchmark.arrays import Float64Array
+from benchmark.statistics.calibration_map import CalibrationMap
+from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
+from benchmark.statistics.predictions import Predictions
+from benchmark.statistics.temperature import TemperatureFit, fit_temperature, log_probabilities
+
+
+class NoMap(CalibrationMap):
+    """softmax(z): the model's own probabilities."""
+
+    name = "none"
+    title = "no map"
+    source = "the softmax of the logits"
+
+    @classmethod
+    def n_parameters(cls, n_classes: int) -> int:
+        """Return 0."""
+        return 0
+
+    def fit(self, logits: Logits, labels: Labels) -> Self:
+        """Fit nothing."""
+        return self
+
+    def __call__(self, logits: Logits) -> Float64Array:
+        """Return log-probabilities [n, K]."""
+        return log_probabilities(logits)
+
+
+class TemperatureScaling(CalibrationMap):
+    """softmax(z / T) (Guo et al. 2017). Keeps every prediction."""
+
+    name = "temperature"
+    title = "temperature scaling"
+    source = "Guo et al. 2017"
+    fitted: TemperatureFit
+
+    @classmethod
+    def n_parameters(cls, n_classes: int) -> int:
+        """Return 1."""
+        return 1
+
+    def fit(self, logits: Logits, labels: Labels) -> Self:
+        """Fit one parameter."""
+        self.fitted = fit_temperature(logits, labels)
+        return self
+
+    def __call__(self, logits: Logits) -> Float64Array:
+        """Return calibrated log-probabilities [n, K]."""
+        return log_probabilities(logits, self.fitted.temperature)
+
+
+class EnsembleTemperatureScaling(CalibrationMap):
+    """A mixture of softmax(z / T), softmax(z) and the uniform distribution (Zhang et al. 2020).
+
+    "Mix-n-Match: Ensemble and Compositional Methods for Uncertainty Calibration". T as in
+    temperature scaling; the weights are a convex problem. Keeps every prediction.
+    """
+
+    name = "ensemble_temperature"
+    title = "ensemble temperature scaling"
+    source = "Zhang et al. 2020"
+    # Keeps the logarithm finite when the label's probability underflows in one part.
+    least_weight = 1e-9
+
+    @classmethod
+    def n_parameters(cls, n_classes: int) -> int:
+        """Return 3: the temperature and two free weights."""
+        return 3
+
+    def fit(self, logits: Logits, labels: Labels) -> Self:
+        """Fit three weights given the temperature."""
+        from scipy.optimize import minimize  # slow to import, and seldom needed
+
+        rows = check_rows(logits, labels)
+        self.temperature = fit_temperature(logits, labels).temperature
+        parts = np.exp([-Predictions.from_rows(rows, t).nll for t in self._temperatures])
+
+        def objective(weights: Float64Array) -> tuple[float, Float64Array]:
+            mixed = weights @ parts
+            return float(-np.log(mixed).mean()), -(parts / mixed).mean(axis=1)
+
+        found = minimize(
+            objective,
+            np.full(3, 1 / 3),
+            jac=True,
+            method="SLSQP",
+            bounds=[(self.least_weight, 1)] * 3,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+            options={"ftol": 1e-12},
+        )
+        self.weights = found.x / found.x.sum()
+        return self
+
+    def __call__(self, logits: Logits) -> Float64Array:
+        """Return calibrated log-probabilities [n, K]."""
+        mixed = np.zeros(np.shape(logits))
+        for weight, temperature in zip(self.weights, self._temperatures, strict=True):
+            mixed += weight * np.exp(log_probabilities(logits, temperature))
+        with np.errstate(divide="ignore"):  # a masked class stays at probability 0
+            return np.log(mixed, out=mixed)
+
+    @property
+    def _temperatures(self) -> tuple[float, float, float]:
+        return self.temperature, 1.0, math.inf
+
+
+MAPS: tuple[type[CalibrationMap], ...] = (NoMap, TemperatureScaling, EnsembleTemperatureScaling)
