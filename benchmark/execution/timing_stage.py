@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from benchmark.data import load_corpus
-from benchmark.execution.stages import resolve
+from benchmark.execution.resolution import resolve
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Timing, shared_cache

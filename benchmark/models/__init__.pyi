@@ -12,3 +12,4 @@ from .encoding import encode_rows as encode_rows
 from .label_names import label_columns as label_columns
 from .preprocessor import LoadedPreprocessor as LoadedPreprocessor
 from .preprocessor import load_preprocessor as load_preprocessor
+from .pretrained import Preprocessor as Preprocessor
