@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from benchmark.data import Rows
     from benchmark.models import LoadedPreprocessor
-    from benchmark.timing import TimingJob, TimingSample, TimingSubject
+    from benchmark.timing import Level, TimingJob, TimingSample, TimingSubject
 
-Level = Literal["quick", "full"]
 _SAMPLE_ROWS = 128
 _SAMPLE_SEED = 0
 
