@@ -28,9 +28,10 @@ from benchmark.records.timing import Memory, Timing
 from benchmark.timing import contention, loadgen, memory, percentiles
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call
+from benchmark.timing.durations import QUICK
 from benchmark.timing.job import TimingJob, TimingSample, TimingSubject
 from benchmark.timing.loops import Stopwatch, WarmUpLimits
-from benchmark.timing.model import QUICK, time_model
+from benchmark.timing.model import time_model
 from benchmark.timing.processes import time_jobs
 
 PAIRS = 500

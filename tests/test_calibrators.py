@@ -9,9 +9,9 @@ import pytest
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 
+from benchmark.statistics.affine_maps import DirichletCalibration, VectorScaling
 from benchmark.statistics.calibrators import CALIBRATORS
 from benchmark.statistics.one_vs_rest import BetaCalibration, HistogramBinning, IsotonicCalibration
-from benchmark.statistics.affine_maps import DirichletCalibration, VectorScaling
 from benchmark.statistics.scaling_maps import EnsembleTemperatureScaling, TemperatureScaling
 from benchmark.statistics.temperature import fit_temperature
 

@@ -18,13 +18,10 @@ from benchmark import RunSpec
 from benchmark.data.corpus import Corpus, load_corpus
 from benchmark.data.rows import Rows
 from benchmark.failures import RunError, UnavailableError
-from benchmark.models.checkpoint import (
-    build_model,
-    count_parameters,
-    label_columns,
-    load_preprocessor,
-)
+from benchmark.models.checkpoint import build_model, count_parameters
 from benchmark.models.encoding import encode_rows
+from benchmark.models.label_names import label_columns
+from benchmark.models.preprocessor import load_preprocessor
 from benchmark.registry import ModelEntry
 
 TIMM_CONFIG = """{"architecture": "mixer_b16_224", "num_classes": 2, "pretrained_cfg":
@@ -34,7 +31,7 @@ TOKENIZER_IN_A_PROCESS = """
 import hashlib, sys
 from pathlib import Path
 from benchmark import RunSpec
-from benchmark.models.checkpoint import load_preprocessor
+from benchmark.models.preprocessor import load_preprocessor
 from benchmark.data.corpus import load_corpus
 spec = RunSpec.model_validate_json(sys.argv[1])
 corpus = load_corpus(spec.dataset, limit=spec.limit)

@@ -25,7 +25,7 @@ from benchmark.data.embedded import (
     load_embedded,
 )
 from benchmark.data.rows import Rows
-from benchmark.models.checkpoint import register_models
+from benchmark.models.pretrained import register_models
 from benchmark.registry import ModelEntry, Registry
 
 SIZES = {

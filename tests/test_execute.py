@@ -176,7 +176,7 @@ def test_timing_in_a_record_outlives_new_scores(
     spec = make_spec("vit")
     record = execute(spec, tmp_path)
     folder = spec.folder(tmp_path).path
-    from benchmark.execution.stages import resolve
+    from benchmark.execution.resolution import resolve
 
     keys = {**record.keys, "timing": resolve(spec, tmp_path).key("timing"), "scores": "old"}
     RunFolder(folder).write_record(

@@ -25,11 +25,12 @@ from torch.utils.benchmark import Timer
 from benchmark.data.rows import Rows
 from benchmark.records.timing import Timing
 from benchmark.timing import device as timing_device
-from benchmark.timing import model as timing
 from benchmark.timing.device import EventCall, count_flops, forward_call, logits_of
 from benchmark.timing.job import TimingSample
 from benchmark.timing.loops import Stopwatch, single_stream
 from benchmark.timing.model import time_model
+from benchmark.timing.session import Session
+from benchmark.timing.single_stream import measure_single_stream
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +99,12 @@ def test_quick_sample_rows_are_issued_equally_often() -> None:
             return x
 
     sample = image_sample(8)
-    session = timing._Session(Observer(), sample, 1.0, 0, SHORT)
+    session = Session(Observer(), sample, 1.0, 0, SHORT)
     warm = session.durations.warm_up
     session.durations = dataclasses.replace(
         SHORT, warm_up=dataclasses.replace(warm, min_s=0, max_s=0)
     )
-    measured = session.single_stream("forward", 1)
+    measured = measure_single_stream(session, "forward", 1)
     # Eight rows of one shape: a warm-up of no time calls the last one twice.
     assert sum(seen.values()) == measured.queries + 2
     assert sorted(seen.values())[:-1] == [measured.queries // 8] * 7
@@ -167,10 +168,10 @@ def test_samples_are_checked() -> None:
 
 def test_end_to_end_gives_probabilities_at_the_temperature() -> None:
     model, sample = Stack().eval(), image_sample(4)
-    session = timing._Session(model, sample, 2.5, 0, SHORT)
+    session = Session(model, sample, 2.5, 0, SHORT)
     rows = sample.chunks(3)[0]
     with torch.inference_mode():
-        found = session._end_to_end(rows)
+        found = session.end_to_end(rows)
         logits = model(**encode_images(rows)).double().numpy()
     expected = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)

@@ -17,8 +17,9 @@ from benchmark.execution.launch import make_accelerator
 from benchmark.execution.progress import SilentProgress
 from benchmark.execution.training import learning_rate_factor, train
 from benchmark.failures import RunError
-from benchmark.models.checkpoint import build_model, load_preprocessor
+from benchmark.models.checkpoint import build_model
 from benchmark.models.encoding import EncodedSplit, encode
+from benchmark.models.preprocessor import load_preprocessor
 from benchmark.registry import Recipe, Schedule
 
 

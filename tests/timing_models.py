@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.rows import Rows
+from benchmark.timing.durations import QUICK
 from benchmark.timing.job import TimingSample, TimingSubject
 from benchmark.timing.loops import WarmUpLimits
-from benchmark.timing.model import QUICK
 
 SIDE = 8
 

@@ -9,11 +9,11 @@ from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator
 from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
+from .resolution import resolve as resolve
+from .resolution import stale_stages as stale_stages
 from .scoring import score_run as score_run
 from .stages import SCORED_STAGES as SCORED_STAGES
 from .stages import execute as execute
-from .stages import resolve as resolve
-from .stages import stale_stages as stale_stages
 from .timing_stage import models_to_time as models_to_time
 from .timing_stage import needs_timing as needs_timing
 from .timing_stage import time_groups as time_groups

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.data import load_corpus
-from benchmark.execution.stages import resolve
+from benchmark.execution.resolution import resolve
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Timing, shared_cache
+from benchmark.records import Failure, Record, Timing, shared_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmark.data import Rows
     from benchmark.models import LoadedPreprocessor
-    from benchmark.timing import TimingJob, TimingSample, TimingSubject
+    from benchmark.timing import Level, TimingJob, TimingSample, TimingSubject
 
-Level = Literal["quick", "full"]
 _SAMPLE_ROWS = 128
 _SAMPLE_SEED = 0
 
@@ -32,7 +31,10 @@ def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: boo
 
     With `cross_check`, one without LoadGen's figures beside ours is lacking too.
     """
-    record = spec.folder(results).read_record()
+    return _lacks_timing(spec, spec.folder(results).read_record(), level, cross_check=cross_check)
+
+
+def _lacks_timing(spec: RunSpec, record: Record | None, level: Level, *, cross_check: bool) -> bool:
     if record is None or record.timing is None or record.keys.get("timing") != spec.key("timing"):
         return True
     if cross_check and not record.timing.cross_checks:
@@ -58,20 +60,20 @@ def models_to_time(
         cross_check: LoadGen's figures are wanted too (see `needs_timing`).
     """
     groups: dict[str, list[RunSpec]] = {}
+    to_do: set[str] = set()
     for spec in specs:
         record = spec.folder(results).read_record()
-        if record is not None and record.status == "completed":
-            try:
-                resolved = resolve(spec, results)
-            except UnavailableError:
-                continue  # a run of other settings; executing this one has said why
-            groups.setdefault(resolved.key("timing"), []).append(resolved)
-    return [
-        group
-        for group in groups.values()
-        if force
-        or any(needs_timing(spec, results, level, cross_check=cross_check) for spec in group)
-    ]
+        if record is None or record.status != "completed":
+            continue
+        try:
+            resolved = resolve(spec, results)
+        except UnavailableError:
+            continue  # a run of other settings; executing this one has said why
+        key = resolved.key("timing")
+        groups.setdefault(key, []).append(resolved)
+        if force or _lacks_timing(resolved, record, level, cross_check=cross_check):
+            to_do.add(key)
+    return [group for key, group in groups.items() if key in to_do]
 
 
 def time_groups(

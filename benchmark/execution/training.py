@@ -78,17 +78,7 @@ def train(
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
         loop.save(state_path, key, epoch + 1)
-    return Training(
-        epochs=recipe.epochs,
-        steps=recipe.epochs * loop.steps_per_epoch,
-        seconds=time.perf_counter() - started,
-        final_loss=loss,
-        batch_size=recipe.batch_size,
-        micro_batch_size=loop.micro_batch_size,
-        world_size=accelerator.num_processes,
-        resumed_at_epoch=first_epoch,
-        device=str(accelerator.device),
-    )
+    return loop.facts(first_epoch, time.perf_counter() - started, loss)
 
 
 def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
@@ -284,6 +274,20 @@ class _Loop:
         if self.accelerator.num_processes > 1:
             for buffer in self.module.buffers():
                 buffer.copy_(broadcast(buffer))
+
+    def facts(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
+        """Return what the record tells of a training that has ended."""
+        return Training(
+            epochs=self.recipe.epochs,
+            steps=self.recipe.epochs * self.steps_per_epoch,
+            seconds=seconds,
+            final_loss=final_loss,
+            batch_size=self.recipe.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            world_size=self.accelerator.num_processes,
+            resumed_at_epoch=first_epoch,
+            device=str(self.accelerator.device),
+        )
 
     def save(self, path: Path, key: str, epochs_done: int) -> None:
         """Save everything that the next epoch needs (never pickled)."""

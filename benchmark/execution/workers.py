@@ -15,15 +15,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmark.execution.progress import StageProgress
-from benchmark.execution.stages import execute, model_facts
+from benchmark.execution.run_record import run_record
+from benchmark.execution.stages import execute
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Record, describe_machine
+from benchmark.records import Failure, Record
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -123,19 +123,9 @@ class _Worker:
     def _record_death(self, spec: RunSpec) -> Record:
         assert self._process is not None
         self._process.join(timeout=10)
-        record = Record(
-            suite=spec.suite,
-            model=spec.model.name,
-            dataset=spec.dataset.name,
-            seed=spec.seed,
-            status="failed",
-            facts=model_facts(spec, None),
-            failure=Failure(
-                stage="worker", kind="WorkerDied", message=_describe_exit(self._process.exitcode)
-            ),
-            provenance=describe_machine(),
-            finished_at=datetime.now(UTC),
-        )
+        message = _describe_exit(self._process.exitcode)
+        failure = Failure(stage="worker", kind="WorkerDied", message=message)
+        record = run_record(spec, "failed", failure=failure)
         spec.folder(self._results).write_record(record)
         return record
 

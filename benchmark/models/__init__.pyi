@@ -3,12 +3,13 @@ from .batches import evaluation_batches as evaluation_batches
 from .batches import load_batches as load_batches
 from .batches import share_of_process as share_of_process
 from .batches import training_batches as training_batches
-from .checkpoint import LoadedPreprocessor as LoadedPreprocessor
 from .checkpoint import build_model as build_model
 from .checkpoint import count_parameters as count_parameters
-from .checkpoint import label_columns as label_columns
-from .checkpoint import load_preprocessor as load_preprocessor
 from .checkpoint import load_trained_model as load_trained_model
 from .encoding import EncodedSplit as EncodedSplit
 from .encoding import encode as encode
 from .encoding import encode_rows as encode_rows
+from .label_names import label_columns as label_columns
+from .preprocessor import LoadedPreprocessor as LoadedPreprocessor
+from .preprocessor import load_preprocessor as load_preprocessor
+from .pretrained import Preprocessor as Preprocessor

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
-from benchmark.models.checkpoint import LoadedPreprocessor, Preprocessor
+from benchmark.models.preprocessor import LoadedPreprocessor
+from benchmark.models.pretrained import Preprocessor
 from benchmark.records import atomic_path
 
 STORED_PIXELS_LIMIT = 256 * 2**20

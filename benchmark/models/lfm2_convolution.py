@@ -14,8 +14,9 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, Lfm2Config, Lfm2Model
-from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.lfm2.modeling_lfm2 import Lfm2PreTrainedModel
+
+from benchmark.models.pooled_classifier import PooledClassifier
 
 
 @strict
@@ -46,7 +47,7 @@ class Lfm2ConvolutionConfig(Lfm2Config):
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
 
-class Lfm2ConvolutionForSequenceClassification(Lfm2PreTrainedModel):
+class Lfm2ConvolutionForSequenceClassification(PooledClassifier, Lfm2PreTrainedModel):
     """A linear classifier on the mean of the last hidden states."""
 
     config_class = Lfm2ConvolutionConfig
@@ -58,32 +59,13 @@ class Lfm2ConvolutionForSequenceClassification(Lfm2PreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels or 0)
         self.post_init()  # type: ignore[no-untyped-call]
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Classify a batch of token ids.
-
-        Args:
-            input_ids: int64 [batch, length].
-            attention_mask: [batch, length], 0 at padding; all ones when absent.
-            labels: int64 [batch]; with them the output has a loss.
-
-        Returns:
-            Logits [batch, num_labels]; padding never changes them.
-        """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+    def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the mean of the last hidden states over the text, [batch, hidden_size]."""
         # A cache is for generation; without one the layers take their plain convolution path.
         states = self.model(input_ids, attention_mask=attention_mask, use_cache=False)[0]
         mask = attention_mask[..., None].to(states.dtype)  # [batch, length, 1]
-        pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        pooled: Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return pooled
 
 
 def _is_other_advice(record: logging.LogRecord) -> bool:

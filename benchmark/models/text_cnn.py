@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
@@ -12,9 +10,9 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
-    PreTrainedModel,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput
+
+from benchmark.models.pooled_classifier import PooledClassifier
 
 
 @strict
@@ -42,7 +40,7 @@ class TextCNNConfig(PreTrainedConfig):
     initializer_range: float = 0.1
 
 
-class TextCNNForSequenceClassification(PreTrainedModel):
+class TextCNNForSequenceClassification(PooledClassifier):
     """Embeddings, filters of several widths, maximum over time, dropout, one linear layer.
 
     Unlike the paper's, windows are centred on every token and zero-padded at the ends, so that
@@ -71,25 +69,8 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         """Return the token embedding."""
         return self.embedding
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Classify a batch of token ids.
-
-        Args:
-            input_ids: int64 [batch, length].
-            attention_mask: [batch, length], 0 at padding; all ones when absent.
-            labels: int64 [batch]; with them the output has a loss.
-
-        Returns:
-            Logits [batch, num_labels]; padding never changes them.
-        """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+    def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return each filter's maximum over the text, [batch, filters]."""
         embedded = self.embedding(input_ids)
         mask = attention_mask[:, None, :].to(embedded.dtype)  # [batch, 1, length]
         embedded = embedded.transpose(1, 2) * mask
@@ -98,9 +79,7 @@ class TextCNNForSequenceClassification(PreTrainedModel):
             (torch.relu(convolution(_pad_ends(embedded, width))) * mask).amax(dim=-1)
             for width, convolution in zip(self.config.kernel_sizes, self.convolutions, strict=True)
         ]
-        logits = self.classifier(self.dropout(torch.cat(pooled, dim=-1)))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return torch.cat(pooled, dim=-1)
 
 
 def _pad_ends(embedded: Tensor, width: int) -> Tensor:

@@ -49,8 +49,8 @@ NOTES = {
         "error with its 95% interval over test rows; seeds are averaged on the squared scale, on "
         "which it is unbiased, so chance can put it below 0: then it is not told from 0. T: "
         "temperature fitted on the calibration split, with its 95% interval. Confidence: over or "
-        "under the accuracy before scaling; unclear when the interval of the gap holds 0. Bold: the "
-        "best, where its interval stretched over all its seeds is clear of every other model's; ECE "
+        "under the accuracy before scaling; unclear when the interval of the gap holds 0. Bold: "
+        "the best, where its interval over all its seeds is clear of every other model's; ECE "
         "has no valid interval, so it is never bold."
     ),
     "detail": (

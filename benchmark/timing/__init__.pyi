@@ -1,3 +1,4 @@
+from .durations import Level as Level
 from .job import TimingJob as TimingJob
 from .job import TimingSample as TimingSample
 from .job import TimingSubject as TimingSubject

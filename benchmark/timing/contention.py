@@ -113,6 +113,13 @@ def irregularities(passes_ms: Float64Array, warm_up: WarmUp) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def unstable_reasons(
+    seen: Contention, threads: int, passes_ms: Float64Array, warm_up: WarmUp
+) -> tuple[str, ...]:
+    """Say all that makes a measurement unstable (see `disturbances` and `irregularities`)."""
+    return (*disturbances(seen, threads), *irregularities(passes_ms, warm_up))
+
+
 def _rate(start: float | None, end: float | None, wall: float) -> float | None:
     return None if start is None or end is None else max((end - start) / wall, 0.0)
 

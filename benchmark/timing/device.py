@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmark.records import Setting
+from benchmark.records import Setting, processor_name
 from benchmark.timing.loops import Stopwatch
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
@@ -56,11 +53,7 @@ def device_name(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _attention(model: nn.Module, device: torch.device) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from benchmark.data import Rows
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever holds tensors has done so already.
+    import torch
     from torch import Tensor, nn
 
 Batch = Mapping[str, "Tensor"]
@@ -56,6 +58,10 @@ class TimingSample:
             raise ValueError("a timing sample needs at least one row")
         if self.lengths is not None and len(self.lengths) != len(self.rows):
             raise ValueError(f"{len(self.rows)} rows but {len(self.lengths)} token lengths")
+
+    def encode_on(self, device: torch.device, rows: Rows) -> dict[str, Tensor]:
+        """Encode rows, with the tensors on the model's device."""
+        return {name: tensor.to(device) for name, tensor in self.encode(rows).items()}
 
     def chunks(self, size: int) -> list[Rows]:
         """Return the rows in order, `size` at a time; the last chunk may be shorter."""
@@ -158,6 +164,27 @@ def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str
         return ""
     last_words = " | ".join(ended.stderr.strip().splitlines()[-_LOG_LINES:])
     return f"exit status {ended.returncode}: {last_words}"
+
+
+def ask_process(module: str, job: TimingJob, request: Mapping[str, Any], timeout_s: float) -> Any:
+    """Let `python -m module` do something about one job, and return its answer.
+
+    Besides the request's own items the process is given `job` and `answer`: where `write_answer`
+    is to put what it found, in a folder that lasts as long as the process.
+
+    Args:
+        module: as for `run_module`.
+        job: what it is about.
+        request: plain JSON.
+        timeout_s: as for `run_module`.
+
+    Raises:
+        TimingError: when there is no answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        whole = {**request, "job": job.model_dump(), "answer": str(answer)}
+        return read_answer(answer, job, run_module(module, whole, timeout_s))
 
 
 def write_answer(path: Path, make: Callable[[], BaseModel]) -> None:

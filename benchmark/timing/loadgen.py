@@ -12,7 +12,6 @@ import importlib.util
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.records import CrossCheck
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call, shape_of, stopwatch
-from benchmark.timing.job import (
-    TimingJob,
-    TimingSubject,
-    load,
-    read_answer,
-    run_module,
-    write_answer,
-)
+from benchmark.timing.job import TimingJob, TimingSubject, ask_process, load, write_answer
 from benchmark.timing.loops import WarmUpLimits
 
 # The two tools take turns, so that a change of the machine's speed falls on both.
@@ -75,17 +67,9 @@ def cross_check(
         raise ModuleNotFoundError(
             f"the loadgen backend needs {_PACKAGE}: pip install 'calibration-benchmark[loadgen]'"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "checks.json"
-        request = {
-            "job": job.model_dump(),
-            "seconds": seconds,
-            "batch_size": batch_size,
-            "folder": folder,
-            "answer": str(answer),
-        }
-        log = run_module("benchmark.timing.loadgen", request, timeout_s)
-        return _Checks.model_validate(read_answer(answer, job, log)).checks
+    request = {"seconds": seconds, "batch_size": batch_size}
+    answer = ask_process("benchmark.timing.loadgen", job, request, timeout_s)
+    return _Checks.model_validate(answer).checks
 
 
 def _check(request: dict[str, Any]) -> _Checks:
@@ -93,7 +77,7 @@ def _check(request: dict[str, Any]) -> _Checks:
 
     torch.set_num_threads(1)
     subject = load(TimingJob.model_validate(request["job"]))
-    seconds, folder = request["seconds"] / TURNS, Path(request["folder"])
+    seconds, folder = request["seconds"] / TURNS, Path(request["answer"]).parent
     with torch.inference_mode():
         return _Checks(
             checks=(
@@ -108,7 +92,7 @@ def _encoded(subject: TimingSubject, batch_size: int) -> list[dict[str, Any]]:
     device = next(subject.model.parameters()).device
     size = min(batch_size, len(subject.sample.rows))
     return [
-        {name: tensor.to(device) for name, tensor in subject.sample.encode(rows).items()}
+        subject.sample.encode_on(device, rows)
         for rows in subject.sample.chunks(size)
         if len(rows) == size
     ]

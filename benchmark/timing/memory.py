@@ -47,8 +47,7 @@ def pass_peak(
     loaded = current_rss_bytes()
     with torch.inference_mode():
         batches = [
-            {name: tensor.to(device) for name, tensor in subject.sample.encode(rows).items()}
-            for rows in subject.sample.chunks(BATCH_SIZE)
+            subject.sample.encode_on(device, rows) for rows in subject.sample.chunks(BATCH_SIZE)
         ]
         peak = timing_device.pass_peak(device, timing_device.forward_call(subject.model), batches)
     return Memory(

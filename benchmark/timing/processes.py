@@ -6,19 +6,19 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from benchmark.records import Contention, Measurement, Memory, Percentile, Timing
 from benchmark.timing import memory, percentiles
-from benchmark.timing import model as timing
-from benchmark.timing.job import TimingError, TimingJob, load, read_answer, run_module, write_answer
+from benchmark.timing.durations import Durations, Level
+from benchmark.timing.job import TimingError, TimingJob, ask_process, load, write_answer
+from benchmark.timing.model import first_call_ms, time_model
 
 PROCESSES = 5
 
@@ -26,10 +26,10 @@ PROCESSES = 5
 def time_jobs(
     jobs: Sequence[TimingJob],
     *,
-    level: Literal["quick", "full"] = "full",
+    level: Level = "full",
     processes: int = PROCESSES,
     seed: int = 0,
-    durations: timing.Durations | None = None,
+    durations: Durations | None = None,
     timeout_s: float = 3600,
     on_progress: Callable[[TimingJob, int], None] | None = None,
 ) -> list[Timing | TimingError]:
@@ -72,22 +72,17 @@ def time_jobs(
 
 def _in_fresh_process(
     job: TimingJob,
-    level: Literal["quick", "full"],
+    level: Level,
     seed: int,
-    durations: timing.Durations | None,
+    durations: Durations | None,
     timeout_s: float,
 ) -> Timing:
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "timing.json"
-        request = {
-            "job": job.model_dump(),
-            "level": level,
-            "seed": seed,
-            "durations": None if durations is None else dataclasses.asdict(durations),
-            "answer": str(answer),
-        }
-        log = run_module("benchmark.timing.processes", request, timeout_s)
-        return Timing.model_validate(read_answer(answer, job, log))
+    request = {
+        "level": level,
+        "seed": seed,
+        "durations": None if durations is None else dataclasses.asdict(durations),
+    }
+    return Timing.model_validate(ask_process("benchmark.timing.processes", job, request, timeout_s))
 
 
 def _measure(request: dict[str, Any]) -> Timing:
@@ -97,13 +92,13 @@ def _measure(request: dict[str, Any]) -> Timing:
     torch.set_num_threads(1)
     durations = request["durations"]
     if durations is not None:
-        durations = TypeAdapter(timing.Durations).validate_python(durations)
+        durations = TypeAdapter(Durations).validate_python(durations)
     baseline = memory.current_rss_bytes()
     subject = load(TimingJob.model_validate(request["job"]))
     # First, while the process has done nothing else: afterwards the peak would be timing's too.
-    cold = timing.first_call_ms(subject.model, subject.sample)
+    cold = first_call_ms(subject.model, subject.sample)
     peak = memory.pass_peak(subject, fresh_process=True, baseline_bytes=baseline)
-    measured = timing.time_model(
+    measured = time_model(
         subject.model,
         subject.sample,
         level=request["level"],

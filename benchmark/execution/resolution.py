@@ -1,0 +1,101 @@
+"""A run against what is there: its inputs' identities, and which of its stages are still to do."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.data import resolve_data_revision
+from benchmark.execution.trained_model import read_trained_model
+from benchmark.failures import UnavailableError
+from benchmark.hub import resolve_hub_revision
+from benchmark.plan import RunSpec, Stage
+from benchmark.records import (
+    Record,
+    ResultsError,
+    RevisionUnavailableError,
+    RunFolder,
+    fingerprint_path,
+    stored_key,
+)
+
+
+def resolve(spec: RunSpec, results: Path) -> RunSpec:
+    """Return the spec with its inputs' identities filled in (hub commits, content hashes).
+
+    Where an input is out of reach (no network, a folder that is gone) but the same run has been
+    completed, its inputs' identities are taken, with a warning: nothing has to be read again.
+
+    Raises:
+        UnavailableError: the hub or a path does not have an input.
+        RunError: an embedded dataset's name is unknown.
+    """
+    try:
+        revisions = {
+            "model_revision": _model_revision(spec),
+            "data_revision": resolve_data_revision(spec.dataset),
+        }
+    except RevisionUnavailableError as error:
+        completed = _completed_spec(spec, results)
+        if completed is None:
+            raise UnavailableError(str(error)) from None
+        _warn_once(f"{error}; going on with the completed run's inputs")
+        return completed
+    return spec.model_copy(update=revisions)
+
+
+def _completed_spec(spec: RunSpec, results: Path) -> RunSpec | None:
+    """Return the spec of the completed record if it asks for the same as this one."""
+    folder = spec.folder(results)
+    record = usable_record(folder)
+    if record is None or record.status != "completed":
+        return None
+    try:
+        stored = RunSpec.model_validate(folder.read_spec())
+    except ValidationError:
+        return None
+    unresolved = {"model_revision": None, "data_revision": None}
+    return stored if stored.model_copy(update=unresolved) == spec else None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
+
+
+def _model_revision(spec: RunSpec) -> str | None:
+    if spec.model.hub is not None:
+        return resolve_hub_revision(spec.model.hub, spec.model.revision, "model")
+    if spec.model.path is not None:
+        return fingerprint_path(spec.model.path)
+    return None  # scratch: the config in the entry is all there is
+
+
+def stale_stages(spec: RunSpec, results: Path) -> list[Stage]:
+    """Return which of training, logits and scores a resolved run still needs, in order.
+
+    An unreadable record counts as none: scores are made anew from the cached logits.
+    """
+    folder = spec.folder(results)
+    record = usable_record(folder)
+    keys = {} if record is None else record.keys
+    completed = record is not None and record.status == "completed"
+    if completed and keys.get("scores") == spec.key("scores"):
+        return []
+    if stored_key(folder) == spec.key("logits"):
+        return ["scores"]
+    trained = read_trained_model(folder) if folder.model.is_dir() else None
+    if trained is not None and trained.key == spec.key("training"):
+        return ["logits", "scores"]
+    return ["training", "logits", "scores"]
+
+
+def usable_record(folder: RunFolder) -> Record | None:
+    """Read a run's record; an unreadable one counts as none."""
+    try:
+        return folder.read_record()
+    except ResultsError:
+        return None

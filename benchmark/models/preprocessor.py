@@ -1,0 +1,129 @@
+"""Model entry -> tokenizer or image processor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.image_utils import SizeDict
+
+from benchmark.data import Corpus
+from benchmark.failures import RunError, UnavailableError
+from benchmark.hub import fetch_settings, is_missing_file
+from benchmark.models.pretrained import (
+    Preprocessor,
+    load_problem,
+    missing_library,
+    naming,
+    source_name,
+    source_options,
+)
+from benchmark.models.scratch import preprocessor_facts, preprocessor_folder
+from benchmark.plan import RunSpec
+from benchmark.registry import ModelEntry
+
+
+@dataclass(frozen=True)
+class LoadedPreprocessor:
+    """A tokenizer or image processor, and a key that is equal when its output is."""
+
+    processor: Preprocessor
+    key: str
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The token that pads texts; None for images."""
+        return getattr(self.processor, "pad_token_id", None)
+
+
+def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPreprocessor:
+    """Return the tokenizer or image processor that belongs to the run's checkpoint.
+
+    Args:
+        spec: the run.
+        corpus: its data; a scratch entry's preprocessor is made from the training split.
+        cache: folder for what is made once and shared by runs.
+
+    Raises:
+        UnavailableError: the checkpoint has none, or it cannot be fetched.
+    """
+    if spec.model.scratch is not None:
+        key = _hash(preprocessor_facts(spec))
+        source = str(preprocessor_folder(spec, corpus, cache / "preprocessors" / key))
+        return LoadedPreprocessor(_auto_preprocessor(spec, source), key)
+    size = spec.dataset.image_size
+    key = _hash([source_name(spec.model), spec.model_revision, *([size] if size else [])])
+    processor = _auto_preprocessor(spec, source_name(spec.model))
+    if size is not None and spec.model.modality == "image":
+        if hasattr(processor, "size"):
+            _resize_output(processor, size)
+        _require_image_size(spec, processor, size)
+    return LoadedPreprocessor(processor, key)
+
+
+def _hash(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
+    entry, options = spec.model, source_options(spec)
+    if entry.hub is not None:
+        remote_code = entry.trust_remote_code
+        with naming(entry):
+            fetch_settings(entry.hub, str(spec.model_revision), remote_code=remote_code)
+    try:
+        if entry.modality == "text":
+            return _with_vocabulary(entry, AutoTokenizer.from_pretrained(source, **options))
+        return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+    except ImportError as error:
+        raise missing_library(entry, error) from None
+    except (OSError, ValueError) as error:
+        reason = "its files hold none" if is_missing_file(error) else load_problem(error)
+        raise UnavailableError(
+            f"model {entry.name}: no preprocessor at {source}: {reason}"
+        ) from error
+
+
+def _with_vocabulary(entry: ModelEntry, tokenizer: Preprocessor) -> Preprocessor:
+    """Refuse the empty tokenizer that the library makes up where a checkpoint has none."""
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UnavailableError(
+            f"model {entry.name}: no preprocessor at {source_name(entry)}: its files hold no "
+            "tokenizer; name a revision or a folder that has one"
+        )
+    return tokenizer
+
+
+def _resize_output(processor: Preprocessor, size: int) -> None:
+    """Let an image processor give images of `size` x `size` pixels.
+
+    Where it enlarges the image and cuts out the centre, the share cut off stays the same.
+    """
+    old, crop = processor.size, getattr(processor, "crop_size", None)
+    edge, resized = old.height or old.shortest_edge or size, size
+    if crop is not None and getattr(processor, "do_center_crop", False):
+        resized = round(size * max(1.0, edge / crop.height))
+        processor.crop_size = SizeDict(height=size, width=size)
+    # LeViT's and PoolFormer's processors add a margin of their own.
+    if old.height:
+        processor.size = SizeDict(height=resized, width=resized)
+    else:
+        processor.size = SizeDict(shortest_edge=resized)
+
+
+def _require_image_size(spec: RunSpec, processor: Preprocessor, size: int) -> None:
+    """Refuse an image processor that cannot be set to another size."""
+    sample = np.zeros((size + 3, size + 7, 3), dtype=np.uint8)
+    pixels = processor(images=[sample], return_tensors="np", input_data_format="channels_last")
+    shape = pixels["pixel_values"].shape
+    if shape[-2:] != (size, size):
+        raise RunError(
+            f"model {spec.model.name}: its image processor ({type(processor).__name__}) gives "
+            f"{shape[-2]} x {shape[-1]} pixels and cannot be set to the image_size {size} of "
+            f"dataset {spec.dataset.name}; leave image_size out"
+        )

@@ -1,0 +1,83 @@
+"""How the library's `from_pretrained` is called for an entry, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from benchmark.failures import UnavailableError, first_line
+from benchmark.hub import access_token
+from benchmark.models import lfm2_convolution, text_cnn
+from benchmark.plan import RunSpec
+from benchmark.registry import ModelEntry
+
+Preprocessor = Any
+"""A transformers tokenizer or image processor; the library types neither."""
+
+# The library's advice (unused weights, missing torchvision) is noise in a run's log: what
+# matters is checked here and raised as a typed error.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def register_models() -> None:
+    """Make the text convolution models known to the Auto classes; may be called repeatedly.
+
+    After it `AutoConfig.for_model("text-cnn")`, `AutoModelForSequenceClassification.from_config`
+    and `from_pretrained` of a saved folder work as they do for a model of the library.
+    """
+    lfm2_convolution.register()
+    text_cnn.register()
+
+
+register_models()
+
+
+def source_options(spec: RunSpec) -> dict[str, Any]:
+    """Return the options of `from_pretrained` that say where an entry's files come from."""
+    # Never None, with which the library asks a question on the terminal and waits.
+    code = {"trust_remote_code": spec.model.trust_remote_code}
+    if spec.model.hub is None:
+        return code
+    return {
+        **code,
+        "revision": spec.model_revision,
+        "token": access_token(),
+        # All that is needed has been fetched; code of an entry may come from elsewhere.
+        "local_files_only": not spec.model.trust_remote_code,
+    }
+
+
+def source_name(entry: ModelEntry) -> str:
+    """Return the repository or the folder of an entry that is not a scratch one."""
+    return entry.hub if entry.hub is not None else str(entry.path)
+
+
+@contextmanager
+def naming(entry: ModelEntry) -> Iterator[None]:
+    """Name the registry's entry in what the hub's errors say."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnavailableError(f"model {entry.name}: {error}") from error
+
+
+def missing_library(entry: ModelEntry, error: ImportError) -> UnavailableError:
+    """Say which library a checkpoint needs; the libraries' own texts run over many lines."""
+    problem = first_line(error).partition(" You can install")[0].rstrip(".")
+    return UnavailableError(
+        f"model {entry.name}: {problem}: pip install it and run the same command again"
+    )
+
+
+def load_problem(error: Exception) -> str:
+    """Return what the library says in one line, and in our words where code is not trusted."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own, which is run only for those who trust it: read the code, "
+            "then set 'trust_remote_code: true'"
+        )
+    return first_line(error)
