@@ -15,3 +15,4 @@ FloatArray = NDArray[np.floating[Any]]
 """Floats of any width."""
 
 IntArray = NDArray[np.int64]
+UInt16Array = NDArray[np.uint16]

@@ -53,6 +53,13 @@ class FittedMaps:
     fits: Mapping[str, MapFit]
     unsuitable: Mapping[str, str]
 
+    @property
+    def temperature(self) -> float:
+        """The fitted temperature."""
+        fitted = self.fitted[TEMPERATURE]
+        assert isinstance(fitted, scaling_maps.TemperatureScaling)
+        return fitted.fitted.temperature
+
 
 def fit_maps(rows: LogitRows) -> FittedMaps:
     """Fit every map that can be fitted on the rows of a calibration split.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmark.arrays import Float64Array
 from benchmark.statistics.calibrators import NONE, TEMPERATURE, FittedMaps
 from benchmark.statistics.comparison import paired_difference
 from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.intervals import replicates_of
-from benchmark.statistics.logit_arrays import Labels, Logits
+from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
+from benchmark.statistics.metric import Metric, Resampled
 from benchmark.statistics.metrics import metrics_for
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import RESAMPLES, TemperaturePath
@@ -22,8 +25,8 @@ class MapScores(NamedTuple):
     Attributes:
         estimates: By map and metric, values without intervals.
         differences: By map and metric, the map's value minus that after temperature scaling, with
-            the normal 95% interval of a paired bootstrap of the rows. Maps are held fixed, so it
-            lacks what the calibration rows add; metrics whose interval is not resampled have none.
+            the normal 95% interval of a paired bootstrap of the rows; metrics that are means over
+            rows only. Maps are held fixed, so it lacks what the calibration rows add.
     """
 
     estimates: dict[str, dict[str, Estimate]]
@@ -50,34 +53,54 @@ def score_other_maps(
     Raises:
         ValueError: Naming the first bad row.
     """
-    scored = {
+    rows = check_rows(logits, labels)
+    others = {
         name: Predictions.from_logits(fitted(logits), labels)
         for name, fitted in maps.fitted.items()
-        if name != NONE
+        if name not in (NONE, TEMPERATURE)
     }
-    metrics = [m for m in metrics_for(np.shape(logits)[1]) if not m.scaling_only]
-    paths = {name: TemperaturePath.fixed(one, resamples) for name, one in scored.items()}
-    replicates = replicates_of(paths, metrics, seed)
-    values = {name: {m.name: m(one) for m in metrics} for name, one in scored.items()}
-    others = [name for name in scored if name != TEMPERATURE]
+    metrics = [m for m in metrics_for(rows.n_classes) if not m.scaling_only]
+    values = {name: {m.name: m(one) for m in metrics} for name, one in others.items()}
     return MapScores(
-        {name: {metric: Estimate(v) for metric, v in values[name].items()} for name in others},
         {
-            name: {metric: _gain(values, replicates, name, metric) for metric in replicates[name]}
-            for name in others
+            name: {metric: Estimate(v) for metric, v in found.items()}
+            for name, found in values.items()
         },
+        _gains(rows, maps, others, resamples, seed),
     )
 
 
-def _gain(
-    values: dict[str, dict[str, float]],
-    replicates: dict[str, dict[str, np.ndarray]],
-    name: str,
-    metric: str,
-) -> Estimate:
-    difference = values[name][metric] - values[TEMPERATURE][metric]
-    spread = replicates[name][metric] - replicates[TEMPERATURE][metric]
-    if not np.isfinite(spread).all():  # a label of probability 0
+def _gains(
+    rows: LogitRows,
+    maps: FittedMaps,
+    others: Mapping[str, Predictions],
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Estimate]]:
+    """Return what each map gives minus what the temperature gives, by map and metric."""
+    scored = {TEMPERATURE: Predictions.from_rows(rows, maps.temperature), **others}
+    paths = {name: TemperaturePath.fixed(one, resamples) for name, one in scored.items()}
+    metrics = [m for m in metrics_for(rows.n_classes) if _is_mean_of_rows(m)]
+    replicates = replicates_of(paths, metrics, seed)
+    return {
+        name: {
+            m.name: _gain(
+                m(one) - m(scored[TEMPERATURE]),
+                replicates[name][m.name] - replicates[TEMPERATURE][m.name],
+            )
+            for m in metrics
+        }
+        for name, one in others.items()
+    }
+
+
+def _is_mean_of_rows(metric: Metric) -> bool:
+    kind = metric.interval
+    return isinstance(kind, Resampled) and kind.follows_temperature != "value"
+
+
+def _gain(difference: float, replicates: Float64Array) -> Estimate:
+    if not np.isfinite(replicates).all():  # a label of probability 0
         return Estimate(difference)
-    found = paired_difference(difference, spread)
+    found = paired_difference(difference, replicates)
     return Estimate(found.difference, found.low, found.high)

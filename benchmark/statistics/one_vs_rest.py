@@ -131,10 +131,11 @@ class IsotonicCalibration(_OneVsRest):
     def _fit_one(
         self, probability: Float64Array, positive: Float64Array
     ) -> Callable[[Float64Array], Float64Array]:
-        from sklearn.isotonic import IsotonicRegression  # slow to import
+        from scipy.optimize import isotonic_regression  # slow to import, and seldom needed
 
-        model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        return model.fit(probability, positive).predict  # type: ignore[no-any-return]
+        places, group, rows = np.unique(probability, return_inverse=True, return_counts=True)
+        heights = isotonic_regression(np.bincount(group, positive) / rows, weights=rows).x
+        return lambda values: np.interp(values, places, heights)
 
 
 class HistogramBinning(_OneVsRest):

@@ -10,6 +10,7 @@ rows are paired.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from benchmark.arrays import Float64Array, IntArray
+from benchmark.arrays import Float64Array, IntArray, UInt16Array
 from benchmark.statistics.calibration_error import (
     DEFAULT_BINS,
     DEFAULT_LEVEL,
@@ -32,6 +33,8 @@ RESAMPLES = 1000
 # Beyond this many rows random groups of rows are resampled: their number sets the precision.
 RESAMPLED_GROUPS = 10_000
 BATCH_ELEMENTS = 1 << 16
+# Counts up to this number (20 MB) are kept for the next metric, map or split of as many rows.
+KEPT_COUNTS = 10_000_000
 # Streams of random numbers: the resamples of a split must not depend on what else was drawn.
 TEST_STREAM, CALIBRATION_STREAM, BIN_STREAM, NOISE_STREAM, GROUP_STREAM = range(5)
 # Half-width, in standard errors, of the range of temperatures that is tabulated for refits.
@@ -48,14 +51,33 @@ def resample_counts(
     n: int, resamples: int, seed: int, stream: int
 ) -> Iterator[tuple[slice, Float64Array]]:
     """Yield batches of resamples as counts: how often each of n rows was drawn, [batch, n]."""
-    generator = np.random.default_rng([seed, stream])
     size = max(1, BATCH_ELEMENTS // n)
+    if n * resamples > KEPT_COUNTS:
+        batches = _draw_counts(n, resamples, seed, stream, size)
+    else:
+        kept = _kept_counts(n, resamples, seed, stream, size)
+        batches = (kept[start : start + size] for start in range(0, resamples, size))
+    for start, counts in zip(range(0, resamples, size), batches, strict=True):
+        yield slice(start, start + len(counts)), counts.astype(np.float64)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_counts(n: int, resamples: int, seed: int, stream: int, size: int) -> UInt16Array:
+    """Draw all counts [resamples, n]: the splits and maps of a run use them again and again."""
+    return np.concatenate([*_draw_counts(n, resamples, seed, stream, size)])
+
+
+def _draw_counts(
+    n: int, resamples: int, seed: int, stream: int, size: int
+) -> Iterator[UInt16Array]:
+    """Draw counts in batches [size, n]; the last is smaller."""
+    generator = np.random.default_rng([seed, stream])
     for start in range(0, resamples, size):
         batch = min(size, resamples - start)
         drawn = generator.integers(0, n, size=(batch, n))
         drawn += n * np.arange(batch)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=batch * n)
-        yield slice(start, start + batch), counts.reshape(batch, n).astype(np.float64)
+        yield counts.reshape(batch, n).astype(np.uint16)
 
 
 def resample_means(columns: Float64Array, resamples: int, seed: int, stream: int) -> Float64Array:
