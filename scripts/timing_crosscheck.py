@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from benchmark.data.rows import Rows
-from benchmark.records.timing import Memory, Timing
+from benchmark.data import Rows
+from benchmark.records import Memory, Timing
 from benchmark.timing import contention, loadgen, memory, percentiles
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call

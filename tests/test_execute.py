@@ -17,6 +17,7 @@ import benchmark.records.logits as store
 from benchmark import Registry, RunSpec, execute, plan
 from benchmark.data.corpus import load_corpus
 from benchmark.execution.progress import StageProgress
+from benchmark.execution.timing_stage import models_to_time
 from benchmark.execution.workers import Finished, run_in_workers
 from benchmark.records import Record, RunFolder
 from benchmark.records.provenance import fingerprint_path
@@ -185,6 +186,24 @@ def test_timing_in_a_record_outlives_new_scores(
     again = execute(spec, tmp_path)
     assert again.timed_run == "vit/digits/seed-0"
     assert again.keys["timing"] == keys["timing"]
+
+
+def test_each_record_is_read_once_to_choose_what_to_time(
+    finished: tuple[RunSpec, Path, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, results, _ = finished
+    never_run = spec.model_copy(update={"seed": 7})
+    reads: list[RunFolder] = []
+    read = RunFolder.read_record
+
+    def counted(folder: RunFolder) -> Record | None:
+        reads.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(RunFolder, "read_record", counted)
+    (group,) = models_to_time([spec, never_run], results, "quick")
+    assert [timed.name for timed in group] == [spec.name]
+    assert reads == [spec.folder(results), never_run.folder(results)]
 
 
 def test_a_killed_worker_costs_its_own_run_only(

@@ -52,7 +52,7 @@ def time_model(
         fresh_process: whether this process was started for this measurement; only recorded.
 
     Returns:
-        The measurement; `memory` is filled on CUDA only (see `memory.measure_memory` for the CPU).
+        The measurement; `memory` is filled on CUDA only (see `measure_memory` for the CPU).
 
     Raises:
         ValueError: when the temperature is not positive and finite, or the model is in training
