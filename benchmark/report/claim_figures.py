@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmark.claim import covariate_list, estimator_name, range_text, ratio_text
 from benchmark.markup import plural
-from benchmark.report.claim_section import covariate_name
 from benchmark.report.figure_style import (
     MIXER_COLORS,
     MUTED,
@@ -66,16 +65,15 @@ def forest(result: ClaimResult, name: str) -> Drawing | None:
     )
     caption = (
         f"Ratio of debiased calibration errors, {first} over {second}, adjusted for "
-        f"{_covariates(effect)}; bars: {100 * (1 - result.alpha):g}% intervals; "
+        f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals; "
         f"{plural(effect.checkpoints, 'checkpoint')}, families: {families}. "
         "The overall estimate is a mixed model with family and dataset as grouping factors; the "
         "line below it repeats it with cluster-robust errors. Grey: ratios that count as "
         f"equivalent (up to {margin:g}). An interval that holds 1 is compatible with no difference."
     )
-    estimate = effect.estimate
     alt = (
-        f"Forest plot: overall ratio {estimate.ratio:.2f}, interval {estimate.low:.2f} to "
-        f"{estimate.high:.2f}."
+        f"Forest plot: overall ratio {ratio_text(effect.estimate.ratio)}, interval "
+        f"{range_text(effect.estimate)}."
     )
     return Drawing(name, to_svg(figure), caption, alt)
 
@@ -111,25 +109,14 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
         axes.plot(high, position, ">", color=color, markersize=6)
     marker, size = ("D", 7) if row.strong else ("s", 5)
     axes.plot(min(max(estimate.ratio, low), high), position, marker, color=color, markersize=size)
-    text = f"{estimate.ratio:.2f} ({_bound(estimate.low)}, {_bound(estimate.high)})"
     axes.annotate(
-        text,
+        f"{ratio_text(estimate.ratio)} ({range_text(estimate)})",
         (1.01, position),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize=9,
         annotation_clip=False,
     )
-
-
-def _bound(value: float) -> str:
-    if not math.isfinite(value):
-        return "∞"
-    return f"{value:.2f}" if value < 100 else f"{value:.0e}"
-
-
-def _covariates(effect: Effect) -> str:
-    return ", ".join(covariate_name(name) for name in effect.covariates) or "nothing"
 
 
 def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
@@ -212,24 +199,14 @@ def _log_ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.set_yticks([], minor=True)
 
 
-ESTIMATOR_NAMES = {
-    "ece_15": "ECE, 15 equal-width bins",
-    "ece_100_equal_mass": "ECE, 100 equal-mass bins",
-    "smooth_ece": "smooth ECE",
-    "ks_calibration_error": "KS calibration error",
-    "nll_calibration": "calibration part of NLL",
-    "brier_calibration": "calibration part of Brier",
-}
-
 Choice = tuple[str, list[str]]
 
 
 def _values(specification: Specification) -> dict[str, str]:
     """Return what a specification chose, by kind of choice."""
-    metric = ESTIMATOR_NAMES.get(specification.metric, specification.metric.replace("_", " "))
-    covariates = ", ".join(covariate_name(name) for name in specification.covariates)
+    covariates = covariate_list(specification.covariates, nothing="")
     return {
-        "estimator": metric,
+        "estimator": estimator_name(specification.metric),
         "moment": f"{specification.moment} scaling",
         "covariates": f"given {covariates}" if covariates else "no covariates",
         "rows": "shifted rows" if specification.shifted else "clean rows",
