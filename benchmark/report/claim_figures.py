@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import seaborn as sns
 
 from benchmark.claim import covariate_list, estimator_name, range_text, ratio_text
 from benchmark.markup import plural
@@ -15,6 +16,7 @@ from benchmark.report.figure_style import (
     Drawing,
     new_figure,
     shorten,
+    styled,
     to_svg,
     use_log_axis,
 )
@@ -37,6 +39,7 @@ class ForestRow(NamedTuple):
     strong: bool = False
 
 
+@styled
 def forest(result: ClaimResult, name: str) -> Drawing | None:
     """Draw the contrast per dataset and overall; None where there is no primary effect."""
     effect = result.primary
@@ -119,19 +122,28 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
     )
 
 
+@styled
 def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
     """Draw each factor's share of the variance; None where it could not be computed."""
     if not shares.shares:
         return None
-    ordered = sorted(shares.shares, key=lambda share: share.share)
+    ordered = sorted(shares.shares, key=lambda share: -share.share)
     figure, (axes,) = new_figure(1.1 + 0.36 * len(ordered))
+    factors = [share.factor for share in ordered]
+    sns.barplot(
+        x=[100 * share.share for share in ordered],
+        y=factors,
+        hue=factors,
+        palette=dict.fromkeys(factors, "0.6") | {"mixer": MIXER_COLORS["attention"]},
+        saturation=1,
+        width=0.55,
+        legend=False,
+        ax=axes,
+    )
     for position, share in enumerate(ordered):
-        color = MIXER_COLORS["attention"] if share.factor == "mixer" else "0.6"
-        axes.barh(position, 100 * share.share, 0.55, color=color)
         ends = [100 * share.low, 100 * share.high]
         axes.plot(ends, [position] * 2, color="black", linewidth=1.2)
         axes.plot(100 * share.by_chance, position, "|", color="crimson", markersize=14, mew=2)
-    axes.set_yticks(range(len(ordered)), [share.factor for share in ordered])
     axes.set_xlim(left=min(0, *(100 * share.low for share in ordered)))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the variance of log calibration error (%)")
@@ -143,11 +155,12 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
         f"{shares.resamples:,} bootstrap samples of families. Red marks: the share that pure noise "
         "would give on average: a bar that does not clear its mark says nothing."
     )
-    top = ordered[-1]
+    top = ordered[0]
     alt = f"Shares of variance; the largest is {top.factor} with {100 * top.share:.0f}%."
     return Drawing(name, to_svg(figure), caption, alt)
 
 
+@styled
 def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
     """Draw the contrast under every specification; None where there is none."""
     specifications = result.specification_curve.specifications
