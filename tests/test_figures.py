@@ -147,11 +147,14 @@ def test_marks_have_the_colour_and_the_place_of_their_models(small: ReportData) 
     figure = Figure()
     axes = figure.subplots()
     scatter_figures._draw_models(axes, rows, scatter_figures.ACCURACY, scatter_figures.ERROR)
-    marks = axes.collections[-1]
-    wanted = 100 * rows[["accuracy_before", scatter_figures.ERROR]].to_numpy(float)
-    np.testing.assert_allclose(marks.get_offsets(), wanted)
-    colours = [MIXER_COLORS[mixer] for mixer in rows["mixer"]]
-    np.testing.assert_allclose(marks.get_facecolor()[:, :3], colours)
+    wanted = {
+        MIXER_COLORS[mixer]: 100 * own[["accuracy_before", scatter_figures.ERROR]].to_numpy(float)
+        for mixer, own in rows.groupby("mixer")
+    }
+    drawn = {tuple(m.get_facecolor()[0, :3]): m.get_offsets() for m in axes.collections[1:]}
+    assert sum(map(len, wanted.values())) == len(rows) == 7
+    for colour, places in wanted.items():
+        np.testing.assert_allclose(drawn[colour], places)
 
 
 def test_lines_under_shift_are_means_and_bands_the_middle_of_models(crowded: ReportData) -> None:
