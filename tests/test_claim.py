@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from claim_frames import METRICS, runs, two_modalities
+from hypothesis import given
+from hypothesis import strategies as st
 
-from benchmark.claim import evaluate_claim, main
+from benchmark.claim import claim_passages, evaluate_claim, main
 from benchmark.claim.data import ClaimError
 from benchmark.claim.result import ClaimResult
 from benchmark.claim.text import render_markdown
+from benchmark.claim.wording import p_statement, p_value
 from benchmark.registry import Claim
 
 
@@ -215,6 +218,43 @@ def test_texts_from_the_data_cannot_break_the_page() -> None:
     text = render_markdown(evaluate_claim(frame), "x|<b>")
     assert "<script>" not in text
     assert "<b>" not in text
+
+
+@given(st.floats(0, 1))
+def test_p_values_keep_two_digits_and_are_never_zero(value: float) -> None:
+    text = p_value(value)
+    if value < 1e-4:
+        assert text == "under 0.0001"
+        assert p_statement(value) == "p under 0.0001"
+    else:
+        assert float(text) == pytest.approx(value, rel=0.05)
+        assert len(text.replace(".", "").lstrip("0")) == 2
+        assert p_statement(value) == f"p = {text}"
+
+
+def test_a_result_is_put_into_words_and_tables() -> None:
+    frame = two_modalities(families=(6, 6))
+    lost = frame["model"] == frame["model"].iloc[0]
+    frame.loc[lost, ["status", "reason"]] = ["failed", "out of memory"]
+    result = evaluate_claim(frame)
+    assert result.primary is not None
+    tiny = result.primary.estimate.model_copy(update={"p_value": 0.00035})
+    primary = result.primary.model_copy(update={"estimate": tiny, "at_floor": 3})
+    passages = claim_passages(result.model_copy(update={"primary": primary}), ["About pairs."])
+    by_title = {passage.title: passage for passage in passages}
+    assert len(by_title) == len(passages) == 10
+    contrast = by_title["The contrast"]
+    assert contrast.table is not None
+    first = [cell.text for cell in contrast.table.rows[0]]
+    assert first[:2] == ["before scaling (primary)", "mixed model"]
+    assert first[3:6] == [f"{tiny.ratio:.2f}", f"{tiny.low:.2f} to {tiny.high:.2f}", "0.00035"]
+    assert any("3 of" in sentence and "told from zero" in sentence for sentence in contrast[1])
+    assert "About pairs." in by_title["Matched pairs"].sentences
+    assert "2: failed, out of memory." in by_title["Not in the test"].sentences
+    shares = by_title["Do size and pretraining account for it?"].table
+    assert shares is not None
+    assert {row[0].text for row in shares.rows} == {s.factor for s in result.variance_shares.shares}
+    assert all(sentence.endswith(".") for passage in passages for sentence in passage.sentences)
 
 
 def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

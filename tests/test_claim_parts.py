@@ -22,7 +22,7 @@ from benchmark.claim.effect import disagreement
 from benchmark.claim.matched_pairs import MAX_SIZE_RATIO, matched_pairs
 from benchmark.claim.paired_bootstrap import error_replicates
 from benchmark.claim.power import detectable_effect
-from benchmark.claim.result import Interval
+from benchmark.claim.result import RatioInterval
 from benchmark.claim.simulation import StudyDesign, rates, run_studies, simulate, study_designs
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import _explained, _family_grams, _shares, variance_shares
@@ -393,10 +393,10 @@ def test_disagreement_is_welchs_test(seed: int, k: int) -> None:
         df, error = len(values) - 1, values.std(ddof=1) / np.sqrt(len(values))
         reach = stats.t.ppf(0.975, df) * error
         low, middle, high = np.exp([values.mean() - reach, values.mean(), values.mean() + reach])
-        intervals.append(Interval(ratio=middle, low=low, high=high, p_value=0.5, df=df))
+        intervals.append(RatioInterval(ratio=middle, low=low, high=high, p_value=0.5, df=df))
     expected = anova_oneway(groups, use_var="unequal", welch_correction=True).pvalue
     assert disagreement(intervals, 0.05) == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_dataset_cannot_disagree() -> None:
-    assert disagreement([Interval(ratio=2, low=1, high=4, p_value=0.05, df=5)], 0.05) is None
+    assert disagreement([RatioInterval(ratio=2, low=1, high=4, p_value=0.05, df=5)], 0.05) is None

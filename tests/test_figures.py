@@ -133,6 +133,51 @@ def test_no_text_overlaps_or_leaves_the_figure(which: str, request: pytest.Fixtu
                 assert not overlap, f"{text!r} overlaps {other!r}"
 
 
+def test_every_text_has_the_style_also_where_it_is_made_late(crowded_drawn: Drawn) -> None:
+    """A tick made outside the style would set $x$ in a family's name as mathematics."""
+    for figure in crowded_drawn.figures:
+        for text in figure.findobj(Text):
+            assert not text.get_parse_math(), text.get_text()
+            assert text.get_fontname() == "DejaVu Sans"
+
+
+def test_marks_have_the_colour_and_the_place_of_their_models(small: ReportData) -> None:
+    table = over_seeds(small.in_distribution)
+    rows = table[table["dataset"] == "mnist-5k"]
+    figure = Figure()
+    axes = figure.subplots()
+    scatter_figures._draw_models(axes, rows, scatter_figures.ACCURACY, scatter_figures.ERROR)
+    wanted = {
+        MIXER_COLORS[mixer]: 100 * own[["accuracy_none", scatter_figures.ERROR]].to_numpy(float)
+        for mixer, own in rows.groupby("mixer")
+    }
+    drawn = {tuple(m.get_facecolor()[0, :3]): m.get_offsets() for m in axes.collections[1:]}
+    assert sum(map(len, wanted.values())) == len(rows) == 7
+    for colour, places in wanted.items():
+        np.testing.assert_allclose(drawn[colour], places)
+
+
+def test_lines_under_shift_are_means_and_bands_the_middle_of_models(crowded: ReportData) -> None:
+    table = over_seeds(crowded.scored)
+    error = "debiased_calibration_error_temperature"
+    rows = table[table["dataset"] == "one"].assign(
+        severity=lambda t: t["split"].str.extract(r"-(\d+)$")[0].astype(float)
+    )
+    axes = Figure().subplots()
+    figures._shift_panel(axes, rows, error)
+    clean = 100 * rows.loc[(rows["mixer"] == "mlp") & (rows["split"] == "test"), error]
+    drawn = {tuple(line.get_color()): line.get_ydata() for line in axes.lines}
+    assert drawn[MIXER_COLORS["mlp"]][0] == pytest.approx(clean.mean())
+    bands = [band.get_paths()[0].vertices for band in axes.collections]
+    ends = [sorted(set(band[band[:, 0] == 0, 1])) for band in bands]
+    assert any(np.allclose(end, np.quantile(clean, [0.1, 0.9])) for end in ends if len(end) == 2)
+
+
+def test_one_model_without_noise_floor_is_drawn(small: ReportData) -> None:
+    table = over_seeds(small.in_distribution)[:1].assign(ece_15_temperature_floor_q95=float("nan"))
+    assert "of 1 models" in figures.dumbbell(table, "one", "x").alt
+
+
 def test_drawings_are_whole_and_reproducible(small: ReportData, small_drawn: Drawn) -> None:
     first, second = small_drawn.drawings, draw_all(small).drawings
     assert [d.name for d in first] == [d.name for d in second]

@@ -14,12 +14,14 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic import MODELS, TEXT_MODELS, FakeModel, make_record, write_tree
 
+from benchmark.claim import evaluate_claim
+from benchmark.claim.text import render_markdown
 from benchmark.records import Failure, RunFolder
 from benchmark.report import command, main, write_report
 from benchmark.report import contents as report_contents
 from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
-from benchmark.report.data import ReportError, over_seeds, read_suite
+from benchmark.report.data import ReportError, over_seeds, read_suite, suite_names
 from benchmark.report.evaluations import MISTAKES, thumbnail
 
 NASTY = "<img src=x onerror=alert(1)> | `a` [x](http://e.org) $y$ \x1b[31m </script>"
@@ -54,6 +56,16 @@ def test_first_screen_says_what_was_run_and_the_verdict(written: Path) -> None:
     assert "Synthetic CPU, 2 cores" in first
     assert "**Verdict.**" in first
     assert "(figures/contrast.svg)" in first
+
+
+def test_page_and_command_tell_the_claim_in_the_same_words(results: Path, written: Path) -> None:
+    (suite,) = suite_names(results)
+    frame = read_suite(results, suite, ["never-run/mnist-5k/seed-0"]).frame
+    told = render_markdown(evaluate_claim(frame)).split("\n## ", 1)[1]
+    page = (written / "README.md").read_text().split("## The claim in detail\n")[1]
+    lines = [line.strip("#- ") for line in told.splitlines() if line]
+    assert len(lines) > 40
+    assert not [line for line in lines if line not in page]
 
 
 def test_every_link_leads_somewhere(written: Path) -> None:

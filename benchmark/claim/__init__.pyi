@@ -2,8 +2,15 @@ from .command import declared_claim as declared_claim
 from .command import evaluate_claim as evaluate_claim
 from .command import main as main
 from .data import ClaimError as ClaimError
+from .passages import Passage as Passage
+from .passages import claim_passages as claim_passages
 from .result import ClaimResult as ClaimResult
 from .result import Effect as Effect
-from .result import Interval as Interval
+from .result import RatioInterval as RatioInterval
 from .result import Specification as Specification
 from .result import VarianceShares as VarianceShares
+from .result import when as when
+from .wording import covariate_list as covariate_list
+from .wording import estimator_name as estimator_name
+from .wording import range_text as range_text
+from .wording import ratio_text as ratio_text

@@ -21,9 +21,9 @@ from benchmark.claim.result import (
     ClaimMap,
     DatasetEffect,
     Effect,
-    Interval,
     LevelEffect,
     Permutation,
+    RatioInterval,
 )
 from benchmark.registry import Claim
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def as_interval(tested: TestedCoefficient) -> Interval:
+def as_interval(tested: TestedCoefficient) -> RatioInterval:
     """Return a difference of logs as a ratio."""
     ratio, low, high = np.exp(np.clip([tested.estimate, tested.low, tested.high], -700, 700))
-    return Interval(
+    return RatioInterval(
         ratio=float(ratio),
         low=float(low),
         high=float(high),
@@ -111,7 +111,7 @@ def _families(used: pd.DataFrame, claim: Claim) -> dict[str, int]:
     }
 
 
-def _levels(used: pd.DataFrame, estimates: dict[str, Interval]) -> tuple[LevelEffect, ...]:
+def _levels(used: pd.DataFrame, estimates: dict[str, RatioInterval]) -> tuple[LevelEffect, ...]:
     return tuple(
         LevelEffect(
             mixer=str(mixer),
@@ -146,7 +146,7 @@ def _per_dataset(
     return tuple(effects)
 
 
-def disagreement(estimates: Sequence[Interval], alpha: float) -> float | None:
+def disagreement(estimates: Sequence[RatioInterval], alpha: float) -> float | None:
     """Test whether the ratios of several datasets are the same.
 
     Welch's test (1951, Biometrika 38) on log ratios: each has a variance and degrees of freedom

@@ -37,7 +37,7 @@ class LeftOut(_Frozen):
     reason: str
 
 
-class Interval(_Frozen):
+class RatioInterval(_Frozen):
     """A ratio with its interval and two-sided p value."""
 
     ratio: float
@@ -53,7 +53,7 @@ class LevelEffect(_Frozen):
     mixer: str
     families: int
     checkpoints: int
-    estimate: Interval | None
+    estimate: RatioInterval | None
 
 
 class DatasetEffect(_Frozen):
@@ -61,7 +61,7 @@ class DatasetEffect(_Frozen):
 
     dataset: str
     families: dict[str, int]
-    estimate: Interval | None
+    estimate: RatioInterval | None
     problem: str | None = None
 
 
@@ -76,8 +76,8 @@ class Effect(_Frozen):
 
     metric: str
     map: ClaimMap
-    estimate: Interval
-    cluster_robust: Interval
+    estimate: RatioInterval
+    cluster_robust: RatioInterval
     covariates: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     rows: int
@@ -178,7 +178,7 @@ class Specification(_Frozen):
     covariates: tuple[str, ...]
     shifted: bool
     rows: int
-    estimate: Interval
+    estimate: RatioInterval
 
 
 class SpecificationCurve(_Frozen):
@@ -222,7 +222,7 @@ class Verdict(_Frozen):
     outcome: Outcome
     sentences: tuple[str, str]
     reasons: tuple[str, ...]
-    interval: Interval | None
+    interval: RatioInterval | None
     power: Power | None
     primary_factor: bool | None
 

@@ -37,7 +37,7 @@ ESTIMATORS: dict[str, int | None] = {
 def specification_curve(
     averaged: pd.DataFrame, claim: Claim, covariates: tuple[str, ...]
 ) -> SpecificationCurve:
-    """Estimate the contrast for estimator x bins x moment x covariate set x shift.
+    """Estimate the contrast for estimator x bins x map x covariate set x shift.
 
     Args:
         averaged: rows of `checkpoints`, shifted splits included. A shifted split of a

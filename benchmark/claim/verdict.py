@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmark.claim.result import (
     Effect,
-    Interval,
     Outcome,
     Permutation,
     Power,
+    RatioInterval,
     VarianceShares,
     Verdict,
+    when,
+)
+from benchmark.claim.wording import (
+    covariate_name,
+    level_text,
+    p_statement,
+    p_value,
+    range_text,
+    ratio_text,
 )
 from benchmark.registry import Claim
 
@@ -77,19 +88,20 @@ def _apply_rules(
         )
     if 1 / margin < interval.low and interval.high < margin:
         return "equivalent", (f"the interval lies inside {1 / margin:.2f} to {margin:.2f}",)
-    if _datasets_disagree(claim, effect):
+    disagreement = effect.disagreement_p
+    if disagreement is not None and _datasets_disagree(claim, effect):
         found = [f"{d.estimate.ratio:.2f} on {d.dataset}" for d in effect.datasets if d.estimate]
         listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
         return "undecided", (
-            f"the datasets disagree ({listed}; p = {effect.disagreement_p:.2g}), so one ratio for"
-            " all says little about the next dataset",
+            f"the datasets disagree ({listed}; {p_statement(disagreement)}), so one ratio for all"
+            " says little about the next dataset",
         )
     side, check = _side_of_one(interval), _side_of_one(effect.cluster_robust)
     if side != 0 and side == check and permutation.p_value <= claim.alpha:
         outcome: Outcome = "supported" if side < 0 else "contradicted"
         return outcome, (
             "the interval and its cluster-robust check exclude 1",
-            f"exchanging labels among families gives p = {permutation.p_value:.3g}",
+            f"exchanging labels among families gives {p_statement(permutation.p_value)}",
         )
     reasons = []
     if side == 0:
@@ -97,19 +109,19 @@ def _apply_rules(
     elif side != check:
         reasons.append(
             "the interval excludes 1 but its cluster-robust check"
-            f" ({range_of(effect.cluster_robust)}) does not"
+            f" ({range_text(effect.cluster_robust)}) does not"
         )
     if permutation.smallest_p > claim.alpha:
         reasons.append(
             "with these families no exchange of labels could give p below"
-            f" {permutation.smallest_p:.3g}"
+            f" {p_value(permutation.smallest_p)}"
         )
     elif permutation.p_value > claim.alpha:
-        reasons.append(f"exchanging labels among families gives p = {permutation.p_value:.3g}")
+        reasons.append(f"exchanging labels among families gives {p_statement(permutation.p_value)}")
     return "undecided", tuple(reasons)
 
 
-def _side_of_one(interval: Interval) -> int:
+def _side_of_one(interval: RatioInterval) -> int:
     """Return -1 or 1 for an interval wholly below or above 1, and 0 for one around it."""
     return int(interval.low > 1) - int(interval.high < 1)
 
@@ -117,9 +129,9 @@ def _side_of_one(interval: Interval) -> int:
 def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
     first, second = claim.contrast
     ratio = f"{effect.estimate.ratio:.2f} times"
-    interval = f"({_percent(claim)} interval {range_of(effect.estimate)})"
-    when = f"{effect.moment} temperature scaling"
-    given = "" if not effect.covariates else " at equal " + words_of(effect.covariates)
+    interval = f"({level_text(claim.alpha)} interval {range_text(effect.estimate)})"
+    scaling = f"{when(effect.map)} temperature scaling"
+    given = "" if not effect.covariates else " at equal " + _enumerated(effect.covariates)
     compared = f"the calibration error of {first} models is {ratio} that of {second} models"
     openings = {
         "supported": "Supported",
@@ -127,7 +139,7 @@ def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
         "equivalent": "Equivalent",
         "undecided": "Undecided",
     }
-    return f"{openings[outcome]}: {when}{given}, {compared} {interval}."
+    return f"{openings[outcome]}: {scaling}{given}, {compared} {interval}."
 
 
 def _second_sentence(
@@ -158,7 +170,7 @@ def _what_would_decide(power: Power) -> str:
     could = (
         "no effect of any size could have been found"
         if found is None
-        else f"a ratio of {short_number(found)} or {short_number(1 / found)} would have been found"
+        else f"a ratio of {ratio_text(found)} or {ratio_text(1 / found)} would have been found"
         f" with {power.power:.0%} power"
     )
     needed = [
@@ -187,28 +199,7 @@ def _is_primary_factor(shares: VarianceShares) -> bool | None:
     return True if any(item.factor == "family" for item in shares.shares) else None
 
 
-def range_of(interval: Interval) -> str:
-    """Return "low to high" with two decimals, or powers of ten beyond 100."""
-    return f"{short_number(interval.low)} to {short_number(interval.high)}"
-
-
-def short_number(value: float) -> str:
-    """Return a ratio with two decimals, or one digit where it is extreme."""
-    return f"{value:.2f}" if 0.005 <= value < 100 else f"{value:.1g}"
-
-
-def _percent(claim: Claim) -> str:
-    return f"{100 * (1 - claim.alpha):g}%"
-
-
-def words_of(names: tuple[str, ...]) -> str:
-    """Return covariate names as words: "size, pretraining and accuracy"."""
-    words = [_WORDS.get(name, name.replace("_", " ")) for name in names]
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
-
-
-_WORDS = {
-    "log_parameters": "size",
-    "log_pretraining_examples": "amount of pretraining",
-    "test_error": "test error",
-}
+def _enumerated(covariates: Sequence[str]) -> str:
+    """Return e.g. "size, pretraining and test error"."""
+    *others, last = [covariate_name(name) for name in covariates]
+    return f"{', '.join(others)} and {last}" if others else last

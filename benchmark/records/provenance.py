@@ -60,7 +60,7 @@ def _package_versions() -> dict[str, str]:
 @functools.cache
 def _git_commit() -> str | None:
     """Return the commit of this checkout, with `-dirty` when files differ from it."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None  # installed as a wheel: the version says enough
     try:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import seaborn as sns
 
+from benchmark.claim import covariate_list, estimator_name, range_text, ratio_text, when
 from benchmark.markup import plural
-from benchmark.report.claim_section import covariate_name
 from benchmark.report.figure_style import (
     MIXER_COLORS,
     MUTED,
     Drawing,
     new_figure,
     shorten,
+    styled,
     to_svg,
     use_log_axis,
 )
@@ -23,7 +24,7 @@ from benchmark.report.figure_style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from benchmark.claim import ClaimResult, Effect, Interval, Specification, VarianceShares
+    from benchmark.claim import ClaimResult, Effect, RatioInterval, Specification, VarianceShares
 
 MAX_FOREST_DATASETS = 20
 WIDEST_RATIO = 20.0
@@ -34,10 +35,11 @@ class ForestRow(NamedTuple):
     """One line of a forest plot; no estimate is written out as such."""
 
     label: str
-    estimate: Interval | None
+    estimate: RatioInterval | None
     strong: bool = False
 
 
+@styled
 def forest(result: ClaimResult, name: str) -> Drawing | None:
     """Draw the contrast per dataset and overall; None where there is no primary effect."""
     effect = result.primary
@@ -66,16 +68,15 @@ def forest(result: ClaimResult, name: str) -> Drawing | None:
     )
     caption = (
         f"Ratio of debiased calibration errors, {first} over {second}, adjusted for "
-        f"{_covariates(effect)}; bars: {100 * (1 - result.alpha):g}% intervals; "
+        f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals; "
         f"{plural(effect.checkpoints, 'checkpoint')}, families: {families}. "
         "The overall estimate is a mixed model with family and dataset as grouping factors; the "
         "line below it repeats it with cluster-robust errors. Grey: ratios that count as "
         f"equivalent (up to {margin:g}). An interval that holds 1 is compatible with no difference."
     )
-    estimate = effect.estimate
     alt = (
-        f"Forest plot: overall ratio {estimate.ratio:.2f}, interval {estimate.low:.2f} to "
-        f"{estimate.high:.2f}."
+        f"Forest plot: overall ratio {ratio_text(effect.estimate.ratio)}, interval "
+        f"{range_text(effect.estimate)}."
     )
     return Drawing(name, to_svg(figure), caption, alt)
 
@@ -92,8 +93,8 @@ def _forest_rows(result: ClaimResult, effect: Effect) -> list[ForestRow]:
     rows.append(ForestRow("overall, mixed model", effect.estimate, strong=True))
     rows.append(ForestRow("overall, cluster-robust", effect.cluster_robust))
     if result.secondary is not None:
-        moment = f"overall, {result.secondary.moment} scaling"
-        rows.append(ForestRow(moment, result.secondary.estimate))
+        label = f"overall, {when(result.secondary.map)} scaling"
+        rows.append(ForestRow(label, result.secondary.estimate))
     return rows
 
 
@@ -111,9 +112,8 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
         axes.plot(high, position, ">", color=color, markersize=6)
     marker, size = ("D", 7) if row.strong else ("s", 5)
     axes.plot(min(max(estimate.ratio, low), high), position, marker, color=color, markersize=size)
-    text = f"{estimate.ratio:.2f} ({_bound(estimate.low)}, {_bound(estimate.high)})"
     axes.annotate(
-        text,
+        f"{ratio_text(estimate.ratio)} ({range_text(estimate)})",
         (1.01, position),
         xycoords=("axes fraction", "data"),
         va="center",
@@ -122,29 +122,28 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
     )
 
 
-def _bound(value: float) -> str:
-    if not math.isfinite(value):
-        return "∞"
-    return f"{value:.2f}" if value < 100 else f"{value:.0e}"
-
-
-def _covariates(effect: Effect) -> str:
-    return ", ".join(covariate_name(name) for name in effect.covariates) or "nothing"
-
-
+@styled
 def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
     """Draw each factor's share of the variance; None where it could not be computed."""
     if not shares.shares:
         return None
-    ordered = sorted(shares.shares, key=lambda share: share.share)
+    ordered = sorted(shares.shares, key=lambda share: -share.share)
     figure, (axes,) = new_figure(1.1 + 0.36 * len(ordered))
+    factors = [share.factor for share in ordered]
+    sns.barplot(
+        x=[100 * share.share for share in ordered],
+        y=factors,
+        hue=factors,
+        palette=dict.fromkeys(factors, "0.6") | {"mixer": MIXER_COLORS["attention"]},
+        saturation=1,
+        width=0.55,
+        legend=False,
+        ax=axes,
+    )
     for position, share in enumerate(ordered):
-        color = MIXER_COLORS["attention"] if share.factor == "mixer" else "0.6"
-        axes.barh(position, 100 * share.share, 0.55, color=color)
         ends = [100 * share.low, 100 * share.high]
         axes.plot(ends, [position] * 2, color="black", linewidth=1.2)
         axes.plot(100 * share.by_chance, position, "|", color="crimson", markersize=14, mew=2)
-    axes.set_yticks(range(len(ordered)), [share.factor for share in ordered])
     axes.set_xlim(left=min(0, *(100 * share.low for share in ordered)))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the variance of log calibration error (%)")
@@ -156,11 +155,12 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
         f"{shares.resamples:,} bootstrap samples of families. Red marks: the share that pure noise "
         "would give on average: a bar that does not clear its mark says nothing."
     )
-    top = ordered[-1]
+    top = ordered[0]
     alt = f"Shares of variance; the largest is {top.factor} with {100 * top.share:.0f}%."
     return Drawing(name, to_svg(figure), caption, alt)
 
 
+@styled
 def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
     """Draw the contrast under every specification; None where there is none."""
     specifications = result.specification_curve.specifications
@@ -212,25 +212,15 @@ def _log_ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.set_yticks([], minor=True)
 
 
-ESTIMATOR_NAMES = {
-    "ece_15": "ECE, 15 equal-width bins",
-    "ece_100_equal_mass": "ECE, 100 equal-mass bins",
-    "smooth_ece": "smooth ECE",
-    "ks_calibration_error": "KS calibration error",
-    "nll_calibration": "calibration part of NLL",
-    "brier_calibration": "calibration part of Brier",
-}
-
 Choice = tuple[str, list[str]]
 
 
 def _values(specification: Specification) -> dict[str, str]:
     """Return what a specification chose, by kind of choice."""
-    metric = ESTIMATOR_NAMES.get(specification.metric, specification.metric.replace("_", " "))
-    covariates = ", ".join(covariate_name(name) for name in specification.covariates)
+    covariates = covariate_list(specification.covariates, nothing="")
     return {
-        "estimator": metric,
-        "moment": f"{specification.moment} scaling",
+        "estimator": estimator_name(specification.metric),
+        "scaling": f"{when(specification.map)} scaling",
         "covariates": f"given {covariates}" if covariates else "no covariates",
         "rows": "shifted rows" if specification.shifted else "clean rows",
     }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmark.claim import Passage, claim_passages
 from benchmark.markup import Cell, Column, Table, file_name, plural
 from benchmark.report import claim_figures, figures, scatter_figures, tabulation
-from benchmark.report.claim_section import Passage, claim_passages, verdict_text
 from benchmark.report.data import Problem, ReportData, over_seeds, rows_of
 from benchmark.report.evaluations import MAX_LOGITS_FILES, Evaluation, evaluate_models, grid_models
 from benchmark.report.map_table import map_table
@@ -136,7 +136,7 @@ def _add_claim(
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
-    contents.verdict = verdict_text(result)
+    contents.verdict = " ".join(result.verdict.sentences)
     contents.claim_json = result.model_dump_json(indent=1) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import seaborn as sns
 from matplotlib.lines import Line2D
 
 from benchmark.markup import plural
@@ -19,10 +21,12 @@ from benchmark.report.figure_style import (
     MIXER_MARKERS,
     MUTED,
     Drawing,
+    draw_marks,
     mixer_legend,
     mixers_in,
     new_figure,
     shorten,
+    styled,
     to_svg,
     use_log_axis,
 )
@@ -40,6 +44,7 @@ MAX_LINES = 30
 MAX_SHIFTS = 12
 
 
+@styled
 def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
     """Draw ECE before and after temperature scaling, one line per model (or family).
 
@@ -48,23 +53,11 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
         dataset: its name, for the title.
         name: file name without suffix.
     """
-    table = table[table["ece_15_before"].notna() & table["ece_15_after"].notna()]
+    table = table[table["ece_15_none"].notna() & table["ece_15_temperature"].notna()]
     rows, unit = _rows_that_fit(table)
-    rows = rows.sort_values("ece_15_before", ascending=True)
+    rows = rows.sort_values("ece_15_none", ascending=True)
     figure, (axes,) = new_figure(1.5 + 0.3 * len(rows))
-    for position, row in enumerate(rows_of(rows)):
-        color, marker = MIXER_COLORS[row.mixer], MIXER_MARKERS[row.mixer]
-        before, after = 100 * row.ece_15_before, 100 * row.ece_15_after
-        if row.ece_15_after_floor_q95 > 0:
-            axes.barh(position, 100 * row.ece_15_after_floor_q95, 0.6, color="0.88", zorder=1)
-        axes.plot([before, after], [position] * 2, color=color, linewidth=1.6, zorder=2)
-        axes.plot(before, position, marker, color=color, markersize=7, zorder=3)
-        style: dict[str, Any] = {
-            "markerfacecolor": "white",
-            "markeredgewidth": 1.6,
-            "markersize": 7,
-        }
-        axes.plot(after, position, marker, color=color, zorder=4, **style)
+    _draw_dumbbells(axes, rows)
     axes.set_yticks(range(len(rows)), [shorten(str(label)) for label in rows["label"]])
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
@@ -84,16 +77,37 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
         "from perfect calibration. ECE has no valid interval; the table gives the debiased error, "
         f"which has. {unit}"
     )
-    falls = int((table["ece_15_after"] < table["ece_15_before"]).sum())
+    falls = int((table["ece_15_temperature"] < table["ece_15_none"]).sum())
     alt = f"ECE on {dataset} falls after temperature scaling for {falls} of {len(table)} models."
     return Drawing(name, to_svg(figure), caption.strip(), alt)
+
+
+def _draw_dumbbells(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw a line a row, from its filled mark before to its hollow one after, over its noise."""
+    heights = np.arange(len(rows))
+    before, after = 100 * rows["ece_15_none"], 100 * rows["ece_15_temperature"]
+    sns.barplot(
+        x=100 * rows["ece_15_temperature_floor_q95"].to_numpy(float),
+        y=heights,
+        orient="h",
+        native_scale=True,
+        width=0.6,
+        color="0.88",
+        saturation=1,
+        zorder=1,
+        ax=axes,
+    )
+    colors = [MIXER_COLORS[mixer] for mixer in rows["mixer"]]
+    axes.hlines(heights, before, after, colors=colors, linewidth=1.6, zorder=2)
+    draw_marks(axes, before, heights, rows["mixer"], size=7, zorder=3)
+    draw_marks(axes, after, heights, rows["mixer"], size=7, hollow=True, zorder=4)
 
 
 def _rows_that_fit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Return the table with a `label`; too many models are averaged within their families."""
     if len(table) <= MAX_ROWS:
         return table.assign(label=table["model"]), ""
-    values = ["ece_15_before", "ece_15_after", "ece_15_after_floor_q95"]
+    values = ["ece_15_none", "ece_15_temperature", "ece_15_temperature_floor_q95"]
     groups = table.groupby(["family", "mixer"], observed=True)
     families = groups[values].mean().assign(models=groups.size()).reset_index()
     largest = _from_every_mixer(families)
@@ -119,6 +133,7 @@ def _rows_text(table: pd.DataFrame) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
+@styled
 def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw each model's temperature with its interval, families grouped by mixer.
 
@@ -167,26 +182,25 @@ def _draw_temperatures(
     axes: Axes, table: pd.DataFrame, families: Sequence[tuple[str, str]]
 ) -> tuple[float, float]:
     """Draw the marks, datasets of a family below one another; return the range they need."""
-    low, high = 1.0, 1.0
-    for position, (mixer, family) in enumerate(families):
-        own = table[(table["mixer"] == mixer) & (table["family"] == family)]
-        own = own.sort_values(["dataset", "model"])
-        places = own["dataset"].astype("category").cat.codes.to_numpy(float)
-        heights = position - 0.6 * ((places + 0.5) / (places.max() + 1) - 0.5)
-        values = own["temperature"].to_numpy(float)
-        lows, highs = (
-            own["temperature_low"].to_numpy(float),
-            own["temperature_high"].to_numpy(float),
-        )
-        known = np.isfinite(lows) & np.isfinite(highs) & (lows > 0)
-        lows, highs = np.where(known, lows, values), np.where(known, highs, values)
-        color = MIXER_COLORS[mixer]
-        axes.hlines(heights, lows, highs, color=color, linewidth=1.2)
-        axes.plot(values, heights, MIXER_MARKERS[mixer], color=color, markersize=5)
-        low, high = min(low, *lows), max(high, *highs)
-    return low, high
+    positions = {pair: position for position, pair in enumerate(families)}
+    at = [positions.get((str(row.mixer), str(row.family)), -1) for row in rows_of(table)]
+    table = table.assign(position=at)[np.array(at) >= 0]
+    datasets = table.groupby("position")["dataset"]
+    places = datasets.rank("dense") - 0.5
+    heights = table["position"] - 0.6 * (places / datasets.transform("nunique") - 0.5)
+    values, lows, highs = (
+        table[name].to_numpy(float)
+        for name in ("temperature", "temperature_low", "temperature_high")
+    )
+    known = np.isfinite(lows) & np.isfinite(highs) & (lows > 0)
+    lows, highs = np.where(known, lows, values), np.where(known, highs, values)
+    colors = [MIXER_COLORS[mixer] for mixer in table["mixer"]]
+    axes.hlines(heights, lows, highs, colors=colors, linewidth=1.2)
+    draw_marks(axes, values, heights, table["mixer"], size=5)
+    return min(1.0, *lows), max(1.0, *highs)
 
 
+@styled
 def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw error after scaling against the severity of a shift, a line per model.
 
@@ -196,7 +210,7 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
 
     Returns None where there is no shifted split.
     """
-    error = "debiased_calibration_error_after"
+    error = "debiased_calibration_error_temperature"
     table = table[table[error].notna()]
     parts = table["split"].str.extract(r"^(?P<kind>.+)-(?P<severity>\d+)$")
     table = table.assign(kind=parts["kind"], severity=parts["severity"].astype(float))
@@ -231,21 +245,35 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
 
 
 def _shift_panel(axes: Axes, rows: pd.DataFrame, error: str) -> None:
-    rows = rows.assign(severity=rows["severity"].fillna(0))
-    for mixer in mixers_in(rows["mixer"]):
-        color = MIXER_COLORS[mixer]
-        grid = rows[rows["mixer"] == mixer].pivot_table(
-            index="severity", columns="model", values=error, observed=True
-        )
-        if len(rows["model"].unique()) > MAX_LINES:
-            low, high = 100 * grid.quantile(0.1, axis=1), 100 * grid.quantile(0.9, axis=1)
-            axes.fill_between(grid.index, low, high, color=color, alpha=0.15, linewidth=0)
-        else:
-            axes.plot(grid.index, 100 * grid.to_numpy(), color=color, linewidth=0.7, alpha=0.5)
-        mean = 100 * grid.mean(axis=1)
-        axes.plot(
-            grid.index, mean, MIXER_MARKERS[mixer] + "-", color=color, linewidth=2, markersize=4
-        )
+    rows = rows.assign(severity=rows["severity"].fillna(0), error=100 * rows[error])
+    rows = rows.astype({"mixer": str, "model": str})
+    mixers = mixers_in(rows["mixer"])
+    line = partial(
+        sns.lineplot,
+        rows,
+        x="severity",
+        y="error",
+        hue="mixer",
+        hue_order=mixers,
+        palette=MIXER_COLORS,
+        legend=False,
+        ax=axes,
+    )
+    crowded = rows["model"].nunique() > MAX_LINES
+    if not crowded:
+        line(units="model", estimator=None, linewidth=0.7, alpha=0.5)
+    line(
+        errorbar=("pi", 80) if crowded else None,
+        err_kws={"alpha": 0.15},
+        style="mixer",
+        style_order=mixers,
+        markers=MIXER_MARKERS,
+        dashes=False,
+        linewidth=2,
+        markersize=5,
+        markeredgewidth=0,
+    )
+    axes.set(xlabel="", ylabel="")
     axes.set_xticks(sorted(rows["severity"].unique()))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
@@ -261,6 +289,7 @@ class ReliabilityPanel:
     after: Reliability
 
 
+@styled
 def reliability_grid(
     panels: Sequence[ReliabilityPanel], dataset: str, models: int, name: str
 ) -> Drawing:
@@ -290,6 +319,11 @@ def reliability_grid(
         Line2D([], [], color=MUTED, marker="o", markersize=4, mfc="white", ls=":", label="after"),
     ]
     mixer_legend(figure, mixers_in([panel.mixer for panel in panels]), extra)
+    alt = f"Reliability diagrams of {plural(len(panels), 'model')} on {dataset}."
+    return Drawing(name, to_svg(figure), _reliability_caption(panels, dataset, models), alt)
+
+
+def _reliability_caption(panels: Sequence[ReliabilityPanel], dataset: str, models: int) -> str:
     rows = sorted({panel.n for panel in panels})
     size = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
     some = (
@@ -298,7 +332,7 @@ def reliability_grid(
         if len(panels) < models
         else ""
     )
-    caption = (
+    return (
         f"Reliability on {dataset} (n = {size} predictions a panel, seeds pooled): a point below "
         "the diagonal is over-confident. Solid: before; dotted, hollow: after temperature scaling. "
         "Grey band: where 95% of samples of this size would fall if the model before scaling were "
@@ -306,8 +340,6 @@ def reliability_grid(
         "rows per confidence bin before scaling. Bins with fewer than 5 rows are not drawn."
         f"{some}"
     )
-    alt = f"Reliability diagrams of {plural(len(panels), 'model')} on {dataset}."
-    return Drawing(name, to_svg(figure), caption, alt)
 
 
 def _draw_reliability(axes: Axes, panel: ReliabilityPanel) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, interval, plural
 from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.registry import Published, Registry, did_you_mean
-from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, to_svg
+from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, styled, to_svg
 from benchmark.statistics import (
     METRICS,
     StochasticFit,
@@ -294,6 +294,7 @@ def _outcome(share: float) -> str:
 # --- figure ---------------------------------------------------------------------------------------
 
 
+@styled
 def _draw(entry: Published, fit: RepeatedFit) -> Drawing | None:
     """Draw the fit's way over its epochs, and where on the curve of the loss it ends."""
     assert entry.temperature_fit is not None

@@ -16,13 +16,14 @@ from benchmark.report.figure_style import (
     ERROR_NAME,
     MAX_PANELS,
     MIXER_COLORS,
-    MIXER_MARKERS,
     Drawing,
+    draw_marks,
     label_points,
     mixer_legend,
     mixers_in,
     new_figure,
     shorten,
+    styled,
     to_svg,
     use_log_axis,
 )
@@ -38,7 +39,7 @@ MAX_MARKS = 60
 FIT_MODELS = 4
 """Fewer models than this get no fitted line."""
 
-ERROR = "debiased_calibration_error_before"
+ERROR = "debiased_calibration_error_none"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Axis:
     logarithmic: bool = False
 
 
-ACCURACY = Axis("accuracy_before", "accuracy (%)", 100)
+ACCURACY = Axis("accuracy_none", "accuracy (%)", 100)
 PARAMETERS = Axis("parameters", "parameters", 1, logarithmic=True)
 LATENCY = Axis("latency_p50_ms", "median latency (ms)", 1, logarithmic=True)
 
@@ -59,6 +60,7 @@ Panel = tuple["Axes", str, "pd.DataFrame"]
 """Axes, dataset, and the dataset's rows."""
 
 
+@styled
 def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     """Draw the debiased error before scaling against `axis`, one panel per dataset.
 
@@ -151,28 +153,21 @@ def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
     return 100 * low, 100 * high
 
 
-def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
+def _draw_models(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
     """Draw one mark with its bar per model, coloured by mixer."""
     crowded = len(rows) > MAX_MARKS
     if axis.logarithmic:
         use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
-    for mixer in mixers_in(rows["mixer"]):
-        own = rows[rows["mixer"] == mixer]
-        y = 100 * own[error].to_numpy(float)
-        low, high = _bounds(own, error)
-        axes.errorbar(
-            axis.scale * own[axis.column].to_numpy(float),
-            y,
-            None if crowded else np.clip([y - low, high - y], 0, None),
-            fmt=MIXER_MARKERS[mixer],
-            color=MIXER_COLORS[mixer],
-            alpha=0.4 if crowded else 0.9,
-            markersize=3 if crowded else 6,
-            elinewidth=0.9,
-        )
-    ends = 100 * rows[error].to_numpy(float) if crowded else _bounds(rows, error)[0]
+    x, y = axis.scale * rows[axis.column], 100 * rows[error]
+    alpha, size = (0.4, 3) if crowded else (0.9, 6)
+    ends = y.to_numpy(float)
+    if not crowded:
+        ends, high = _bounds(rows, error)
+        colors = [MIXER_COLORS[mixer] for mixer in rows["mixer"]]
+        axes.vlines(x, np.minimum(ends, y), np.maximum(high, y), colors, alpha=alpha, lw=0.9)
+    draw_marks(axes, x, y, rows["mixer"], size=size, alpha=alpha)
     # A debiased error may be negative, below the interval that is cut at 0.
-    lowest = float(np.nanmin([0, *ends, *(100 * rows[error])]))
+    lowest = float(np.nanmin([0, *ends, *y]))
     if lowest < 0:
         axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.set_ylim(bottom=1.15 * lowest)
@@ -180,7 +175,7 @@ def _draw_marks(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
 
 def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
     """Draw one dataset's models; return the mixers that got a fitted line."""
-    _draw_marks(axes, rows, axis, ERROR)
+    _draw_models(axes, rows, axis, ERROR)
     fitted = set()
     for mixer in mixers_in(rows["mixer"]):
         own = rows[rows["mixer"] == mixer]
@@ -210,18 +205,19 @@ def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None
     axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
 
 
+@styled
 def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw error after scaling against median latency, with the front of undominated models.
 
     Returns None where nothing was timed.
     """
-    error = "debiased_calibration_error_after"
+    error = "debiased_calibration_error_temperature"
     table = table[table[error].notna() & table["latency_p50_ms"].notna()]
     if table.empty:
         return None
     figure, panels = _dataset_panels(table)
     for panel, dataset, rows in panels:
-        _draw_marks(panel, rows, LATENCY, error)
+        _draw_models(panel, rows, LATENCY, error)
         front = undominated(rows["latency_p50_ms"], rows[error])
         x = rows["latency_p50_ms"].to_numpy(float)[front]
         y = 100 * rows[error].to_numpy(float)[front]

@@ -100,10 +100,10 @@ def _accuracy(row: Row, best: Best) -> Cell:
 
 def _before_after(metric: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
     def cell(row: Row, best: Best) -> Cell:
-        before = getattr(row, f"{metric}_before")
-        after = getattr(row, f"{metric}_after")
+        before = getattr(row, f"{metric}_none")
+        after = getattr(row, f"{metric}_temperature")
         text = f"{decimals(scale * before, places)} → {decimals(scale * after, places)}"
-        bold = (f"{metric}_after", row.model) in best
+        bold = (f"{metric}_temperature", row.model) in best
         return Cell(text, after, bold)
 
     return cell

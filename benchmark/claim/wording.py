@@ -1,0 +1,98 @@
+"""How the claim's numbers and names are written, wherever they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmark.claim.bin_variants import VARIANTS
+from benchmark.claim.result import RatioInterval
+from benchmark.markup import MISSING, decimals
+from benchmark.statistics import METRICS
+
+SMALLEST_P = 1e-4
+"""A p value below this is written as a bound: more digits would promise more than a test gives."""
+
+_COVARIATES = {
+    "log_parameters": "size",
+    "log_pretraining_examples": "pretraining",
+}
+
+
+def p_value(value: float | None) -> str:
+    """Return a p value with two significant digits, never as 0; a dash for None.
+
+    >>> p_value(0.00035), p_value(0.1), p_value(2e-7)
+    ('0.00035', '0.10', 'under 0.0001')
+    """
+    if value is None:
+        return MISSING
+    return f"under {SMALLEST_P}" if value < SMALLEST_P else f"{value:#.2g}"
+
+
+def p_statement(value: float) -> str:
+    """Return a p value as part of a sentence.
+
+    >>> p_statement(0.0312), p_statement(0.0)
+    ('p = 0.031', 'p under 0.0001')
+    """
+    return f"p {'' if value < SMALLEST_P else '= '}{p_value(value)}"
+
+
+def ratio_text(value: float) -> str:
+    """Return a ratio with two decimals, or with one digit where it is extreme.
+
+    >>> ratio_text(0.534), ratio_text(0.0012), ratio_text(1234.0)
+    ('0.53', '0.001', '1e+03')
+    """
+    if 0.005 <= value < 100 or not math.isfinite(value):
+        return decimals(value, 2)
+    return f"{value:.1g}"
+
+
+def range_text(interval: RatioInterval) -> str:
+    """Return an interval of a ratio as "low to high"."""
+    return f"{ratio_text(interval.low)} to {ratio_text(interval.high)}"
+
+
+def level_text(alpha: float) -> str:
+    """Return the level of an interval at `alpha`, e.g. 0.05 -> '95%'."""
+    return f"{100 * (1 - alpha):g}%"
+
+
+def covariate_name(name: str) -> str:
+    """Return a covariate's name in words."""
+    return _COVARIATES.get(name, name.replace("_", " "))
+
+
+def covariate_list(names: Sequence[str], nothing: str = "nothing") -> str:
+    """Return covariates as a list in words, or `nothing` where there is none.
+
+    >>> covariate_list(["log_parameters", "test_error"])
+    'size, test error'
+    """
+    return ", ".join(covariate_name(name) for name in names) or nothing
+
+
+def estimator_name(metric: str) -> str:
+    """Return a metric's label, or the name of a published table's own in words.
+
+    >>> estimator_name("ece_15"), estimator_name("calibration_error")
+    ('ECE, 15 equal-width bins', 'calibration error')
+    """
+    labels = {known.name: known.label for known in (*METRICS.values(), *VARIANTS)}
+    return labels.get(metric, metric.replace("_", " "))
+
+
+def as_sentence(text: str) -> str:
+    """Return `text` with a capital at its start and a full stop at its end.
+
+    >>> as_sentence("no model of that mixer")
+    'No model of that mixer.'
+    """
+    text = text.strip()
+    # Names keep their case: only a plain word is given a capital.
+    first = text.split(" ", 1)[0]
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
