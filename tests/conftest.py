@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# BLAS and OpenMP read this once, when they are loaded: before any import that brings in numpy.
+# Two ranks or workers with several threads each would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
 import pytest
 from hypothesis import settings
 
 from benchmark import Registry, RunSpec, plan
-
-# Two ranks or workers with several threads each would fight over the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 # CI must not fail on the day's luck: there the examples are the same each time.
 settings.register_profile("ci", derandomize=True)

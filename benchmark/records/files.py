@@ -19,6 +19,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, also after a power cut. On an error
     nothing changes and the temporary file is removed.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "notes" / "today.txt"  # folders are made
+    ...     with atomic_path(path) as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     path.read_text()
+    'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -47,6 +54,12 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically (see `atomic_path`)."""
+    """Write `text` to `path` atomically (see `atomic_path`).
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder) / "greeting.txt", "naïve")
+    ...     (Path(folder) / "greeting.txt").read_bytes()
+    b'na\xc3\xafve'
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

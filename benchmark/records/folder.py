@@ -22,6 +22,15 @@ class RunFolder:
 
     Attributes:
         path: the folder, which need not exist yet.
+
+    Example:
+        >>> folder = RunFolder.of(Path("results"), "embedded", "vit-tiny", "digits", seed=0)
+        >>> folder.name
+        'embedded/vit-tiny/digits/seed-0'
+        >>> folder.record.as_posix()
+        'results/embedded/vit-tiny/digits/seed-0/record.json'
+        >>> folder.read_record() is None  # nothing has run here
+        True
     """
 
     path: Path
@@ -110,7 +119,11 @@ class RunFolder:
 
 
 def shared_cache(results: Path) -> Path:
-    """Return the folder of a results tree for what its runs share and can make anew."""
+    """Return the folder of a results tree for what its runs share and can make anew.
+
+    >>> shared_cache(Path("results")).as_posix()
+    'results/.cache'
+    """
     return results / ".cache"
 
 
@@ -131,7 +144,16 @@ def runs_of_tree(results: Path) -> list[RunFolder]:
 
 
 def find_runs(place: Path) -> list[RunFolder]:
-    """Return the folders with a record at or below `place`: a tree, a suite or a run; sorted."""
+    """Return the folders with a record at or below `place`: a tree, a suite or a run; sorted.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as results:
+    ...     for seed in range(2):
+    ...         folder = RunFolder.of(Path(results), "mine", "vit", "digits", seed)
+    ...         write_text(folder.record, "{}")
+    ...     [run.name for run in find_runs(Path(results) / "mine")], suites_of(Path(results))
+    (['mine/vit/digits/seed-0', 'mine/vit/digits/seed-1'], ['mine'])
+    """
     return _holders(place.rglob(_RECORD))
 
 

@@ -37,6 +37,10 @@ def smooth_ece(confidence: ArrayLike, correct: ArrayLike) -> float:
     Returns:
         In [0, 1], a probability; at least |signed gap|. Errors below .001 are smoothed at .001.
 
+    Example:
+        >>> round(smooth_ece([0.9] * 10, [1] * 8 + [0] * 2), 3)
+        0.1
+
     Raises:
         ValueError: Bad shapes or ranges.
     """
