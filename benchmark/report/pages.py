@@ -25,6 +25,7 @@ from benchmark.report.comparison import TreeComparison, comparison_summary
 from benchmark.report.data import name_unknown
 from benchmark.report.evaluations import Evaluation, diagram_svg
 from benchmark.report.figure_style import MIXER_COLORS
+from benchmark.report.map_table import NOT_FITTED
 from benchmark.report.model_pages import ModelPage
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ NOTES = {
         "the test rows, by a paired bootstrap with both maps held fixed, so the interval lacks "
         "what the choice and the calibration rows add."
     ),
+    "no_maps": NOT_FITTED,
     "published": (
         "Before and after temperature scaling, on test rows; ours are means over seeds with 95% "
         "intervals over test rows (of T: over calibration rows). Published figures come from other "

@@ -9,9 +9,20 @@ import numpy as np
 
 from benchmark.arrays import Float64Array
 from benchmark.statistics.calibration_map import CalibrationMap
-from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
+from benchmark.statistics.logit_arrays import (
+    Labels,
+    Logits,
+    check_rows,
+    row_maximum,
+    to_numpy,
+)
 from benchmark.statistics.predictions import Predictions
-from benchmark.statistics.temperature import TemperatureFit, fit_temperature, log_probabilities
+from benchmark.statistics.temperature import (
+    TemperatureFit,
+    fit_temperature,
+    log_probabilities,
+    scale_shifted,
+)
 
 
 class NoMap(CalibrationMap):
@@ -82,7 +93,9 @@ class EnsembleTemperatureScaling(CalibrationMap):
 
         rows = check_rows(logits, labels)
         self.temperature = fit_temperature(logits, labels).temperature
-        parts = np.exp([-Predictions.from_rows(rows, t).nll for t in self._temperatures])
+        parts = np.exp(
+            [-Predictions.from_rows(rows, t).nll for t in (self.temperature, 1.0, math.inf)]
+        )
 
         def objective(weights: Float64Array) -> tuple[float, Float64Array]:
             mixed = weights @ parts
@@ -102,15 +115,17 @@ class EnsembleTemperatureScaling(CalibrationMap):
 
     def __call__(self, logits: Logits) -> Float64Array:
         """Return calibrated log-probabilities [n, K]."""
-        mixed = np.zeros(np.shape(logits))
-        for weight, temperature in zip(self.weights, self._temperatures, strict=True):
-            mixed += weight * np.exp(log_probabilities(logits, temperature))
-        with np.errstate(divide="ignore"):  # a masked class stays at probability 0
+        scaled, plain, uniform = self.weights
+        values = to_numpy(logits).astype(np.float64)
+        values -= row_maximum(values)
+        known = ~np.isneginf(values)  # a masked class stays at probability 0
+        mixed = known * (uniform / known.sum(axis=1, keepdims=True))
+        for weight, temperature in ((scaled, self.temperature), (plain, 1.0)):
+            part = np.exp(scale_shifted(values, temperature))
+            part *= weight / part.sum(axis=1, keepdims=True)
+            mixed += part
+        with np.errstate(divide="ignore"):
             return np.log(mixed, out=mixed)
-
-    @property
-    def _temperatures(self) -> tuple[float, float, float]:
-        return self.temperature, 1.0, math.inf
 
 
 MAPS: tuple[type[CalibrationMap], ...] = (NoMap, TemperatureScaling, EnsembleTemperatureScaling)
