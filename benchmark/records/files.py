@@ -54,7 +54,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically (see `atomic_path`).
+    r"""Write `text` to `path` atomically (see `atomic_path`).
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_text(Path(folder) / "greeting.txt", "naïve")

@@ -74,6 +74,13 @@ class Predictions:
         """Bool [n], whether the prediction is the label."""
         return np.equal(self.predicted, self.labels)
 
+    @cached_property
+    def cumulative_errors(self) -> Float64Array:
+        """Expected errors [n] among the most confident 1 ... n rows, averaging within ties."""
+        values, group, size = np.unique(-self.confidence, return_inverse=True, return_counts=True)
+        rate = np.bincount(group, ~self.correct, minlength=len(values)) / size
+        return np.asarray(np.cumsum(np.repeat(rate, size)))
+
     def probability_blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield consecutive rows with their probabilities [m, K], overwritten by the next block."""
         for block in self.rows.blocks():

@@ -125,7 +125,7 @@ class EnsembleTemperatureScaling(CalibrationMap):
             part *= weight / part.sum(axis=1, keepdims=True)
             mixed += part
         with np.errstate(divide="ignore"):
-            return np.log(mixed, out=mixed)
+            return np.asarray(np.log(mixed, out=mixed), np.float64)
 
 
 MAPS: tuple[type[CalibrationMap], ...] = (NoMap, TemperatureScaling, EnsembleTemperatureScaling)

@@ -15,7 +15,7 @@ def aurc(predictions: Predictions) -> float:
     Geifman & El-Yaniv 2017, averaged over i = 1 ... n; in [0, 1]. Within tied confidences the
     expected value over their orders is taken, so the order of rows does not matter.
     """
-    errors = cumulative_errors(predictions)
+    errors = predictions.cumulative_errors
     return float((errors / np.arange(1, len(errors) + 1)).mean())
 
 
@@ -26,17 +26,8 @@ def augrc(predictions: Predictions) -> float:
     Systems": the chance that a row is both wrong and accepted, integrated over coverage by
     trapezoids. Ties as in `aurc`.
     """
-    errors = np.concatenate([[0.0], cumulative_errors(predictions)])
+    errors = np.concatenate([[0.0], predictions.cumulative_errors])
     return float((errors[1:] + errors[:-1]).mean() / (2 * predictions.rows.n_rows))
-
-
-def cumulative_errors(predictions: Predictions) -> Float64Array:
-    """Expected errors [n] among the most confident 1 ... n rows, averaging within ties."""
-    values, group, size = np.unique(
-        -predictions.confidence, return_inverse=True, return_counts=True
-    )
-    rate = np.bincount(group, ~predictions.correct, minlength=len(values)) / size
-    return np.asarray(np.cumsum(np.repeat(rate, size)))
 
 
 def aurc_influence(predictions: Predictions) -> Float64Array:
@@ -69,7 +60,7 @@ def augrc_influence(predictions: Predictions) -> Float64Array:
 def _ranked_errors(predictions: Predictions) -> tuple[IntArray, Float64Array, Float64Array]:
     """Rows by falling confidence, their cumulative expected errors, and each row's own."""
     order = np.argsort(-predictions.confidence, kind="stable")
-    errors = cumulative_errors(predictions)
+    errors = predictions.cumulative_errors
     return order, errors, np.diff(errors, prepend=0.0)
 
 
