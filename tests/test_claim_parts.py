@@ -333,10 +333,17 @@ def test_bin_variants_come_from_the_logits(pair_frame: pd.DataFrame) -> None:
 
     test = read_split(RunFolder(folder), "test")
     predicted = Predictions.from_logits(test.logits, test.labels)
-    for name, (bins, scheme) in VARIANTS.items():
+    for name, bins, scheme in (
+        ("ece_10", 10, "equal_width"),
+        ("ece_30_equal_mass", 30, "equal_mass"),
+    ):
         expected = expected_calibration_error(predicted.confidence, predicted.correct, bins, scheme)
         assert wider[f"{name}_none"].iloc[0] == pytest.approx(expected)
         assert wider[f"{name}_temperature"].iloc[0] == pytest.approx(expected)
+    added = {
+        f"{metric.name}_{map_name}" for metric in VARIANTS for map_name in ("none", "temperature")
+    }
+    assert set(wider.columns) - set(pair_frame.columns) == added
     assert with_bin_variants(runs()).columns.tolist() == runs().columns.tolist()
 
 

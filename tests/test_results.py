@@ -178,3 +178,22 @@ def test_logits_split_rejects_repeated_ids() -> None:
 def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_record_of_schema_1_is_read_as_scores_by_map(tmp_path: Path) -> None:
+    record = json.loads(make_record().model_dump_json())
+    del record["maps"]
+    maps = record["scores"]["test"].pop("maps")
+    del record["scores"]["test"]["against_temperature"]
+    record["scores"]["test"] |= {"before": maps["none"], "after": maps["temperature"]}
+    record["schema_version"] = 1
+    folder = RunFolder(tmp_path)
+    folder.record.write_text(json.dumps(record))
+    read = folder.read_record()
+    assert read is not None
+    expected = make_record()
+    assert read.scores == expected.scores
+    assert read == expected.model_copy(update={"finished_at": read.finished_at})
+    folder.write_record(read)
+    assert json.loads(folder.record.read_text())["schema_version"] == 2
+    assert folder.read_record() == read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.records.folder import RunFolder, find_records
 from benchmark.records.record import MapFacts, Record, SplitScores, Temperature
 from benchmark.records.timing import Timing
-from benchmark.statistics import MAPS, METRICS, Estimate
+from benchmark.statistics import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +18,6 @@ PARTS = ("low", "high", "floor_mean", "floor_q95")
 """What may be appended to the name of a metric's column."""
 
 _RUN_KEYS = ("suite", "dataset", "split", "model")
-_ROOTED = re.compile(
-    "|".join(
-        rf"{metric.name}_({'|'.join(MAPS)})(_low|_high)?$"
-        for metric in METRICS.values()
-        if metric.over_seeds == "root_mean_square"
-    )
-)
 
 
 def load_results(results: Path | str = "results") -> pd.DataFrame:
@@ -151,7 +143,7 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         and pd.api.types.is_numeric_dtype(done[name])
         and not pd.api.types.is_bool_dtype(done[name])
     ]
-    rooted = [name for name in numbers if _ROOTED.match(name)]
+    rooted = [name for name in numbers if _is_rooted(name)]
     done[rooted] = np.sign(done[rooted]) * done[rooted] ** 2
     groups = done.groupby(keys, sort=True, observed=True)
     means = groups[numbers].mean()
@@ -159,3 +151,16 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     rest = [name for name in done.columns if name not in (*keys, *numbers, "seed")]
     parts = [means, groups[rest].first(), groups["seed"].nunique().rename("seeds")]
     return pd.concat(parts, axis=1).reset_index()
+
+
+def _is_rooted(column: str) -> bool:
+    """Say whether a column holds a metric, or a bound of it, that is averaged by its squares."""
+    from benchmark.statistics import METRICS  # slow to import, and not needed to read records
+
+    return any(
+        column.startswith(f"{metric.name}_")
+        and not column.startswith(f"{metric.name}_squared_")
+        and "_gain" not in column
+        for metric in METRICS.values()
+        if metric.over_seeds == "root_mean_square"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from scipy.special import log_softmax
@@ -33,7 +33,7 @@ class _AffineMap(CalibrationMap):
         bias: [K].
     """
 
-    regularisation: ClassVar[float] = 0.0
+    regularisation = 0.0
     per_class = True
     weight: Float64Array
     bias: Float64Array
@@ -147,13 +147,18 @@ class DirichletCalibration(_AffineMap):
 
     Kull et al. 2019, "Beyond temperature scaling: obtaining well-calibrated multi-class
     probabilities with Dirichlet calibration". The same family as matrix scaling. May change
-    predictions. The penalty is that on mean squared off-diagonal weights and intercepts.
+    predictions.
+
+    Args:
+        regularisation: Of the mean squared off-diagonal weights and of the mean squared intercepts.
     """
 
     name = "dirichlet"
     title = "Dirichlet calibration"
     source = "Kull et al. 2019"
-    regularisation = 1e-2
+
+    def __init__(self, regularisation: float = 1e-2) -> None:
+        self.regularisation = regularisation
 
     @classmethod
     def n_parameters(cls, n_classes: int) -> int:

@@ -76,15 +76,20 @@ def fit_maps(rows: LogitRows) -> FittedMaps:
     return FittedMaps(
         fitted,
         {
-            name: MapFit(one.n_parameters(rows.n_classes), _cross_validated_nll(one, rows))
+            name: MapFit(one.n_parameters(rows.n_classes), cross_validated_nll(one, rows))
             for name, one in fitted.items()
         },
         {name: reason for name, reason in reasons.items() if reason is not None},
     )
 
 
-def _cross_validated_nll(fitted: CalibrationMap, rows: LogitRows) -> float:
-    """Mean NLL of each row under the map fitted on the folds that it is not in."""
+def cross_validated_nll(fitted: CalibrationMap, rows: LogitRows) -> float:
+    """Return the mean NLL of each row under the map fitted on the folds that it is not in, nats.
+
+    Args:
+        fitted: To all rows; fits to the others start from it.
+        rows: Of the calibration split.
+    """
     fold = _folds(rows.labels)
     loss = 0.0
     for held_out in range(FOLDS):
