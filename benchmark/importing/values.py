@@ -1,0 +1,291 @@
+"""What the values of a source are: said by the user, or plain logits where nothing speaks against.
+
+Values that look like something else are a question, which names an answer for each thing they
+could be. Softmax sees differences of logits only, so logarithms of probabilities are logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NoReturn, get_args
+
+import numpy as np
+
+from benchmark.arrays import AnyArray, BoolArray, Float64Array, IntArray
+from benchmark.importing.errors import SourceError
+from benchmark.importing.layout import RawSplit, SplitName
+
+Values = Literal["logits", "probabilities", "percentages", "shares", "sigmoids", "costs"]
+VALUES: tuple[Values, ...] = get_args(Values)
+
+PROBABILITY_FLOOR = float(np.finfo(np.float32).tiny)
+"""The smallest normal float32, about 1.2e-38: what a probability of zero becomes by default."""
+
+_SUM_TOLERANCE = 1e-2
+"""Half-precision probabilities of a thousand classes add up to 1 within this."""
+
+_SUSPECT = 0.5
+"""Share of rows that look like something else, from which on they are asked about."""
+
+_MOST_DECIMALS = 4
+"""Values with more are not taken for rounded."""
+
+_MEANING: dict[Values, str] = {
+    "logits": "their softmax is the confidence; logarithms of probabilities are logits too",
+    "probabilities": "each row adds up to 1, up to rounding (--probabilities for short)",
+    "percentages": "each row adds up to 100, up to rounding",
+    "shares": "each row is divided by its sum, as counts of votes are",
+    "sigmoids": "one yes-or-no probability for each class; their log odds become the logits",
+    "costs": "the smallest is best, as with losses; their negatives become the logits",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Logits [n, K] as floats, and what a person should know of how they came about."""
+
+    logits: AnyArray
+    notes: tuple[str, ...]
+
+
+def to_logits(
+    split: RawSplit, name: SplitName, labels: IntArray, values: Values | None, floor: float
+) -> Stored:
+    """Return finite logits of a split's values.
+
+    Args:
+        split: values [n, K] of any numeric type, K >= 2.
+        name: the split's.
+        labels: class positions [n].
+        values: what they are; None: nobody said.
+        floor: smaller probabilities are raised to it before the logarithm.
+
+    Raises:
+        SourceError: a value is unusable, or values of which nobody said anything look like no
+            logits.
+    """
+    if split.logits.dtype.kind not in "iuf":
+        raise SourceError(f"{split.path}: the {name} logits are {split.logits.dtype}, not numbers")
+    _require_finite(split)
+    wide = split.logits.astype(np.float64, copy=False)
+    if values is None:
+        _ask_what_they_are(split, name, wide)
+    if values in (None, "logits"):
+        return Stored(split.logits, ())
+    if values == "costs":
+        return Stored(-wide, ())
+    notes: list[str] = []
+    probabilities = _probabilities(split, name, wide, values, notes)
+    if values == "sigmoids":
+        odds = _log(probabilities, floor) - _log(1 - probabilities, floor)
+        at_limit = int(((probabilities < floor) | (1 - probabilities < floor)).sum())
+        if at_limit:
+            notes.append(
+                f"{at_limit:,} {name} sigmoids of 0 or 1 became log odds of "
+                f"{-np.log(floor):.1f} in size (--probability-floor sets another)"
+            )
+        return Stored(odds, tuple(notes))
+    notes += _floor_notes(probabilities, name, labels, floor)
+    return Stored(_log(probabilities, floor), tuple(notes))
+
+
+def _log(probabilities: Float64Array, floor: float) -> Float64Array:
+    return np.asarray(np.log(np.maximum(probabilities, floor)))
+
+
+def one_column_to_two(split: RawSplit, name: SplitName, values: Values | None) -> RawSplit:
+    """Return a column of scores for class 1 as the columns of classes 0 and 1.
+
+    Raises:
+        SourceError: nobody said what the scores are.
+    """
+    score = split.logits.astype(np.float64)
+    whole = {"logits": 0.0, "probabilities": 1.0, "percentages": 100.0}
+    if values not in whole:
+        raise SourceError(
+            f"{split.path}: the {name} logits are 1 column, but at least 2 classes are needed; is "
+            "it a score of class 1 against class 0? --values logits (the other class then has "
+            "logit 0), --values probabilities or --values percentages (the other class has the "
+            "rest). If it is something else, name the columns or arrays of logits"
+        )
+    other = np.zeros_like(score) if values == "logits" else whole[values] - score
+    return replace(
+        split,
+        logits=np.concatenate([other, score], axis=1),
+        columns=split.columns * 2,
+        class_names=None,
+        named_columns=False,
+    )
+
+
+def _require_finite(split: RawSplit) -> None:
+    if np.isfinite(split.logits).all():
+        return
+    row, column = np.argwhere(~np.isfinite(split.logits))[0]
+    value = split.logits[row, column]
+    hint = "for a class that is masked give a large negative logit, such as -10000"
+    if not np.isneginf(value):
+        hint = "the model overflowed or diverged there; leave the row out"
+    refuse(split, int(row), split.columns[column], f"the value is {value}; {hint}")
+
+
+def refuse(split: RawSplit, row: int, place: str, problem: str) -> NoReturn:
+    """Raise the error of one row, which is named as the file counts it."""
+    raise SourceError(f"{split.path}: row {split.rows[row]}, {place}: {problem}")
+
+
+# --- values that nobody described ---------------------------------------------------------------
+
+
+def _ask_what_they_are(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
+    """Raise the question where the values look like anything but logits."""
+    if (wide >= 0).all(axis=1).mean() < _SUSPECT:
+        return
+    within = np.asarray(((wide >= 0) & (wide <= 1 + 1e-6)).all(axis=1))
+    kinds: tuple[tuple[BoolArray, str, tuple[Values, ...]], ...] = (
+        (_adds_up_to(wide, 1), "add up to 1", ("probabilities",)),
+        (_adds_up_to(wide, 100), "add up to 100", ("percentages",)),
+        (within, "lie between 0 and 1", ("probabilities", "sigmoids", "shares")),
+        (_adds_up_alike(wide), "add up to the same number", ("shares",)),
+        (_costs(wide), "are logarithms of probabilities without their minus signs", ("costs",)),
+    )
+    for looks, what, answers in kinds:
+        if looks.mean() < _SUSPECT:
+            continue
+        others = np.flatnonzero(~looks)
+        n = len(wide)
+        rows = (
+            f"every row of the {name} logits is such that its values"
+            if not len(others)
+            else (
+                f"{n - len(others):,} of {n:,} rows of the {name} logits are such that their values"
+            )
+        )
+        beside = ""
+        if len(others):
+            first = int(others[0])
+            beside = f" (but row {split.rows[first]} is not: {_row(wide[first])})"
+        options = "; ".join(f"--values {kind}: {_MEANING[kind]}" for kind in (*answers, "logits"))
+        raise SourceError(
+            f"{split.path}: {rows} {what}{beside}, so these look like "
+            f"{' or '.join(answers)}, not logits. What are they? {options}"
+        )
+
+
+def _row(values: Float64Array) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:4])
+    return f"{shown}{', ...' if len(values) > 4 else ''}, sum {values.sum():.4g}"
+
+
+def _adds_up_to(wide: Float64Array, whole: float) -> BoolArray:
+    """Say of each row whether it can be shares of `whole`, rounded as the values are."""
+    near = np.abs(wide.sum(axis=1) - whole) <= _sum_tolerance(wide / whole) * whole
+    return np.asarray(near & (wide >= 0).all(axis=1))
+
+
+def _adds_up_alike(wide: Float64Array) -> BoolArray:
+    sums = wide.sum(axis=1)
+    usual = float(np.median(sums))
+    alike = np.abs(sums - usual) <= 1e-3 * abs(usual)
+    several = (np.count_nonzero(wide, axis=1) > 1).any()  # else every row is as sure as can be
+    return np.asarray(alike & several & (usual > 0) & (wide >= 0).all(axis=1))
+
+
+def _costs(wide: Float64Array) -> BoolArray:
+    sums = np.exp(-np.maximum(wide, 0)).sum(axis=1)
+    return np.asarray((wide >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE))
+
+
+def decimals_of(wide: Float64Array) -> int | None:
+    """Return how many decimals values in [0, 1] are rounded to; None: more than four."""
+    for decimals in range(1, _MOST_DECIMALS + 1):
+        scaled = wide * 10.0**decimals
+        if np.abs(scaled - np.round(scaled)).max(initial=0) < 1e-3:
+            return decimals
+    return None
+
+
+def _sum_tolerance(wide: Float64Array) -> float:
+    """Return how far from 1 rounding may have taken a row's sum, but at most a half."""
+    decimals = decimals_of(wide)
+    if decimals is None or np.isin(wide, (0, 1)).all():
+        return _SUM_TOLERANCE
+    return float(max(_SUM_TOLERANCE, min(0.5, wide.shape[1] * 0.5 * 10.0**-decimals + 1e-9)))
+
+
+# --- probabilities ------------------------------------------------------------------------------
+
+
+def _probabilities(
+    split: RawSplit, name: SplitName, wide: Float64Array, values: Values, notes: list[str]
+) -> Float64Array:
+    """Return probabilities [n, K], of sigmoids as they are; else rows that add up to about 1.
+
+    Raises:
+        SourceError: a row is not what the user said.
+    """
+    sums = wide.sum(axis=1)
+    _require(split, name, wide, np.asarray((wide >= 0).all(axis=1)), values)
+    if values == "sigmoids":
+        _require(split, name, wide, np.asarray((wide <= 1).all(axis=1)), values)
+        return wide
+    if values == "shares":
+        _require(split, name, wide, sums > 0, values)
+        return np.asarray(wide / sums[:, None])
+    whole = 100.0 if values == "percentages" else 1.0
+    _require(split, name, wide, _adds_up_to(wide, whole), values)
+    scaled = wide / whole
+    if np.abs(sums / whole - 1).max() > _SUM_TOLERANCE:
+        notes.append(
+            f"{name} rows add up to {sums.min():.4g} ... {sums.max():.4g}, as values rounded to "
+            f"{decimals_of(scaled)} decimals may; each row counts relative to its sum"
+        )
+    return np.asarray(scaled)
+
+
+def _require(
+    split: RawSplit, name: SplitName, wide: Float64Array, good: BoolArray, values: Values
+) -> None:
+    """Refuse the first row that is not good, with what else the values may be."""
+    if good.all():
+        return
+    row = int(np.argmin(good))
+    if wide[row].min() < 0:
+        what = "holds a negative value"
+    elif values == "sigmoids":
+        what = f"holds {wide[row].max():.4g}, which is above 1"
+    else:
+        what = f"adds up to {wide[row].sum():.4g}"
+    if good.mean() >= _SUSPECT:
+        raise SourceError(
+            f"{split.path}: row {split.rows[row]} of the {name} split {what}, unlike "
+            f"{int(good.sum()):,} other rows; mend the row or leave it out, or say what all are "
+            f"with --values {'|'.join(VALUES)}"
+        )
+    options = "; ".join(f"--values {kind}: {_MEANING[kind]}" for kind in VALUES if kind != values)
+    raise SourceError(
+        f"{split.path}: row {split.rows[row]} of the {name} split {what}, so these are not "
+        f"{values}. What are they? {options}"
+    )
+
+
+def _floor_notes(
+    probabilities: Float64Array, name: SplitName, labels: IntArray, floor: float
+) -> list[str]:
+    low = probabilities < floor
+    if not low.any():
+        return []
+    at_label = int(low[np.arange(len(labels)), labels].sum())
+    note = (
+        f"{int(low.sum()):,} {name} probabilities below {floor:.2g} (zeros included) became "
+        f"{floor:.2g}, a logit of {np.log(floor):.1f}; {at_label:,} of them belong to the true "
+        "class, where each adds that much to the NLL (--probability-floor sets another)"
+    )
+    decimals = decimals_of(probabilities)
+    if decimals is not None and not np.isin(probabilities, (0, 1)).all():
+        half = 0.5 * 10.0**-decimals
+        note += (
+            f". The values have {decimals} decimals, so a zero stands for anything below {half:g}: "
+            f"consider --probability-floor {half / 2:g}"
+        )
+    return [note]
