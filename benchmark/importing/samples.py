@@ -20,7 +20,7 @@ from benchmark.importing.errors import SourceError, reading
 _FILE = re.compile(r"^samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d.:+-]+))?\.jsonl$")
 
 
-class NotMultipleChoiceError(ValueError):
+class NotMultipleChoiceError(SourceError):
     """The task has no log-likelihoods of several choices; the message says what it has."""
 
 
@@ -168,8 +168,9 @@ def _log_likelihoods(sample: Mapping[str, Any], place: str) -> tuple[float, ...]
     if len(pairs) < 2 or any(pair is None for pair in pairs):
         raise NotMultipleChoiceError("its responses are not log-likelihoods of several choices")
     values = tuple(pair for pair in pairs if pair is not None)
-    if any(math.isnan(value) or value == math.inf for value in values):
-        raise SourceError(f"{place}: a log-likelihood is {max(values)}; evaluate the model again")
+    bad = [value for value in values if math.isnan(value) or value == math.inf]
+    if bad:
+        raise SourceError(f"{place}: a log-likelihood is {bad[0]}; evaluate the model again")
     if all(value == -math.inf for value in values):
         raise SourceError(f"{place}: every log-likelihood is -inf; evaluate the model again")
     return values
