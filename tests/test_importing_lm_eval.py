@@ -62,7 +62,7 @@ def write_samples(
     for row in range(rows):
         document, choices, gold, target = _document(task, row)
         lengths = np.array([len(choice) for choice in choices])
-        values = rng.normal(0, 1, len(choices)) - 0.5 * lengths
+        values = rng.normal(0, 1, len(choices)) - 0.02 * lengths
         values[gold] += skill
         likelihoods = [float(np.float32(2.5 * value)) for value in values]
         pairs: list[Any] = [[value, bool(value > -1)] for value in likelihoods]

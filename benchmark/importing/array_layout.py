@@ -127,7 +127,7 @@ class Arrays:
         found: list[tuple[ArrayFile, str]] = []
         for alias in PART_NAMES[part]:
             words = {ending.format(alias) for ending in endings}
-            matches = [(file, key) for file, key in keys if _means(file, key, words)]
+            matches = [(file, key) for file, key in keys if _means(file, key, words, part)]
             if part != "labels" or not found:
                 found += matches
             else:  # the same labels by another name are no question
@@ -161,7 +161,7 @@ class Arrays:
         return ", ".join(str(file.path) for _, file in self.files)
 
 
-def _means(file: ArrayFile, key: str, words: set[str]) -> bool:
+def _means(file: ArrayFile, key: str, words: set[str], part: Part) -> bool:
     """Say whether an array's name is one of `words`, or, of an .npy file, ends with one.
 
     The name of an .npy file is its stem, where the model's name may come first; not so the name
@@ -171,10 +171,18 @@ def _means(file: ArrayFile, key: str, words: set[str]) -> bool:
     if name in words:
         return True
     ends = [word for word in words if name.endswith(f"_{word}")]
-    if file.format != "npy" or not ends:
+    if file.format != "npy" or not ends or _part_named(name) != part:
         return False
     before = name.removesuffix(max(ends, key=len)).split("_")
     return not _SPLIT_WORDS & set(before)
+
+
+def _part_named(name: str) -> Part | None:
+    """Return the part that the end of a name means: `label_ids` are labels, not ids."""
+    aliases = [(alias, part) for part, names in PART_NAMES.items() for alias in names]
+    words = [word for word in name.split("_") if word not in _SPLIT_WORDS]
+    ends = [pair for pair in aliases if f"_{'_'.join(words)}".endswith(f"_{pair[0]}")]
+    return max(ends, key=lambda pair: len(pair[0]))[1] if ends else None
 
 
 def _shape(array: AnyArray) -> str:

@@ -153,7 +153,8 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         result = import_logits(job, options.results, force=options.force)
     except (ValueError, OSError) as error:
         return outcome.fail_with(error)
-    outcome.print_result(result, job.facts)
+    outcome.print_unknown(job.facts)
+    outcome.print_result(result)
     return 0 if options.no_report else outcome.write_suite_report(options, options.registry)
 
 
@@ -188,7 +189,7 @@ def _floor(options: argparse.Namespace) -> float:
     floor: float | None = options.probability_floor
     if floor is None:
         return PROBABILITY_FLOOR
-    if options.values in (None, "logits", "costs"):
+    if options.values not in ("probabilities", "percentages", "shares", "sigmoids"):
         raise UsageError("--probability-floor goes with --probabilities, or --values that are such")
     return floor
 

@@ -63,6 +63,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Import the folder and return the exit code: the worst of all files."""
     from benchmark.importing import outcome
+    from benchmark.importing.facts import facts_of
     from benchmark.importing.samples import NotMultipleChoiceError, find_sample_files
     from benchmark.registry import Registry
 
@@ -86,6 +87,8 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
             codes.append(outcome.fail_with(error))
     if not codes:
         return outcome.fail(f"{options.folder}: no multiple-choice task", 2)
+    for model in sorted({file.model for file in files}):
+        outcome.print_unknown(facts_of(model, registry)[0], model)
     if not options.no_report and 0 in codes:
         codes.append(outcome.write_suite_report(options, options.registry))
     return max(codes)
@@ -139,7 +142,7 @@ def _import_file(
         arguments=tuple(arguments.without_folders(word) for word in words),
     )
     result = import_logits(job, options.results, force=options.force)
-    outcome.print_result(result, facts)
+    outcome.print_result(result)
     if file.task not in references:
         references[file.task] = _reference(file.model, job.folder(options.results))
     return 0

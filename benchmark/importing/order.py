@@ -14,7 +14,7 @@ from benchmark.importing.values import Values
 from benchmark.records import LogitsSplit
 
 _LARGE_GAIN = 0.2
-"""Gain of accuracy on the test rows, from which on another order of classes is suspected."""
+"""Gain of accuracy on the rows concerned, from which on another order is suspected."""
 
 _CERTAIN = 5.0
 """Standard errors that the gain must be above zero."""
@@ -90,10 +90,12 @@ def _ask_about_order(
     if len(names) > _MOST_CLASSES:
         return
     label_of = _best_labels(calibration, len(names))
-    better = label_of[test.logits.argmax(axis=1)] == test.labels
-    if not _much_better(hits, better):
+    predicted = test.logits.argmax(axis=1)
+    moved = [k for k in np.unique(predicted) if label_of[k] != k]
+    concerned = np.isin(predicted, moved) | np.isin(test.labels, moved)
+    better = label_of[predicted] == test.labels
+    if not _much_better(hits[concerned], better[concerned]):
         return
-    moved = [k for k in np.unique(test.labels) if label_of[k] != k]
     shown = ", ".join(f"'{names[k]}' is '{names[label_of[k]]}'" for k in moved[:4])
     shift = np.unique((label_of[moved] - np.array(moved)) % len(names))
     hint = "are the labels counted from 1? " if shift.tolist() == [1] else ""

@@ -40,15 +40,19 @@ def fail_with(error: Exception) -> int:
     raise error
 
 
-def print_result(result: Result, facts: ModelFacts) -> None:
+def print_unknown(facts: ModelFacts, run: str = "this run") -> None:
+    """Print which facts are missing that the test of the claim needs."""
+    unknown = [name for name in ("mixer", "family", "modality") if getattr(facts, name) is None]
+    if unknown:
+        print(f"note: {', '.join(unknown)} unknown, so the test of the claim leaves {run} out")
+
+
+def print_result(result: Result) -> None:
     """Print what was taken for classes, what a person should know, and what was done."""
     from benchmark.execution import describe
 
     for note in result.notes:
         print(f"note: {visible(note)}")
-    unknown = [name for name in ("mixer", "family", "modality") if getattr(facts, name) is None]
-    if unknown:
-        print(f"note: {', '.join(unknown)} unknown, so the test of the claim leaves this run out")
     if result.record.data is not None:
         names = result.record.data.label_names
         print(f"classes: {len(names):,} ({visible(some(names))})")

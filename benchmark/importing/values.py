@@ -15,7 +15,16 @@ from benchmark.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from benchmark.importing.errors import SourceError
 from benchmark.importing.layout import RawSplit, SplitName
 
-Values = Literal["logits", "probabilities", "percentages", "shares", "sigmoids", "costs"]
+Values = Literal[
+    "logits",
+    "probabilities",
+    "percentages",
+    "shares",
+    "sigmoids",
+    "costs",
+    "log2-probabilities",
+    "log10-probabilities",
+]
 VALUES: tuple[Values, ...] = get_args(Values)
 
 PROBABILITY_FLOOR = float(np.finfo(np.float32).tiny)
@@ -37,7 +46,10 @@ _MEANING: dict[Values, str] = {
     "shares": "each row is divided by its sum, as counts of votes are",
     "sigmoids": "one yes-or-no probability for each class; their log odds become the logits",
     "costs": "the smallest is best, as with losses; their negatives become the logits",
+    "log2-probabilities": "logarithms to base 2; natural ones become the logits",
+    "log10-probabilities": "logarithms to base 10; natural ones become the logits",
 }
+_BASES: dict[Values, float] = {"log2-probabilities": 2.0, "log10-probabilities": 10.0}
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,8 @@ def to_logits(
         return Stored(split.logits, ())
     if values == "costs":
         return Stored(-wide, ())
+    if values in _BASES:
+        return Stored(wide * np.log(_BASES[values]), ())
     notes: list[str] = []
     probabilities = _probabilities(split, name, wide, values, notes)
     if values == "sigmoids":
@@ -140,36 +154,54 @@ def refuse(split: RawSplit, row: int, place: str, problem: str) -> NoReturn:
 def _ask_what_they_are(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
     """Raise the question where the values look like anything but logits."""
     if (wide >= 0).all(axis=1).mean() < _SUSPECT:
+        _ask_about_bases(split, name, wide)
         return
     within = np.asarray(((wide >= 0) & (wide <= 1 + 1e-6)).all(axis=1))
     kinds: tuple[tuple[BoolArray, str, tuple[Values, ...]], ...] = (
-        (_adds_up_to(wide, 1), "add up to 1", ("probabilities",)),
-        (_adds_up_to(wide, 100), "add up to 100", ("percentages",)),
+        (_vary_but_add_up(wide, 1), "add up to 1", ("probabilities",)),
+        (_vary_but_add_up(wide, 100), "add up to 100", ("percentages",)),
         (within, "lie between 0 and 1", ("probabilities", "sigmoids", "shares")),
         (_adds_up_alike(wide), "add up to the same number", ("shares",)),
-        (_costs(wide), "are logarithms of probabilities without their minus signs", ("costs",)),
+        (_costs(wide), "are logarithms of probabilities without the minus signs", ("costs",)),
     )
     for looks, what, answers in kinds:
-        if looks.mean() < _SUSPECT:
-            continue
-        others = np.flatnonzero(~looks)
-        n = len(wide)
-        rows = (
-            f"every row of the {name} logits is such that its values"
-            if not len(others)
-            else (
-                f"{n - len(others):,} of {n:,} rows of the {name} logits are such that their values"
-            )
-        )
-        beside = ""
-        if len(others):
-            first = int(others[0])
-            beside = f" (but row {split.rows[first]} is not: {_row(wide[first])})"
-        options = "; ".join(f"--values {kind}: {_MEANING[kind]}" for kind in (*answers, "logits"))
-        raise SourceError(
-            f"{split.path}: {rows} {what}{beside}, so these look like "
-            f"{' or '.join(answers)}, not logits. What are they? {options}"
-        )
+        if looks.mean() >= _SUSPECT:
+            raise _question(split, name, wide, looks, what, answers)
+
+
+def _ask_about_bases(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
+    """Raise the question where powers of another base than e add up to 1."""
+    if (wide <= 0).all(axis=1).mean() < _SUSPECT:
+        return
+    capped = np.minimum(wide, 1)
+    natural = np.abs(np.exp(capped).sum(axis=1) - 1) <= _SUM_TOLERANCE
+    for kind, base in _BASES.items():
+        looks = np.asarray(np.abs((base**capped).sum(axis=1) - 1) <= _SUM_TOLERANCE)
+        # Of a row that is sure of its class the powers add up to 1 in any base.
+        if looks.mean() >= _SUSPECT and (looks & ~natural).mean() > (natural & ~looks).mean():
+            raise _question(split, name, wide, looks, f"add up to 1 as powers of {base:g}", (kind,))
+
+
+def _question(
+    split: RawSplit,
+    name: SplitName,
+    wide: Float64Array,
+    looks: BoolArray,
+    what: str,
+    answers: tuple[Values, ...],
+) -> SourceError:
+    """Return what the rows look like, which row does not, and an option for each answer."""
+    n, n_looking = len(wide), int(looks.sum())
+    beside = ""
+    if n_looking < n:
+        first = int(np.argmin(looks))
+        beside = f" (but not of row {split.rows[first]}: {_row(wide[first])})"
+    rows = "every row" if n_looking == n else f"{n_looking:,} of {n:,} rows"
+    options = "; ".join(f"--values {kind} ({_MEANING[kind]})" for kind in (*answers, "logits"))
+    return SourceError(
+        f"{split.path}: the {name} values of {rows} {what}{beside}, so these look like "
+        f"{' or '.join(answers)}, not logits. What are they? {options}"
+    )
 
 
 def _row(values: Float64Array) -> str:
@@ -183,10 +215,18 @@ def _adds_up_to(wide: Float64Array, whole: float) -> BoolArray:
     return np.asarray(near & (wide >= 0).all(axis=1))
 
 
+def _vary_but_add_up(wide: Float64Array, whole: float) -> BoolArray:
+    """The same, but rows that hardly vary must hardly miss: logits far from 0 may come near."""
+    misses = np.abs(wide.sum(axis=1) - whole)
+    varies = np.maximum(0.1 * np.ptp(wide, axis=1), 1e-6 * whole)
+    rounded = decimals_of(wide / whole) is not None
+    return np.asarray(_adds_up_to(wide, whole) & (rounded | (misses <= varies)))
+
+
 def _adds_up_alike(wide: Float64Array) -> BoolArray:
     sums = wide.sum(axis=1)
     usual = float(np.median(sums))
-    alike = np.abs(sums - usual) <= 1e-3 * abs(usual)
+    alike = np.abs(sums - usual) <= 1e-3 * float(np.median(np.ptp(wide, axis=1)))
     several = (np.count_nonzero(wide, axis=1) > 1).any()  # else every row is as sure as can be
     return np.asarray(alike & several & (usual > 0) & (wide >= 0).all(axis=1))
 
@@ -206,11 +246,11 @@ def decimals_of(wide: Float64Array) -> int | None:
 
 
 def _sum_tolerance(wide: Float64Array) -> float:
-    """Return how far from 1 rounding may have taken a row's sum, but at most a half."""
+    """Return how far from 1 rounding or cutting off may have taken a row's sum, at most a half."""
     decimals = decimals_of(wide)
     if decimals is None or np.isin(wide, (0, 1)).all():
         return _SUM_TOLERANCE
-    return float(max(_SUM_TOLERANCE, min(0.5, wide.shape[1] * 0.5 * 10.0**-decimals + 1e-9)))
+    return float(max(_SUM_TOLERANCE, min(0.5, wide.shape[1] * 10.0**-decimals + 1e-9)))
 
 
 # --- probabilities ------------------------------------------------------------------------------
@@ -262,7 +302,7 @@ def _require(
             f"{int(good.sum()):,} other rows; mend the row or leave it out, or say what all are "
             f"with --values {'|'.join(VALUES)}"
         )
-    options = "; ".join(f"--values {kind}: {_MEANING[kind]}" for kind in VALUES if kind != values)
+    options = "; ".join(f"--values {kind} ({_MEANING[kind]})" for kind in VALUES if kind != values)
     raise SourceError(
         f"{split.path}: row {split.rows[row]} of the {name} split {what}, so these are not "
         f"{values}. What are they? {options}"
