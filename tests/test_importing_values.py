@@ -109,6 +109,7 @@ def votes(logits: Array) -> Array:
         (votes, "add up to the same number,", ["shares"]),
         (lambda z: 7 * softmax(z), "add up to the same number,", ["shares"]),
         (lambda z: -np.log(softmax(z)), "without the minus signs,", ["costs"]),
+        (lambda z: softmax(z) / (1 - softmax(z)), "add up to 1 as odds,", ["odds"]),
         (lambda z: np.log10(softmax(z)), "as powers of 10,", ["log10-probabilities"]),
         (lambda z: np.log2(softmax(z)), "as powers of 2,", ["log2-probabilities"]),
         (lambda z: np.eye(4)[z.argmax(axis=1)], "add up to 1,", ["probabilities"]),
@@ -141,6 +142,7 @@ def test_natural_logarithms_of_probabilities_are_logits(tmp_path: Path) -> None:
         ("shares", lambda z: 7 * softmax(z), 1e-6),
         ("sigmoids", sigmoid, 1e-6),
         ("costs", lambda z: -np.log(softmax(z)), 1e-6),
+        ("odds", lambda z: softmax(z) / (1 - softmax(z)), 1e-6),
         ("log10-probabilities", lambda z: np.log10(softmax(z)), 1e-6),
         ("log2-probabilities", lambda z: np.log2(softmax(z)), 1e-6),
         ("probabilities", lambda z: softmax(z).round(4), 2e-3),
@@ -199,6 +201,7 @@ CHANGES: dict[str, Callable[[Array, float], Array]] = {
     "percent": lambda p, a: (100 * p).round(int(a) % 3),
     "reversed": lambda p, a: 1 - p,
     "surprisal": lambda p, a: -np.log(p),
+    "odds": lambda p, a: p / (1 - p),
     "squeezed": lambda p, a: (p + a) / (1 + 2 * a),
 }
 
@@ -336,9 +339,8 @@ def test_predictions_of_a_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[
     files: list[object] = []
     for split, n, seed in (("calibration", 80, 1), ("test", 120, 2)):
         logits, labels = made(n, seed=seed)
-        np.savez(
-            tmp_path / f"{split}.npz", predictions=logits, label_ids=labels, metrics=np.ones(3)
-        )
+        arrays = {"predictions": logits, "label_ids": labels}
+        np.savez(tmp_path / f"{split}.npz", metrics=np.ones(3), **arrays)
         (tmp_path / split).mkdir()
         for name, array in arrays.items():
             np.save(tmp_path / split / f"{name}.npy", array)
@@ -522,6 +524,44 @@ def test_commas_that_could_mean_two_things_are_refused(
     (tmp_path / "a.csv").write_text(text)
     arguments = (tmp_path / "a.csv", "--calibration-fraction", "0.5")
     assert message in asked(capsys, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda t: t.to_csv(index=False).encode("utf-16"), "UTF-16 text; save it in UTF-8"),
+        (lambda t: t.to_json(orient="records").encode(), "the content is JSON"),
+        (lambda t: t.to_json(orient="records", lines=True).encode(), "the command lm-eval imports"),
+        (lambda t: t.assign(ash="12%").to_csv(index=False).encode(), "say --values percentages"),
+        (lambda t: t[["label", "split"]].assign(logits="[1, 2]").to_csv(index=False).encode(),
+         "is a list written as text"),
+        (lambda t: t.assign(label=[None, *t.label[1:]]).to_csv(index=False).encode(),
+         "row 0, column 'label': the cell is empty; leave out rows without one"),
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_a_table_are_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[pd.DataFrame], bytes],
+    message: str,
+) -> None:
+    (tmp_path / "a").write_bytes(write(table_of()))
+    assert message in asked(capsys, tmp_path, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: f"sep=,\r\n{text}".encode(),
+        lambda text: text.replace(",", " , ").encode(),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, write: Callable[[str], bytes]) -> None:
+    (tmp_path / "a.csv").write_bytes(write(table_of().to_csv(index=False)))
+    assert run_import(tmp_path, tmp_path / "a.csv") == 0
+    expected = made(200, 4, 2)[0].round(4).astype(np.float32)
+    np.testing.assert_array_equal(stored(tmp_path).logits, expected)
 
 
 @pytest.mark.parametrize("first", [".5", "0", "N", "2", "I7\n."])

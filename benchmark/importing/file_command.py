@@ -189,7 +189,7 @@ def _floor(options: argparse.Namespace) -> float:
     floor: float | None = options.probability_floor
     if floor is None:
         return PROBABILITY_FLOOR
-    if options.values not in ("probabilities", "percentages", "shares", "sigmoids"):
+    if options.values not in ("probabilities", "percentages", "shares", "sigmoids", "odds"):
         raise UsageError("--probability-floor goes with --probabilities, or --values that are such")
     return floor
 

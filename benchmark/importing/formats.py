@@ -23,6 +23,11 @@ _OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file; save its arrays with numpy.savez",
     b"ARROW1": "an Arrow file; save the table as parquet",
     b"MATLAB": "a MATLAB file; save its arrays with numpy.savez",
+    b"\xff\xfe": "UTF-16 text; save it in UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it in UTF-8",
+    b"{": "JSON; save the table as csv or parquet (the command lm-eval imports samples of "
+    "lm-evaluation-harness)",
+    b"[": "JSON; save the table as csv or parquet",
 }
 
 

@@ -90,10 +90,7 @@ class TableFile:
             return np.asarray(column.cast(pa.float64()).to_numpy())
         except pa.ArrowException:
             row, text = self._first_text(column)
-            problem = "is not a number"
-            if text.replace(",", "", 1).lstrip("+-").isdigit():
-                problem += " (decimal commas are read where no number of the file has a point)"
-            raise self._bad_cell(row, name, f"'{text}'", problem) from None
+            raise self._bad_cell(row, name, f"'{text}'", _no_number(text)) from None
 
     def values(self, name: str) -> AnyArray:
         """Return a column of labels, splits or ids [n]: integers, or texts where they are not.
@@ -107,7 +104,10 @@ class TableFile:
         column = _plain_texts(self.columns[name])
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy()))
-            raise self._bad_cell(row, name, "", "the cell is empty")
+            raise SourceError(
+                f"{self.path}: row {row}, column '{name}': the cell is empty; leave out rows "
+                "without one"
+            )
         if not pa.types.is_string(column.type):
             return self.numbers(name)
         texts = pc.utf8_trim_whitespace(column)
@@ -143,16 +143,14 @@ def read_csv(path: Path) -> TableFile:
     import pyarrow as pa
     from pyarrow import csv
 
-    with path.open("rb") as stream:
-        header = stream.readline(1 << 20).decode("utf-8", "replace")
-    delimiter = max(",;\t", key=header.count)
+    delimiter, skipped = _delimiter(path)
     parse = csv.ParseOptions(delimiter=delimiter)
     # One thread, so that an error can name its row.
-    read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK)
+    read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, skip_rows=skipped)
     try:
         with csv.open_csv(path, read, parse) as reader:
             names = reader.schema.names
-        _refuse_repeated(path, names)
+        _refuse_repeated(path, [name.strip() for name in names])
         convert = csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=True,
@@ -166,7 +164,31 @@ def read_csv(path: Path) -> TableFile:
                 "columns with semicolons or tabs, or write the numbers with points"
             ) from None
         raise
+    table = table.rename_columns([name.strip() for name in names])
     return _table(path, *_with_decimal_points(path, table))
+
+
+def _delimiter(path: Path) -> tuple[str, int]:
+    """Return what parts the columns, and how many lines come before the header.
+
+    Spreadsheets may say what parts the columns in a first line `sep=;`.
+    """
+    with path.open("rb") as stream:
+        header = stream.readline(1 << 20).decode("utf-8-sig", "replace")
+    if header.startswith("sep=") and len(header.strip()) == len("sep=;"):
+        return header[4], 1
+    return max(",;\t", key=header.count), 0
+
+
+def _no_number(text: str) -> str:
+    """Return what is wrong with a text that is no number, and what may help."""
+    if text.replace(",", "", 1).lstrip("+-").isdigit():
+        return "is not a number (decimal commas are read where no number of the file has a point)"
+    if text.endswith("%"):
+        return "is not a number (take the signs off and say --values percentages)"
+    if text.startswith("["):
+        return "is a list written as text (save one column for each class, or parquet)"
+    return "is not a number"
 
 
 def read_parquet(path: Path) -> TableFile:

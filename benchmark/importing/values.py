@@ -21,6 +21,7 @@ Values = Literal[
     "percentages",
     "shares",
     "sigmoids",
+    "odds",
     "costs",
     "log2-probabilities",
     "log10-probabilities",
@@ -45,6 +46,7 @@ _MEANING: dict[Values, str] = {
     "percentages": "each row adds up to 100, up to rounding",
     "shares": "each row is divided by its sum, as counts of votes are",
     "sigmoids": "one yes-or-no probability for each class; their log odds become the logits",
+    "odds": "p / (1 - p), from which the probabilities are taken",
     "costs": "the smallest is best, as with losses; their negatives become the logits",
     "log2-probabilities": "logarithms to base 2; natural ones become the logits",
     "log10-probabilities": "logarithms to base 10; natural ones become the logits",
@@ -162,6 +164,7 @@ def _ask_what_they_are(split: RawSplit, name: SplitName, wide: Float64Array) -> 
         (_vary_but_add_up(wide, 100), "add up to 100", ("percentages",)),
         (within, "lie between 0 and 1", ("probabilities", "sigmoids", "shares")),
         (_adds_up_alike(wide), "add up to the same number", ("shares",)),
+        (_vary_but_add_up(_of_odds(wide), 1), "add up to 1 as odds", ("odds",)),
         (_costs(wide), "are logarithms of probabilities without the minus signs", ("costs",)),
     )
     for looks, what, answers in kinds:
@@ -236,6 +239,11 @@ def _costs(wide: Float64Array) -> BoolArray:
     return np.asarray((wide >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE))
 
 
+def _of_odds(wide: Float64Array) -> Float64Array:
+    """Return p of p / (1 - p); what is negative stays so."""
+    return np.where(wide >= 0, wide / (1 + np.maximum(wide, 0)), wide)
+
+
 def decimals_of(wide: Float64Array) -> int | None:
     """Return how many decimals values in [0, 1] are rounded to; None: more than four."""
     for decimals in range(1, _MOST_DECIMALS + 1):
@@ -268,6 +276,10 @@ def _probabilities(
     _require(split, name, wide, np.asarray((wide >= 0).all(axis=1)), values)
     if values == "sigmoids":
         _require(split, name, wide, np.asarray((wide <= 1).all(axis=1)), values)
+        return wide
+    if values == "odds":
+        wide = _of_odds(wide)
+        _require(split, name, wide, _adds_up_to(wide, 1), values)
         return wide
     if values == "shares":
         _require(split, name, wide, sums > 0, values)
