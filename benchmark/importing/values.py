@@ -81,11 +81,11 @@ def to_logits(
     if split.logits.dtype.kind not in "iuf":
         raise SourceError(f"{split.path}: the {name} logits are {split.logits.dtype}, not numbers")
     _require_finite(split)
-    wide = split.logits.astype(np.float64, copy=False)
     if values is None:
-        _ask_what_they_are(split, name, wide)
+        _ask_what_they_are(split, name)
     if values in (None, "logits"):
         return Stored(split.logits, ())
+    wide = split.logits.astype(np.float64, copy=False)
     if values == "costs":
         return Stored(-wide, ())
     if values in _BASES:
@@ -153,11 +153,13 @@ def refuse(split: RawSplit, row: int, place: str, problem: str) -> NoReturn:
 # --- values that nobody described ---------------------------------------------------------------
 
 
-def _ask_what_they_are(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
+def _ask_what_they_are(split: RawSplit, name: SplitName) -> None:
     """Raise the question where the values look like anything but logits."""
-    if (wide >= 0).all(axis=1).mean() < _SUSPECT:
-        _ask_about_bases(split, name, wide)
+    if (split.logits <= 0).all(axis=1).mean() >= _SUSPECT:
+        _ask_about_bases(split, name, split.logits.astype(np.float64, copy=False))
+    if (split.logits >= 0).all(axis=1).mean() < _SUSPECT:
         return
+    wide = split.logits.astype(np.float64, copy=False)
     within = np.asarray(((wide >= 0) & (wide <= 1 + 1e-6)).all(axis=1))
     kinds: tuple[tuple[BoolArray, str, tuple[Values, ...]], ...] = (
         (_vary_but_add_up(wide, 1), "add up to 1", ("probabilities",)),
@@ -174,8 +176,6 @@ def _ask_what_they_are(split: RawSplit, name: SplitName, wide: Float64Array) -> 
 
 def _ask_about_bases(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
     """Raise the question where powers of another base than e add up to 1."""
-    if (wide <= 0).all(axis=1).mean() < _SUSPECT:
-        return
     capped = np.minimum(wide, 1)
     natural = np.abs(np.exp(capped).sum(axis=1) - 1) <= _SUM_TOLERANCE
     for kind, base in _BASES.items():
