@@ -456,11 +456,26 @@ def test_a_column_that_no_row_has_as_its_label_is_asked_about(
     question = asked(capsys, tmp_path, source)
     assert "no row has a label for column 'difficulty'" in question
     answers = re.findall(r"--ignore-columns (\S+?)\.", question)
-    assert answers == ["difficulty", "prediction,Confidence,fold"]
+    assert answers == ["difficulty,prediction,Confidence,fold", "prediction,Confidence,fold"]
     for model, answer, classes in zip("ab", answers, (4, 5), strict=True):
-        ignored = answer if model == "b" else f"{answer},prediction,Confidence,fold"
-        assert run_import(tmp_path, source, "--ignore-columns", ignored, model=model) == 0
+        assert run_import(tmp_path, source, "--ignore-columns", answer, model=model) == 0
         assert stored(tmp_path, model).logits.shape[1] == classes
+
+
+def test_a_column_of_counts_among_scores_is_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both positions have rows, so labels do not tell a length and a score from two classes."""
+    rng = np.random.default_rng(0)
+    length, score = rng.integers(1, 40, 80), rng.normal(size=80).round(3)
+    table = pd.DataFrame({"length": length, "score": score, "label": (score > 0).astype(int)})
+    source = save_table(tmp_path, table)
+    arguments = (source, "--calibration-fraction", "0.5")
+    assert "whole numbers alone are in column 'length'" in asked(capsys, tmp_path, *arguments)
+    answer = ("--ignore-columns", "length")
+    assert "is it a score of class 1" in asked(capsys, tmp_path, *arguments, *answer)
+    assert run_import(tmp_path, *arguments, *answer, "--values", "logits") == 0
+    np.testing.assert_array_equal(stored(tmp_path).logits[:, 0], 0)
 
 
 def test_a_class_may_be_called_like_a_column_that_is_none(tmp_path: Path) -> None:

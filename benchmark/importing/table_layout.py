@@ -268,14 +268,39 @@ def _classes_among(
     ]
     # Labels that name no column are another error, told where labels are read.
     if unused and (not texts or used <= set(kept)):
-        certain = [column for column in kept.values() if column not in unused]
-        raise SourceError(
-            f"{table.path}: no row has a label for {_columns(unused)}; classes, or something "
-            f"else? If something else: --ignore-columns {','.join(unused)}. If classes: "
-            f"--ignore-columns {','.join(_set_aside(by_class, kept)) or 'none'}. "
-            f"(Columns whose class some row has: {some(certain) or 'none'}.)"
-        )
+        raise _class_or_not(table, by_class, kept, unused, "no row has a label for")
+    counts = [] if unused else _counts_among(table, list(kept.values()))
+    if counts:
+        raise _class_or_not(table, by_class, kept, counts, "whole numbers alone are in")
     return kept
+
+
+def _counts_among(table: TableFile, columns: Sequence[str]) -> list[str]:
+    """Return columns that hold counts, lengths or positions where others hold real numbers."""
+    values = {column: table.numbers(column) for column in columns}
+    whole = [
+        column
+        for column, numbers in values.items()
+        if np.array_equal(numbers, np.floor(numbers)) and len(numbers) and numbers.min() >= 0
+    ]
+    return whole if len(whole) < len(columns) else []
+
+
+def _class_or_not(
+    table: TableFile,
+    by_class: Mapping[str, str],
+    kept: Mapping[str, str],
+    doubtful: Sequence[str],
+    why: str,
+) -> SourceError:
+    """Return the question whether columns are classes, with both answers."""
+    aside = _set_aside(by_class, kept)
+    certain = [column for column in kept.values() if column not in doubtful]
+    return SourceError(
+        f"{table.path}: {why} {_columns(doubtful)}; classes, or something else? If something "
+        f"else: --ignore-columns {','.join([*doubtful, *aside])}. If classes: --ignore-columns "
+        f"{','.join(aside) or 'none'}. (Other classes: {some(certain) or 'none'}.)"
+    )
 
 
 def _set_aside(by_class: Mapping[str, str], kept: Mapping[str, str]) -> list[str]:
