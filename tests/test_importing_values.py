@@ -108,7 +108,7 @@ def votes(logits: Array) -> Array:
         (lambda z: softmax(z) / 3, "lie between 0 and 1,", ["shares"]),
         (votes, "add up to the same number,", ["shares"]),
         (lambda z: 7 * softmax(z), "add up to the same number,", ["shares"]),
-        (lambda z: -np.log(softmax(z)), "without the minus signs,", ["costs"]),
+        (lambda z: -np.log(softmax(z)), "without minus signs,", ["costs"]),
         (lambda z: softmax(z) / (1 - softmax(z)), "add up to 1 as odds,", ["odds"]),
         (lambda z: np.log10(softmax(z)), "as powers of 10,", ["log10-probabilities"]),
         (lambda z: np.log2(softmax(z)), "as powers of 2,", ["log2-probabilities"]),
@@ -129,9 +129,30 @@ def test_values_that_look_like_no_logits_are_a_question_with_its_answers(
         assert f"--values {answer}" in question
 
 
-def test_natural_logarithms_of_probabilities_are_logits(tmp_path: Path) -> None:
-    assert run_import(tmp_path, save(tmp_path, lambda z: np.log(softmax(z)))) == 0
-    assert run_import(tmp_path, save(tmp_path, lambda z: np.log(softmax(20 * z))), model="b") == 0
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda z: np.log(softmax(z)),
+        lambda z: np.log(softmax(8 * z)),
+        lambda z: z - z.max(axis=1, keepdims=True),
+        lambda z: 5 * (z - z.max(axis=1, keepdims=True)),
+        lambda z: z - z.min(axis=1, keepdims=True),
+        lambda z: 5 * (z - z.min(axis=1, keepdims=True)),
+        lambda z: np.maximum(4 * z, 0),
+        lambda z: np.round(3 * z),
+        lambda z: 40 * np.eye(z.shape[1])[z.argmax(axis=1)],
+        lambda z: 1e4 * np.eye(z.shape[1])[z.argmax(axis=1)] + 1e-3,
+        lambda z: 40 * np.eye(z.shape[1])[z.argmax(axis=1)] + 1e-3 * z,
+        lambda z: z - z.mean(axis=1, keepdims=True),
+        lambda z: np.where(z < -2, -1e4, z),
+    ],
+)
+def test_logits_in_any_form_are_no_question(
+    tmp_path: Path, change: Callable[[Array], Array], classes: int
+) -> None:
+    """Logarithms of probabilities, shifted, rectified, whole, saturated, centred, masked."""
+    assert run_import(tmp_path, save(tmp_path, change, classes)) == 0
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ PROBABILITY_FLOOR = float(np.finfo(np.float32).tiny)
 _SUM_TOLERANCE = 1e-2
 """Half-precision probabilities of a thousand classes add up to 1 within this."""
 
+_EXACT = 1e-3
+"""The same for values of which most are far from 0 and 1, where chance is to be told apart."""
+
 _SUSPECT = 0.5
 """Share of rows that look like something else, from which on they are asked about."""
 
@@ -82,7 +85,7 @@ def to_logits(
         raise SourceError(f"{split.path}: the {name} logits are {split.logits.dtype}, not numbers")
     _require_finite(split)
     if values is None:
-        _ask_what_they_are(split, name)
+        _ask_what_they_are(split, name, labels)
     if values in (None, "logits"):
         return Stored(split.logits, ())
     wide = split.logits.astype(np.float64, copy=False)
@@ -153,7 +156,7 @@ def refuse(split: RawSplit, row: int, place: str, problem: str) -> NoReturn:
 # --- values that nobody described ---------------------------------------------------------------
 
 
-def _ask_what_they_are(split: RawSplit, name: SplitName) -> None:
+def _ask_what_they_are(split: RawSplit, name: SplitName, labels: IntArray) -> None:
     """Raise the question where the values look like anything but logits."""
     if (split.logits <= 0).all(axis=1).mean() >= _SUSPECT:
         _ask_about_bases(split, name, split.logits.astype(np.float64, copy=False))
@@ -166,8 +169,12 @@ def _ask_what_they_are(split: RawSplit, name: SplitName) -> None:
         (_vary_but_add_up(wide, 100), "add up to 100", ("percentages",)),
         (within, "lie between 0 and 1", ("probabilities", "sigmoids", "shares")),
         (_adds_up_alike(wide), "add up to the same number", ("shares",)),
-        (_vary_but_add_up(_of_odds(wide), 1), "add up to 1 as odds", ("odds",)),
-        (_costs(wide), "are logarithms of probabilities without the minus signs", ("costs",)),
+        (_odds(wide), "add up to 1 as odds", ("odds",)),
+        (
+            _costs(wide, labels),
+            "are logarithms of probabilities without minus signs",
+            ("costs",),
+        ),
     )
     for looks, what, answers in kinds:
         if looks.mean() >= _SUSPECT:
@@ -177,9 +184,10 @@ def _ask_what_they_are(split: RawSplit, name: SplitName) -> None:
 def _ask_about_bases(split: RawSplit, name: SplitName, wide: Float64Array) -> None:
     """Raise the question where powers of another base than e add up to 1."""
     capped = np.minimum(wide, 1)
-    natural = np.abs(np.exp(capped).sum(axis=1) - 1) <= _SUM_TOLERANCE
+    natural = np.abs(np.exp(capped).sum(axis=1) - 1) <= _EXACT
+    shifted = wide.max(axis=1) == 0  # logits less the largest are no logarithms of probabilities
     for kind, base in _BASES.items():
-        looks = np.asarray(np.abs((base**capped).sum(axis=1) - 1) <= _SUM_TOLERANCE)
+        looks = np.asarray((np.abs((base**capped).sum(axis=1) - 1) <= _EXACT) & ~shifted)
         # Of a row that is sure of its class the powers add up to 1 in any base.
         if looks.mean() >= _SUSPECT and (looks & ~natural).mean() > (natural & ~looks).mean():
             raise _question(split, name, wide, looks, f"add up to 1 as powers of {base:g}", (kind,))
@@ -230,18 +238,28 @@ def _adds_up_alike(wide: Float64Array) -> BoolArray:
     sums = wide.sum(axis=1)
     usual = float(np.median(sums))
     alike = np.abs(sums - usual) <= 1e-3 * float(np.median(np.ptp(wide, axis=1)))
-    several = (np.count_nonzero(wide, axis=1) > 1).any()  # else every row is as sure as can be
-    return np.asarray(alike & several & (usual > 0) & (wide >= 0).all(axis=1))
+    # Rows of the same values in another order add up alike whatever they are.
+    differ = np.ptp(np.sort(wide, axis=1), axis=0).max() > 1e-6 * abs(usual)
+    return np.asarray(alike & differ & (usual > 0) & (wide >= 0).all(axis=1))
 
 
-def _costs(wide: Float64Array) -> BoolArray:
-    sums = np.exp(-np.maximum(wide, 0)).sum(axis=1)
-    return np.asarray((wide >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE))
+def _odds(wide: Float64Array) -> BoolArray:
+    """Say of each row whether it is odds; zeros beside one large value are logits as well."""
+    sums = _of_odds(wide).sum(axis=1)
+    return np.asarray((np.abs(sums - 1) <= 0.1 * _EXACT) & (np.count_nonzero(wide > 0, axis=1) > 1))
 
 
 def _of_odds(wide: Float64Array) -> Float64Array:
     """Return p of p / (1 - p); what is negative stays so."""
     return np.where(wide >= 0, wide / (1 + np.maximum(wide, 0)), wide)
+
+
+def _costs(wide: Float64Array, labels: IntArray) -> BoolArray:
+    """Say of each row whether it is -log p: of a sure row, only the labels tell it from logits."""
+    if (wide.argmin(axis=1) == labels).sum() < (wide.argmax(axis=1) == labels).sum():
+        return np.zeros(len(wide), dtype=bool)
+    sums = np.exp(-np.maximum(wide, 0)).sum(axis=1)
+    return np.asarray((wide >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE))
 
 
 def decimals_of(wide: Float64Array) -> int | None:
