@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 import numpy as np
 
 from benchmark.arrays import AnyArray, BoolArray, Float32Array, IntArray
+from benchmark.importing.errors import SourceError
 from benchmark.importing.layout import SPLITS, RawSplit, SplitName
-from benchmark.importing.source import SourceError
+from benchmark.importing.order import check_order
+from benchmark.importing.values import (
+    PROBABILITY_FLOOR,
+    Values,
+    one_column_to_two,
+    refuse,
+    to_logits,
+)
 from benchmark.records import LogitsSplit
 from benchmark.registry import did_you_mean
-
-PROBABILITY_FLOOR = float(np.finfo(np.float32).tiny)
-"""The smallest normal float32, about 1.2e-38: what a probability of zero becomes by default."""
-
-_SUM_TOLERANCE = 1e-2
-"""Half-precision probabilities of a thousand classes add up to 1 within this."""
 
 _HOLD_OUT_SEED = 0
 """The same for every model, so that models imported from the same rows hold out the same."""
@@ -31,15 +32,17 @@ class Reading:
 
     Attributes:
         label_names: names in class order, if the user gave them.
-        probabilities: the values are softmax outputs, whose logarithms are stored.
+        values: what the values are; None: nobody said.
         probability_floor: smaller probabilities are raised to it before the logarithm.
         calibration_fraction: share of the test rows to hold out for calibration.
+        keep_class_order: columns and labels are in one order, however low the accuracy.
     """
 
     label_names: tuple[str, ...] | None = None
-    probabilities: bool = False
+    values: Values | None = None
     probability_floor: float = PROBABILITY_FLOOR
     calibration_fraction: float | None = None
+    keep_class_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def check_splits(found: Mapping[SplitName, RawSplit], reading: Reading) -> Check
         SourceError: a value is unusable; the message names file, row, column and the remedy.
     """
     _require_splits(found, reading)
+    if all(split.logits.shape[1] == 1 for split in found.values()):
+        found = {name: one_column_to_two(s, name, reading.values) for name, s in found.items()}
     found = {name: _in_name_order(split) for name, split in found.items()}
     label_names = _common_classes(found, reading)
     notes: list[str] = []
@@ -77,6 +82,8 @@ def check_splits(found: Mapping[SplitName, RawSplit], reading: Reading) -> Check
             splits["calibration"], ids=splits["calibration"].ids + len(splits["test"].ids)
         )
     _check_apart(splits, found)
+    if not reading.keep_class_order:
+        notes += check_order(found["test"].path, splits, label_names, reading.values)
     return Checked(splits, label_names, tuple(notes))
 
 
@@ -85,22 +92,43 @@ def _require_splits(found: Mapping[SplitName, RawSplit], reading: Reading) -> No
     if "test" not in found:
         raise SourceError(
             f"{where}: no test rows found; give --test FILE, or name arrays with --test-logits "
-            "and --test-labels"
+            f"and --test-labels{_as_test(found)}"
         )
     if "calibration" in found and reading.calibration_fraction is not None:
         raise SourceError(
             f"{where}: there are calibration rows, so --calibration-fraction has nothing to do"
         )
     if "calibration" not in found and reading.calibration_fraction is None:
+        taken = _taken_as_test(found["test"])
         raise SourceError(
-            f"{where}: no calibration rows found, and a temperature must not be fitted on the "
-            "rows it is judged by; give --calibration FILE, name arrays with "
+            f"{where}: {taken}no calibration rows found, and a temperature must not be fitted on "
+            "the rows it is judged by; give --calibration FILE, name arrays with "
             "--calibration-logits and --calibration-labels, or hold out part of the test rows "
             "with --calibration-fraction 0.2"
         )
     for name, split in found.items():
         if len(split.logits) == 0:
             raise SourceError(f"{split.path}: the {name} split has no rows")
+
+
+def _taken_as_test(test: RawSplit) -> str:
+    if test.array is None:
+        return ""
+    return (
+        f"'{test.array}' and '{test.label_place}' were taken for the test split (--test-logits and "
+        "--test-labels name others); "
+    )
+
+
+def _as_test(found: Mapping[SplitName, RawSplit]) -> str:
+    """Return how to judge by the only rows there are, such as the validation rows of ImageNet."""
+    only = found.get("calibration")
+    if only is None or only.array is None:
+        return ""
+    return (
+        f". If '{only.array}' holds the rows to judge by: --test-logits {only.array} "
+        f"--test-labels {only.label_place} --calibration-fraction 0.2"
+    )
 
 
 # --- classes and labels ------------------------------------------------------------------------
@@ -128,10 +156,7 @@ def _common_classes(found: Mapping[SplitName, RawSplit], reading: Reading) -> tu
     first, *others = found.values()
     n_classes = first.logits.shape[1]
     if n_classes < 2:
-        raise SourceError(
-            f"{first.path}: {n_classes} column(s) of logits, but at least 2 classes are needed; "
-            "for a single sigmoid logit z give the two columns 0 and z"
-        )
+        raise SourceError(f"{first.path}: the logits have no columns")
     for other in others:
         if other.logits.shape[1] != n_classes:
             raise SourceError(
@@ -163,8 +188,11 @@ def _labels(split: RawSplit, names: tuple[str, ...]) -> IntArray:
         SourceError: the shape is wrong, or a label is no class.
     """
     labels = split.labels
+    if labels.shape == (len(split.logits), 1):
+        labels = labels[:, 0]
     if labels.shape != (len(split.logits),):
-        hint = "; give class positions, not one-hot rows" if labels.ndim == 2 else ""
+        one_hot = labels.ndim == 2 and labels.shape[1] == len(names)
+        hint = "; give class positions, not one-hot rows" if one_hot else ""
         raise SourceError(
             f"{split.path}: {len(split.logits):,} rows of logits, but {split.label_place} has "
             f"shape {list(labels.shape)}{hint}"
@@ -177,7 +205,7 @@ def _labels(split: RawSplit, names: tuple[str, ...]) -> IntArray:
         bad = ~((labels >= 0) & (labels < len(names)) & (labels == np.floor(labels)))
     if bad.any():
         row = int(bad.argmax())
-        _refuse(
+        refuse(
             split,
             row,
             split.label_place,
@@ -198,7 +226,7 @@ def _labels_of_names(split: RawSplit, labels: AnyArray, names: tuple[str, ...]) 
             hint = did_you_mean(name, names)
             if names == _positions(len(names)):
                 hint = "; say what the classes are called with --label-names"
-            _refuse(split, row, split.label_place, f"label '{name}' is not a class{hint}")
+            refuse(split, row, split.label_place, f"label '{name}' is not a class{hint}")
     return np.array([positions[name] for name in used.tolist()], dtype=np.int64)[inverse]
 
 
@@ -209,69 +237,23 @@ def _logits(
     split: RawSplit, name: SplitName, labels: IntArray, reading: Reading, notes: list[str]
 ) -> Float32Array:
     """Return finite float32 logits [n, K]; note what rounding or zeros did to them."""
-    values = split.logits
-    if values.dtype.kind not in "iuf":
-        raise SourceError(f"{split.path}: the {name} logits are {values.dtype}, not numbers")
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        hint = "for a class that is masked give a large negative logit, such as -10000"
-        value = values[row, column]
-        if not np.isneginf(value):
-            hint = "the model overflowed or diverged there; leave the row out"
-        _refuse(split, int(row), split.columns[column], f"the value is {value}; {hint}")
-    if reading.probabilities:
-        values = _log_probabilities(split, name, labels, reading.probability_floor, notes)
-    elif _wrong_sum(values) is None:
-        raise SourceError(
-            f"{split.path}: every row of the {name} logits adds up to 1 and none is negative, so "
-            "these look like probabilities; import them with --probabilities, which stores their "
-            "logarithms"
-        )
+    made = to_logits(split, name, labels, reading.values, reading.probability_floor)
+    notes += made.notes
     with np.errstate(over="ignore"):
-        stored = values.astype(np.float32)
+        stored = made.logits.astype(np.float32)
     if not np.isfinite(stored).all():
         row, column = np.argwhere(~np.isfinite(stored))[0]
-        _refuse(
+        refuse(
             split,
             int(row),
             split.columns[column],
-            f"{values[row, column]} is too large for float32, in which logits are stored",
+            f"{made.logits[row, column]} is too large for float32, in which logits are stored",
         )
-    if not reading.probabilities:
-        change = float(np.abs(stored.astype(np.float64) - values).max())
+    if reading.values in (None, "logits"):
+        change = float(np.abs(stored.astype(np.float64) - made.logits).max())
         if change > 0:
             notes.append(f"{name} logits were rounded to float32 (largest change {change:.1e})")
     return stored
-
-
-def _wrong_sum(values: AnyArray) -> int | None:
-    """Return the first row that cannot be probabilities, or None where all can."""
-    wide = values.astype(np.float64, copy=False)
-    wrong = (wide < 0).any(axis=1) | (np.abs(wide.sum(axis=1) - 1) > _SUM_TOLERANCE)
-    return int(wrong.argmax()) if wrong.any() else None
-
-
-def _log_probabilities(
-    split: RawSplit, name: SplitName, labels: IntArray, floor: float, notes: list[str]
-) -> AnyArray:
-    row = _wrong_sum(split.logits)
-    values = split.logits.astype(np.float64)
-    if row is not None:
-        negative = values[row].min() < 0
-        what = "holds a negative value" if negative else f"adds up to {values[row].sum():.4g}"
-        raise SourceError(
-            f"{split.path}: row {split.rows[row]} of the {name} split {what}, so these are not "
-            "probabilities; leave out --probabilities if they are logits"
-        )
-    low = values < floor
-    if low.any():
-        at_label = int(low[np.arange(len(labels)), labels].sum())
-        notes.append(
-            f"{int(low.sum()):,} {name} probabilities below {floor:.2g} (zeros included) became "
-            f"{floor:.2g}, a logit of {np.log(floor):.1f}; {at_label:,} of them belong to the true "
-            "class, where each adds that much to the NLL (--probability-floor sets another)"
-        )
-    return np.log(np.maximum(values, floor))
 
 
 # --- row ids and splits ------------------------------------------------------------------------
@@ -290,7 +272,7 @@ def _ids(split: RawSplit) -> IntArray:
     unique, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         again = int(np.flatnonzero(ids == unique[(counts > 1).argmax()])[1])
-        _refuse(split, again, split.id_place, f"id '{ids[again]}' appears a second time")
+        refuse(split, again, split.id_place, f"id '{ids[again]}' appears a second time")
     if ids.dtype.kind in "iu":
         return ids.astype(np.int64)
     hashed = [_text_id(text) for text in np.asarray(ids, dtype=np.str_).tolist()]
@@ -339,10 +321,6 @@ def _check_apart(splits: Mapping[str, LogitsSplit], found: Mapping[SplitName, Ra
             f"{where}: every calibration row has label {calibration.labels[0]}, so no temperature "
             "can be fitted; is the file sorted by class?"
         )
-
-
-def _refuse(split: RawSplit, row: int, place: str, problem: str) -> NoReturn:
-    raise SourceError(f"{split.path}: row {split.rows[row]}, {place}: {problem}")
 
 
 def _shown(names: tuple[str, ...] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.importing.importing import SOURCE
 from benchmark.records import ModelFacts
-from benchmark.registry import Registry, did_you_mean
+from benchmark.registry import ModelEntry, Registry, did_you_mean
 
 
 class FactsError(ValueError):
@@ -30,21 +30,37 @@ def gather_facts(
         RegistryError: the registry cannot be read.
         FactsError: it has no such model.
     """
-    facts = {} if registry is None else _registered(model, registry)
-    facts |= {name: value for name, value in given.items() if value is not None}
-    licence = facts.pop("licence", None)
+    facts: dict[str, Any] = {}
+    if registry is not None:
+        entries = Registry.load(registry)
+        if model not in entries.models:
+            raise FactsError(
+                f"{registry}: no model '{model}'{did_you_mean(model, entries.models)}; without "
+                "--registry its facts come from --mixer, --family and the like"
+            )
+        facts = _registered(entries.models[model])
+    return _facts(facts | {name: value for name, value in given.items() if value is not None})
+
+
+def facts_of(model: str, registry: Registry | None) -> tuple[ModelFacts, str | None]:
+    """Return what a registry says of a model, and its licence; all unknown where it has none.
+
+    Folders of samples are called `<owner>__<name>`; an entry may have either name.
+    """
+    entries = {} if registry is None else registry.models
+    short = model.rpartition("__")[2]
+    entry = entries.get(model) or entries.get(short)
+    facts = {"modality": "text"} if entry is None else _registered(entry)
+    return _facts({name: value for name, value in facts.items() if value is not None})
+
+
+def _facts(known: Mapping[str, Any]) -> tuple[ModelFacts, str | None]:
     unknown = {"mixer": None, "family": None, "modality": None}
-    return ModelFacts(**{**unknown, **facts}, source=SOURCE), licence
+    facts = {name: value for name, value in known.items() if name != "licence"}
+    return ModelFacts(**{**unknown, **facts}, source=SOURCE), known.get("licence")
 
 
-def _registered(model: str, path: Path) -> dict[str, Any]:
-    registry = Registry.load(path)
-    if model not in registry.models:
-        raise FactsError(
-            f"{path}: no model '{model}'{did_you_mean(model, registry.models)}; without "
-            "--registry its facts come from --mixer, --family and the like"
-        )
-    entry = registry.models[model]
+def _registered(entry: ModelEntry) -> dict[str, Any]:
     pretraining = entry.pretraining
     return {
         "mixer": entry.mixer,

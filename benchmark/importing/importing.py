@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from filelock import FileLock
 
 from benchmark.execution import score_run
-from benchmark.importing.checks import Checked, Reading, check_splits
-from benchmark.importing.layout import Layout, SplitName, find_splits
-from benchmark.importing.source import file_sha256, open_source
+from benchmark.importing.checks import Checked
+from benchmark.importing.layout import SplitName
+from benchmark.importing.source import file_sha256
 from benchmark.plan import STAGE_VERSIONS, content_hash
 from benchmark.records import (
     DataFacts,
@@ -48,6 +48,27 @@ class ImportRefusedError(ValueError):
     """The run's folder holds something else, which is not replaced without being told to."""
 
 
+class Source(Protocol):
+    """Files that become the splits of one run."""
+
+    @property
+    def files(self) -> tuple[tuple[SplitName | None, Path], ...]:
+        """What is read; each file with the one split it holds, or None."""
+
+    def decides(self, digests: Digests) -> Mapping[str, Any]:
+        """Return what decides the stored logits: file contents and options."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what the record's provenance says of how the values were understood."""
+
+    def read(self) -> Checked:
+        """Read and check the files; nothing is written.
+
+        Raises:
+            SourceError: they cannot be used.
+        """
+
+
 @dataclass(frozen=True)
 class Job:
     """One import.
@@ -57,9 +78,7 @@ class Job:
         model: name of the model.
         dataset: name of the dataset.
         seed: the run's seed.
-        files: what to read; each with the one split it holds, or None.
-        layout: what the files call things.
-        reading: how their values are to be understood.
+        source: what is imported.
         facts: what is known of the model.
         licence: of the logits.
         arguments: the command line, kept so that the import can be repeated.
@@ -69,9 +88,7 @@ class Job:
     model: str
     dataset: str
     seed: int
-    files: tuple[tuple[SplitName | None, Path], ...]
-    layout: Layout
-    reading: Reading
+    source: Source
     facts: ModelFacts
     licence: str | None = None
     arguments: tuple[str, ...] = ()
@@ -107,13 +124,13 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
         ResultsError: the logits cannot be read back.
         ValueError: they cannot be scored.
     """
-    digests = [(role, path.name, file_sha256(path)) for role, path in job.files]
+    digests = [(role, path.name, file_sha256(path)) for role, path in job.source.files]
     keys = _keys(job, digests)
     folder = job.folder(results)
     # Asked before the files are read, to be quick, and again when no one else can write.
     if not force and (previous := _same_import(folder, keys)) is not None:
         return _described(folder, previous, job)
-    checked = read_files(job)
+    checked = job.source.read()
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.lock), _scratch_folder(folder) as scratch:
         if not force and (previous := _same_import(folder, keys)) is not None:
@@ -148,40 +165,9 @@ def _scored_record(
     )
 
 
-def read_files(job: Job) -> Checked:
-    """Read and check the job's files; nothing is written.
-
-    Raises:
-        SourceError: the files cannot be used.
-    """
-    sources = [(role, open_source(path)) for role, path in job.files]
-    found, left_out = find_splits(sources, job.layout, job.reading.label_names)
-    checked = check_splits(found, job.reading)
-    return Checked(checked.splits, checked.label_names, (*left_out, *checked.notes))
-
-
 def _keys(job: Job, digests: Digests) -> dict[str, str]:
-    """Return what decides the stored logits and the scores: file contents and options.
-
-    File names count only where they are read: an .npy file's name says what it holds.
-    """
-    layout = job.layout
-    logits = content_hash(
-        {
-            "version": IMPORT_VERSION,
-            "files": [
-                (role, digest, name if name.endswith(".npy") else "")
-                for role, name, digest in digests
-            ],
-            "keys": sorted(((*place, name) for place, name in layout.keys.items())),
-            "columns": (layout.label, layout.split, layout.row_id, layout.logits),
-            "split_values": sorted(layout.split_values.items()),
-            "label_names": job.reading.label_names,
-            "probabilities": job.reading.probabilities,
-            "probability_floor": job.reading.probability_floor,
-            "calibration_fraction": job.reading.calibration_fraction,
-        }
-    )
+    """Return what decides the stored logits and the scores: file contents and options."""
+    logits = content_hash({"version": IMPORT_VERSION, **job.source.decides(digests)})
     version = STAGE_VERSIONS["scores"]
     return {"logits": logits, "scores": content_hash({"version": version, "from": logits})}
 
@@ -232,7 +218,7 @@ def _provenance(job: Job, digests: Digests, notes: tuple[str, ...]) -> dict[str,
         "imported": {
             "files": _files(digests),
             "licence": job.licence,
-            "probabilities": job.reading.probabilities,
+            **job.source.describe(),
             "notes": list(notes),
         }
     }
