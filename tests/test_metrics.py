@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import write_metrics_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
@@ -293,6 +294,10 @@ class TestInvariance:
         assert 0 <= values["augrc"] <= 0.5
         assert values["nll"] >= 0
         assert (scored.confidence >= 1 / n_classes - 1e-12).all()
+
+
+def test_the_page_on_metrics_is_current():
+    assert write_metrics_page.PAGE.read_text() == write_metrics_page.page()
 
 
 def test_bad_temperature_is_refused():

@@ -95,7 +95,9 @@ def _timing_columns(timing: Timing | None) -> dict[str, Any]:
 
 def _cross_validation_columns(maps: Mapping[str, MapFacts]) -> dict[str, Any]:
     return {
-        f"cross_validated_nll_{name}": facts.cross_validated_nll for name, facts in maps.items()
+        f"cross_validated_nll_{name}": facts.cross_validated_nll
+        for name, facts in maps.items()
+        if facts.cross_validated_nll is not None
     }
 
 

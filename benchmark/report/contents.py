@@ -11,7 +11,7 @@ from benchmark.markup import Cell, Column, Table, file_name, plural
 from benchmark.report import claim_figures, figures, scatter_figures, tabulation
 from benchmark.report.data import Problem, ReportData, over_seeds, rows_of
 from benchmark.report.evaluations import MAX_LOGITS_FILES, Evaluation, evaluate_models, grid_models
-from benchmark.report.map_table import map_table
+from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
 
@@ -41,7 +41,7 @@ class Section:
     summary: str
     quality: Table
     detail: Table
-    maps: Table | None
+    maps: MapFindings | None
     drawings: tuple[Drawing, ...]
     unstable: tuple[str, ...]
 
@@ -158,7 +158,7 @@ def _sections(
                 summary=_summary(data, rows),
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
-                maps=map_table(rows),
+                maps=map_findings(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {_shortened(row.timing_reasons)}"

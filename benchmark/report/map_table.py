@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmark.markup import MISSING, Cell, Column, Table, decimals, interval
+from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, interval, plural
 from benchmark.report.data import MAP_METRICS, MAPS, rows_of
 from benchmark.statistics import MAPS as ALL_MAPS
 from benchmark.statistics import METRICS
@@ -17,7 +17,7 @@ OTHERS = tuple(name for name in ALL_MAPS if name not in MAPS)
 
 NOT_FITTED = (
     "Of these runs no map but the temperature is known: they were scored before there were others. "
-    "Delete their record.json and run again; the cached logits are scored anew in seconds."
+    "Delete their record.json and run again: the cached logits are scored anew in seconds."
 )
 
 
@@ -32,8 +32,15 @@ def best_other_map(row: Any) -> str | None:
     return min(known, key=lambda name: known[name], default=None)
 
 
-def map_table(rows: pd.DataFrame) -> Table | None:
-    """Return one dataset's table of maps; None where no run has been scored after others.
+class MapFindings(NamedTuple):
+    """What other maps win on one dataset: a sentence for a user, and the table behind it."""
+
+    sentence: str
+    table: Table
+
+
+def map_findings(rows: pd.DataFrame) -> MapFindings | None:
+    """Return what one dataset's runs gain by other maps; None where none has been scored so.
 
     Args:
         rows: one dataset's test rows of `data.over_seeds`.
@@ -53,16 +60,26 @@ def map_table(rows: pd.DataFrame) -> Table | None:
             )
             for metric in metrics
         ),
-        Column(
-            "best_other_map", "best other map", "left", "by cross-validation on calibration rows"
-        ),
-        Column("finding", "what it wins over the temperature", "left", "NLL of the test rows"),
+        Column("best_other_map", "best other map", "left", "by cross-validated NLL"),
+        Column("finding", "against the temperature", "left", "NLL of the test rows"),
     )
-    return Table(columns, built)
+    return MapFindings(
+        _sentence(sum(line[-1].bold for line in built), len(built)), Table(columns, built)
+    )
+
+
+def _sentence(winners: int, models: int) -> str:
+    if not winners:
+        return "Temperature is enough: no other map wins anything on the test rows."
+    whose = "its" if winners == models == 1 else f"of {winners} of {plural(models, 'model')} the"
+    return (
+        f"Another map wins: {whose} error is not of the kind that one number mends. "
+        + ("" if winners == models else "For the others temperature is enough.")
+    ).strip()
 
 
 def _cells(row: Any, best: str) -> tuple[Cell, ...]:
-    cells = [Cell(row.model, row.model, link=f"models/{row.model}.md")]
+    cells = [Cell(row.model, row.model, link=f"models/{file_name(row.model)}.md")]
     for name in MAP_METRICS:
         unit = METRICS[name].unit
         values = [getattr(row, f"{name}_{map_name}") for map_name in (*MAPS, best)]
@@ -81,8 +98,7 @@ def _finding(row: Any, best: str) -> Cell:
     if math.isnan(low) or math.isnan(high):
         return Cell(MISSING)
     if high < 0:
-        won = f"{title} wins {-gain:.3f} nats {interval(-high, -low, 3)}"
-        return Cell(f"{won}: the error is not of the kind one number mends", -gain, bold=True)
+        return Cell(f"{title} wins {-gain:.3f} nats {interval(-high, -low, 3)}", -gain, bold=True)
     if low > 0:
-        return Cell(f"temperature is better, by {gain:.3f} nats {interval(low, high, 3)}", -gain)
+        return Cell(f"temperature wins {gain:.3f} nats {interval(low, high, 3)}", -gain)
     return Cell("temperature is enough", -gain)
