@@ -38,7 +38,7 @@ def sample(n, n_classes, seed=0, dtype=np.float64):
 
 @needs_logits
 @pytest.mark.parametrize(
-    ("name", "error", "ece", "ece_after", "nll", "nll_temperature"),
+    ("name", "error", "ece", "ece_after", "nll", "nll_after"),
     [
         ("c10_resnet110", 6.44, 0.0475035, 0.0113208, 0.358274, 0.209261),
         ("c10_resnet50_cross_entropy", 4.95, 0.04354, 0.01373, None, None),
