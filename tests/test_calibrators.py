@@ -138,9 +138,9 @@ class TestBeta:
         assert fitted.weights[1] > 0
 
     def test_refuses_more_classes_and_one_sided_labels(self):
-        with pytest.raises(ValueError, match="two classes only, not 3"):
+        with pytest.raises(ValueError, match="two classes, got 3"):
             BetaCalibration().fit(*sample(20, 3))
-        with pytest.raises(ValueError, match="two rows of every class"):
+        with pytest.raises(ValueError, match="both classes"):
             BetaCalibration().fit([[1.0, 0], [0, 1]], [1, 1])
 
 

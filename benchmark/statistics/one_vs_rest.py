@@ -41,8 +41,10 @@ class BetaCalibration(CalibrationMap):
             ValueError: There are not two classes, or only one among the labels.
         """
         rows = check_rows(logits, labels)
-        if (reason := self.unsuitable(rows)) is not None:
-            raise ValueError(f"beta calibration: {reason}")
+        if rows.n_classes != 2:
+            raise ValueError(f"beta calibration needs two classes, got {rows.n_classes}")
+        if len(np.unique(rows.labels)) < 2:
+            raise ValueError("beta calibration needs labels of both classes")
         features = self._features(logits)
         used = np.array([True, True])
         weights, intercept = self._logistic(features, rows.labels, used)
