@@ -54,9 +54,9 @@ def _rank_auc(score: FloatArray, positive: BoolArray) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return math.nan
-    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
-    middle_rank = np.cumsum(size) - (size - 1) / 2
-    rank_sum = float(middle_rank[group[positive]].sum())
+    ordered, own = np.sort(score), score[positive]
+    below, up_to = (np.searchsorted(ordered, own, side) for side in ("left", "right"))
+    rank_sum = float(((below + up_to + 1) / 2).sum())  # equal scores share their middle rank
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
