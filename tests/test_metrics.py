@@ -296,6 +296,19 @@ class TestInvariance:
         assert (scored.confidence >= 1 / n_classes - 1e-12).all()
 
 
+def test_classwise_equal_mass_error_against_sorted_chunks():
+    """Without ties, bins of equal mass are consecutive chunks of the sorted probabilities."""
+    logits, labels = sample(600, 4)
+    probabilities = softmax(logits / 1.3, axis=1)
+    gaps = []
+    for k in range(4):
+        order = np.argsort(probabilities[:, k])
+        chunks = np.split(probabilities[order, k] - (labels[order] == k), 15)
+        gaps.append(np.mean([abs(chunk.mean()) for chunk in chunks]))
+    scored = Predictions.from_logits(logits, labels, 1.3)
+    assert METRICS["classwise_equal_mass_error"](scored) == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
 def test_the_page_on_metrics_is_current():
     assert write_metrics_page.PAGE.read_text() == write_metrics_page.page()
 
