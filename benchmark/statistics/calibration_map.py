@@ -68,3 +68,8 @@ class CalibrationMap(ABC):
     @abstractmethod
     def __call__(self, logits: Logits) -> Float64Array:
         """Return log-probabilities, float64 [n, K]; each row sums to 1 in probability."""
+
+    def losses(self, rows: LogitRows) -> Float64Array:
+        """Return the negative log-likelihood of each row's label [n], nats."""
+        scored = self(rows.values)
+        return np.asarray(-scored[np.arange(rows.n_rows), rows.labels])

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.arrays import Float64Array, IntArray
+from benchmark.arrays import IntArray
 from benchmark.statistics import affine_maps, one_vs_rest, scaling_maps
 from benchmark.statistics.calibration_map import CalibrationMap
-from benchmark.statistics.logit_arrays import LogitRows
+from benchmark.statistics.logit_arrays import LogitRows, check_rows
 
 FOLDS = 5
 NONE, TEMPERATURE = scaling_maps.NoMap.name, scaling_maps.TemperatureScaling.name
@@ -98,8 +98,8 @@ def cross_validated_nll(fitted: CalibrationMap, rows: LogitRows) -> float:
             continue
         # Started from the fit to all rows: the optimum is the same, and it is found sooner.
         again = copy.copy(fitted).fit(rows.values[train], rows.labels[train])
-        scored: Float64Array = again(rows.values[test])
-        loss -= float(scored[np.arange(len(test)), rows.labels[test]].sum())
+        held = check_rows(rows.values[test], rows.labels[test])
+        loss += float(again.losses(held).sum())
     return loss / rows.n_rows
 
 

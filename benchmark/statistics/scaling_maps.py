@@ -11,6 +11,7 @@ from benchmark.arrays import Float64Array
 from benchmark.statistics.calibration_map import CalibrationMap
 from benchmark.statistics.logit_arrays import (
     Labels,
+    LogitRows,
     Logits,
     check_rows,
     row_maximum,
@@ -45,6 +46,10 @@ class NoMap(CalibrationMap):
         """Return log-probabilities [n, K]."""
         return log_probabilities(logits)
 
+    def losses(self, rows: LogitRows) -> Float64Array:
+        """Return the negative log-likelihood of each row's label [n], without the other classes."""
+        return Predictions.from_rows(rows, 1.0).nll
+
 
 class TemperatureScaling(CalibrationMap):
     """softmax(z / T) (Guo et al. 2017). Keeps every prediction."""
@@ -67,6 +72,10 @@ class TemperatureScaling(CalibrationMap):
     def __call__(self, logits: Logits) -> Float64Array:
         """Return calibrated log-probabilities [n, K]."""
         return log_probabilities(logits, self.fitted.temperature)
+
+    def losses(self, rows: LogitRows) -> Float64Array:
+        """Return the negative log-likelihood of each row's label [n], without the other classes."""
+        return Predictions.from_rows(rows, self.fitted.temperature).nll
 
 
 class EnsembleTemperatureScaling(CalibrationMap):
@@ -126,6 +135,15 @@ class EnsembleTemperatureScaling(CalibrationMap):
             mixed += part
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(mixed, out=mixed), np.float64)
+
+    def losses(self, rows: LogitRows) -> Float64Array:
+        """Return the negative log-likelihood of each row's label [n], without the other classes."""
+        return np.asarray(-np.log(self.weights @ self._parts(rows)))
+
+    def _parts(self, rows: LogitRows) -> Float64Array:
+        """Probabilities of the labels [3, n]: at the temperature, at 1, and all the same."""
+        temperatures = (self.temperature, 1.0, math.inf)
+        return np.exp([-Predictions.from_rows(rows, t).nll for t in temperatures])
 
 
 MAPS: tuple[type[CalibrationMap], ...] = (NoMap, TemperatureScaling, EnsembleTemperatureScaling)
