@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit, softmax
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit
 
@@ -108,6 +109,21 @@ def test_unregularised_dirichlet_is_multinomial_regression_on_log_probabilities(
     theirs = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(features, labels)
     expected = theirs.predict_log_proba(features)
     assert nll(ours, labels) == pytest.approx(nll(expected, labels), abs=1e-6)
+
+
+def test_bias_corrected_temperature_is_the_minimum_over_all_its_parameters():
+    """Against a general minimiser that knows nothing of gradients or of log-probabilities."""
+    logits, labels = sample(2000, 3)
+    logits = logits + np.array([0.0, 1.0, -1.0])
+
+    def loss(parameters):
+        return nll(log_softmax(logits * parameters[0] + [0, *parameters[1:]], axis=1), labels)
+
+    best = minimize(loss, [1.0, 0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6}).x
+    fitted = MAPS["bias_corrected_temperature"]().fit(logits, labels)
+    assert nll(fitted(logits), labels) == pytest.approx(loss(best), abs=1e-6)
+    assert fitted.weight[0] == pytest.approx(best[0], abs=5e-3)
+    np.testing.assert_allclose((fitted.bias - fitted.bias[0])[1:], best[1:], atol=5e-3)
 
 
 def test_strong_regularisation_leaves_vector_scaling():

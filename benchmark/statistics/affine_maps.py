@@ -184,4 +184,38 @@ class DirichletCalibration(_AffineMap):
         return pulled
 
 
-MAPS: tuple[type[CalibrationMap], ...] = (VectorScaling, DirichletCalibration)
+class BiasCorrectedTemperature(_AffineMap):
+    """softmax(z / T + b), one temperature and an intercept a class (Alexandari et al. 2020).
+
+    "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label Shift Adaptation".
+    The intercepts mend what a temperature cannot: classes that are predicted too often. May change
+    predictions.
+    """
+
+    name = "bias_corrected_temperature"
+    title = "bias-corrected temperature scaling"
+    source = "Alexandari et al. 2020"
+
+    @classmethod
+    def n_parameters(cls, n_classes: int) -> int:
+        """Return K + 1."""
+        return n_classes + 1
+
+    @staticmethod
+    def _identity(n_classes: int) -> Float64Array:
+        return np.ones(1)
+
+    @staticmethod
+    def _weighted(features: FloatArray, weight: FloatArray) -> FloatArray:
+        return features * weight
+
+    @staticmethod
+    def _slope(features: FloatArray, error: FloatArray) -> FloatArray:
+        return np.asarray([np.vdot(features, error)])
+
+
+MAPS: tuple[type[CalibrationMap], ...] = (
+    VectorScaling,
+    DirichletCalibration,
+    BiasCorrectedTemperature,
+)
