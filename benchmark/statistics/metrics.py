@@ -24,13 +24,19 @@ from benchmark.statistics.calibration_error import (
     max_calibration_error,
     rms_calibration_error,
 )
-from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows, to_numpy
+from benchmark.statistics.logit_arrays import (
+    Labels,
+    LogitRows,
+    Logits,
+    check_rows,
+    row_dot,
+    row_sum,
+    to_numpy,
+)
 from benchmark.statistics.smooth_ece import smooth_ece
 from benchmark.statistics.temperature import (
     check_temperature,
     fit_temperature,
-    row_dot,
-    row_sum,
     scale_shifted,
 )
 
@@ -77,6 +83,8 @@ class Predictions:
     def from_rows(cls, rows: LogitRows, temperature: float) -> Predictions:
         """Score checked rows; see `from_logits`."""
         check_temperature(temperature)
+        if math.isinf(temperature):  # only there do finite masks make a difference
+            rows = rows.without_masks()
         predicted = np.empty(rows.n_rows, np.int64)
         confidence, nll, brier = np.empty((3, rows.n_rows))
         for block in rows.blocks():
