@@ -157,8 +157,11 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.execution import launched_processes, process_index
+    from benchmark.execution import check_launch, launched_processes, process_index
 
+    notes = check_launch()
+    if process_index() == 0:
+        print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     if launched_processes() > 1:
         _execute_together(specs, options)
         if process_index() > 0:
