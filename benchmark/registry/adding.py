@@ -13,6 +13,7 @@ from benchmark.registry import hub_facts
 from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean
 from benchmark.registry.hub_facts import HubError, Kind, ask_hub
 from benchmark.registry.loading import RegistryFiles
+from benchmark.registry.problems import in_words
 from benchmark.registry.source import RegistryError
 from benchmark.registry.writing import entry_text, replace_file, with_entry
 
@@ -164,7 +165,7 @@ def _require_valid(entry_class: type[Entry], name: str, fields: dict[str, Any]) 
         entry_class.model_validate({"name": name, **fields})
     except ValidationError as error:
         details = error.errors()
-        texts = [".".join(str(part) for part in d["loc"]) + f": {d['msg']}" for d in details]
+        texts = [".".join(str(part) for part in d["loc"]) + f": {in_words(d)}" for d in details]
         raise RegistryError("\n".join(f"{fields['hub']}: {text}" for text in texts)) from None
 
 

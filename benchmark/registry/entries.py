@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -15,8 +16,12 @@ Schedule = Literal["onecycle", "linear", "cosine", "constant"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
 Covariate = Literal["log_parameters", "log_pretraining_examples", "test_error", "recipe"]
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Names become folder names in results/, so they hold nothing a file system dislikes."""
+LONGEST_NAME = 100
+NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$"
+"""Names become folder names in results/, so they hold nothing a file system dislikes.
+
+Two of them and an ending make a file name in reports/, of 255 bytes at most.
+"""
 
 
 def _without_control_characters(path: Path) -> Path:
@@ -26,6 +31,23 @@ def _without_control_characters(path: Path) -> Path:
 
 
 LocalPath = Annotated[Path, AfterValidator(_without_control_characters)]
+
+
+def _without_address(hub: str) -> str:
+    """Refuse the address of a page, with what to write in its place."""
+    address = re.fullmatch(r"https?://[^/]+/(?:datasets/|models/)?([^?#]*)(?:[?#].*)?", hub)
+    if address is None:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub, re.ASCII):
+            raise ValueError(f"'{hub}' is not owner/name of a repository on the hub")
+        return hub
+    parts = [part for part in address[1].split("/") if part]
+    at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "commit")
+    pin = f", revision: {parts[3]}" if at_revision else ""
+    name = "/".join(parts[:2]) or "..."
+    raise ValueError(f"is the address of a page: write owner/name, hub: {name}{pin}")
+
+
+HubName = Annotated[str, AfterValidator(_without_address)]
 
 
 class Entry(BaseModel):
@@ -65,7 +87,7 @@ class ModelEntry(Entry):
     """One checkpoint: from the hub, from a folder, or `scratch` (a config, random weights)."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    hub: str | None = Field(None, description="owner/name on the hub")
+    hub: HubName | None = Field(None, description="owner/name on the hub")
     revision: str | None = Field(None, description="branch, tag or commit; null: main")
     path: LocalPath | None = Field(None, description="folder, relative to the registry file")
     scratch: dict[str, Any] | None = Field(
@@ -163,7 +185,9 @@ class DatasetEntry(Entry):
 
     name: str = Field(pattern=NAME_PATTERN)
     embedded: str | None = None
-    hub: str | None = Field(None, description="owner/name on the hub, a repository without scripts")
+    hub: HubName | None = Field(
+        None, description="owner/name on the hub, a repository without scripts"
+    )
     revision: str | None = Field(None, description="branch, tag or commit; null: main")
     config: str | None = Field(None, description="the configuration of a hub dataset")
     files: dict[str, str] | None = Field(
@@ -256,9 +280,20 @@ def _require_one_source(entry: BaseModel, fields: tuple[str, ...]) -> None:
         raise ValueError("'revision' only applies to a 'hub' source")
 
 
+_LISTED_NAMES, _NEAREST_NAMES = 12, 3
+
+
 def did_you_mean(word: str, known: Iterable[object]) -> str:
-    """Return ", did you mean 'x'?" for a close match among `known`, else the list of them."""
-    names = [str(name) for name in known]
+    """Return ", did you mean 'x'?" for a close match among `known`, else the nearest of them.
+
+    A few names are all listed.
+    """
+    names = sorted(str(name) for name in known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     close = close or [name for name in names if word and name.startswith(word)][:1]
-    return f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(names))}"
+    if close:
+        return f", did you mean '{close[0]}'?"
+    if len(names) <= _LISTED_NAMES:
+        return f"; known: {', '.join(names)}"
+    nearest = difflib.get_close_matches(word, names, n=_NEAREST_NAMES, cutoff=0.0)
+    return f"; nearest of {len(names)}: {', '.join(nearest)}"
