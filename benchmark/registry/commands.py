@@ -10,11 +10,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from benchmark.registry.entries import Mixer, Modality
-from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles
+from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles, refuse
 from benchmark.registry.source import RegistryError
+
+if TYPE_CHECKING:
+    from benchmark.registry.local_files import CheckData
 
 _DESCRIPTION = "Look after a registry: check it, look into it, and add to it from the hub."
 _ADD = """\
@@ -23,9 +26,15 @@ that its main branch stands at now. What the hub's metadata say is filled in; wh
 say, and what an option gives, is taken from the options."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+def main(arguments: Sequence[str] | None = None, *, check_data: CheckData | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+        check_data: reads the local data of an entry for `validate`; None: no file is opened.
+    """
     options = parse_arguments(arguments)
+    options.check_data = check_data
     try:
         return int(options.run(options))
     except RegistryError as error:
@@ -47,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         epilog="docs/registry.md has every field.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    validate = commands.add_parser("validate", help="print every error of a registry at once")
+    validate = commands.add_parser("validate", help="print every error at once; open local files")
     validate.add_argument("file", nargs="?", type=Path, metavar="FILE")
     _add_registry(validate)
     validate.set_defaults(run=_validate)
@@ -103,12 +112,15 @@ def _registry_path(options: argparse.Namespace) -> Path:
 
 def _validate(options: argparse.Namespace) -> int:
     from benchmark.registry.advice import summary, warnings
+    from benchmark.registry.local_files import local_problems
 
     if options.file is not None and options.registry is not None:
         raise RegistryError("name one registry file, as FILE or with --registry")
     path = options.file or _registry_path(options)
     try:
         files = RegistryFiles.read(path)
+        if options.check_data is not None:
+            refuse(local_problems(files, options.check_data))
     except RegistryError as error:
         problems = sum(not line.startswith("    ") for line in str(error).splitlines())
         print(error, file=sys.stderr)

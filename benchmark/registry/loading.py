@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,14 +67,28 @@ class RegistryFiles:
             registry = Registry.model_validate(tree)
         except ValidationError as error:
             problems = [*invalid_nodes(sources, error, Registry), *problems]
-        if problems:
-            raise RegistryError("\n".join(problems))
+        refuse(problems)
         return cls(registry, tuple(sources))
 
     def place(self, section: str, name: str) -> str:
         """Return file:line of an entry."""
         source = owner(self.sources, (section, name))
         return f"{source.path}:{source.line((section, name))}"
+
+    def describe(self, location: Location, text: str) -> str:
+        """Return a problem with file, line and column; see `Source.describe`."""
+        return owner(self.sources, location).describe(location, text)
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise all problems at once, if there are any.
+
+    Raises:
+        RegistryError: there is one.
+    """
+    text = "\n".join(problems)
+    if text:
+        raise RegistryError(text)
 
 
 # --- one tree out of a file and those it extends ----------------------------------------------
