@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from benchmark.registry import NAME_PATTERN, Mixer, Modality
+from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
     from benchmark.importing.importing import Job, Result
@@ -38,17 +39,14 @@ class UsageError(ValueError):
     """The command line asks for something that cannot be."""
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parse_arguments(arguments)
-    try:
-        if options.command == "show":
-            return _show(options.folder)
-        return _import(options, arguments)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again.", file=sys.stderr)
-        return 130
+    if options.command == "show":
+        return _show(options.folder)
+    return _import(options, arguments)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,8 +80,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--suite", default="imported", type=_name, metavar="NAME")
     files.add_argument("--seed", default=0, type=_seed, help="tells runs of a model apart")
     files.add_argument("--force", action="store_true", help="replace what the run's folder holds")
-    files.add_argument("--results", type=Path, default=Path("results"))
-    files.add_argument("--reports", type=Path, default=Path("reports"))
+    files.add_argument("--results", type=as_folder, default=Path("results"))
+    files.add_argument("--reports", type=as_folder, default=Path("reports"))
     files.add_argument("--no-report", action="store_true", help="do not write the suite's report")
 
 

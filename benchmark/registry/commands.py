@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from benchmark.registry.entries import Mixer, Modality
 from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles, refuse
 from benchmark.registry.source import RegistryError
+from benchmark.shell import command
 
 if TYPE_CHECKING:
     from benchmark.registry.local_files import CheckData
@@ -26,6 +27,7 @@ that its main branch stands at now. What the hub's metadata say is filled in; wh
 say, and what an option gives, is taken from the options."""
 
 
+@command
 def main(arguments: Sequence[str] | None = None, *, check_data: CheckData | None = None) -> int:
     """Run the command line and return the exit code.
 
@@ -40,12 +42,6 @@ def main(arguments: Sequence[str] | None = None, *, check_data: CheckData | None
     except RegistryError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
