@@ -14,6 +14,7 @@ from typing import ParamSpec
 
 Parameters = ParamSpec("Parameters")
 
+_OUTPUT = 1  # the file descriptor of the standard output
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -62,12 +63,12 @@ def command(main: Callable[Parameters, int]) -> Callable[Parameters, int]:
 def _reader_has_left() -> bool:
     """Say whether nobody reads the standard output any more; other pipes may break, too."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
+    poll.register(_OUTPUT, 0)
     return bool(poll.poll(0))
 
 
 def _discard_output() -> None:
     """Let the interpreter flush what is left to nowhere, when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, _OUTPUT)
     os.close(nowhere)

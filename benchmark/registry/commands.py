@@ -81,7 +81,9 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options_of_add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("hub", metavar="HUB_ID", help="owner/name on the hub")
+    parser.add_argument(
+        "hub", metavar="HUB_ID", help="owner/name on the hub, or the address of its page"
+    )
     parser.add_argument("--name", help="default: the name on the hub")
     parser.add_argument("--revision", help="branch, tag or commit to pin; default: main")
     parser.add_argument("--dry-run", action="store_true", help="print the entry, write nothing")

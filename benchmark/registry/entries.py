@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -33,18 +33,33 @@ def _without_control_characters(path: Path) -> Path:
 LocalPath = Annotated[Path, AfterValidator(_without_control_characters)]
 
 
+class HubPage(NamedTuple):
+    """What the address of a page of the hub speaks of."""
+
+    name: str
+    revision: str | None
+    is_dataset: bool
+
+
+def hub_page(address: str) -> HubPage | None:
+    """Take apart an address as it is copied from a browser; None where it is none."""
+    found = re.fullmatch(r"https?://[^/]+/(datasets/|models/)?([^?#]*)(?:[?#].*)?", address)
+    if found is None:
+        return None
+    parts = [part for part in found[2].split("/") if part]
+    at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "commit")
+    return HubPage("/".join(parts[:2]), parts[3] if at_revision else None, found[1] == "datasets/")
+
+
 def _without_address(hub: str) -> str:
     """Refuse the address of a page, with what to write in its place."""
-    address = re.fullmatch(r"https?://[^/]+/(?:datasets/|models/)?([^?#]*)(?:[?#].*)?", hub)
-    if address is None:
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub, re.ASCII):
-            raise ValueError(f"'{hub}' is not owner/name of a repository on the hub")
-        return hub
-    parts = [part for part in address[1].split("/") if part]
-    at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "commit")
-    pin = f", revision: {parts[3]}" if at_revision else ""
-    name = "/".join(parts[:2]) or "..."
-    raise ValueError(f"is the address of a page: write owner/name, hub: {name}{pin}")
+    page = hub_page(hub)
+    if page is not None:
+        pin = f", revision: {page.revision}" if page.revision else ""
+        raise ValueError(f"is the address of a page: write owner/name, hub: {page.name}{pin}")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub, re.ASCII):
+        raise ValueError(f"'{hub}' is not owner/name of a repository on the hub")
+    return hub
 
 
 HubName = Annotated[str, AfterValidator(_without_address)]

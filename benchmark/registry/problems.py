@@ -20,6 +20,7 @@ _EXPECTED = {
     "bool": "true or false",
     "tuple": "a list",
     "dict": "a mapping",
+    "model": "a mapping",
 }
 """First word of an error's type: what was expected."""
 _LIMITS = {
