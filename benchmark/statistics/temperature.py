@@ -87,7 +87,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
     """Minimise the negative log-likelihood over T > 0.
 
     Args:
-        logits: Float array or tensor [n, K], K >= 2; -inf marks a masked class.
+        logits: Float array or tensor [n, K], K >= 2; -inf marks a masked class, and so does a
+            finite value that `mask_floor` finds.
         labels: Integers [n] in 0 ... K-1.
 
     Returns:
@@ -95,16 +96,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
 
     Raises:
         ValueError: Naming the first bad row: NaN or +inf logits, a label out of range or on a
-        masked class;
-            or no rows, one column, mismatched lengths.
+            masked class; or no rows, one column, mismatched lengths.
     """
-    rows = check_rows(logits, labels)
-    read = _reader(rows, 1.0)
-    scan = _scan(read, rows)
-    if scan.lowest_sum <= -math.ldexp(1.0, LEAST_MASK):  # perhaps masks: else none is so far away
-        rows = rows.without_masks()
-        read = _reader(rows, 1.0)
-        scan = _scan(read, rows)
+    rows, read, scan = _scan_open_classes(check_rows(logits, labels))
     if scan.flat:
         return TemperatureFit(1.0, scan.nll, scan.nll, 0.0, 0, "flat", rows.n_rows)
     if scan.labels_attain_maximum:
@@ -113,8 +107,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
         after = scan.nll_at_infinity
         return TemperatureFit(math.inf, scan.nll, after, 0.0, 0, "at_infinity", rows.n_rows)
     scale = _typical_spread(rows)
-    # Float32 squares of logits overflow or vanish only at such scales; elsewhere leave digits
-    # alone.
+    # Float32 squares of logits overflow or vanish only there; elsewhere leave digits alone.
     ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
     factor = 1.0 if ordinary else 1.0 / scale
     start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
@@ -232,6 +225,15 @@ def _reader(rows: LogitRows, factor: float) -> Reader:
         return lambda: rows.blocks(factor, maxima)
     kept = list(rows.blocks(factor, reuse=False))
     return lambda: kept
+
+
+def _scan_open_classes(rows: LogitRows) -> tuple[LogitRows, Reader, _Scan]:
+    """Scan the rows, and once more without finite masks where a class is far enough for one."""
+    scan = _scan(read := _reader(rows, 1.0), rows)
+    if scan.lowest_sum <= -math.ldexp(1.0, LEAST_MASK):
+        rows = rows.without_masks()
+        scan = _scan(read := _reader(rows, 1.0), rows)
+    return rows, read, scan
 
 
 class _Scan(NamedTuple):
