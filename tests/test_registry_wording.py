@@ -44,6 +44,7 @@ def mistakes(old: str, new: str) -> str:
         (mistakes("models: [vit, resnet]", "models: vit"), 46, "expected a list, found vit: write"),
         (mistakes("seeds: 1", "seeds: often"), 46, "expected a whole number, found often"),
         (mistakes("seeds: 1", "seeds: 0"), 46, "must be at least 1"),
+        (mistakes("seeds: 1", "seeds: true"), 46, "expected a number, found true"),
         (mistakes("warmup: 0.3", "warmup: 1"), 4, "must be below 1"),
         (mistakes("clip_norm: null", "clip_norm: 0"), 5, "must be above 0"),
         (mistakes("family: ViT", "family: 101"), 12, "found the number 101: put it in quotes"),
