@@ -17,6 +17,8 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
     # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
     sys.path[0] = str(ROOT)
 
+from benchmark.shell import as_folder, command  # noqa: E402
+
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec
     from benchmark.registry import Registry
@@ -51,8 +53,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     how.add_argument("--list", action="store_true", help="show what the registry holds")
     where = parser.add_argument_group("where")
     where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
-    where.add_argument("--results", type=Path, default=ROOT / "results")
-    where.add_argument("--reports", type=Path, default=ROOT / "reports")
+    where.add_argument("--results", type=as_folder, default=ROOT / "results")
+    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
     return parser.parse_args(arguments)
 
 
@@ -69,6 +71,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
@@ -97,9 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RegistryError, SelectionError, LaunchError) as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
-        return 130
 
 
 def _check_backend(options: argparse.Namespace) -> None:
@@ -157,8 +157,11 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.execution import launched_processes, process_index
+    from benchmark.execution import check_launch, launched_processes, process_index
 
+    notes = check_launch()
+    if process_index() == 0:
+        print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     if launched_processes() > 1:
         _execute_together(specs, options)
         if process_index() > 0:

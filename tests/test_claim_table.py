@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ vit-b,ViT,0.03,0.81,200
 resnet,ResNet,0.05,0.79,1.5
 regnet,RegNet,,0.79,1.2
 """
+PERCENT = TABLE.replace(",0.0", ",")
 
 
 def files(tmp_path: Path, table: str = TABLE, columns: str = MAP) -> tuple[Path, Path]:
@@ -81,6 +83,21 @@ def test_failed_fits_are_filtered_by_rule_and_counted(tmp_path: Path) -> None:
         (TABLE.replace("0.8,", "80,"), MAP, "fractions of 1, not percentages"),
         (TABLE.replace("ResNet", ""), MAP, "line 4: 'family' is missing"),
         ("name\n", MAP, "has no rows"),
+        ("", MAP, "has no rows"),
+        (TABLE.replace("0.02", "2.1"), MAP, "line 2: 'ece' is 2.1, and 1 of 3 values are above 1"),
+        (PERCENT, MAP, "line 2: 'ece' is 2, and 3 of 3 values are above 1; errors and accuracies"),
+        (PERCENT, MAP, "divide the column by 100"),
+        (TABLE.replace("0.02", "0,02"), MAP.replace("ece", "nr"), "line 2: has 6 cells, but the"),
+        (TABLE.replace("0.79,1.2", "0.79"), MAP, "line 5: has 4 cells, but the header has 5"),
+        (TABLE.replace("0.02", "inf"), MAP, "line 2: 'ece' is 'inf', not a number"),
+        (
+            TABLE.replace("200", "ran off"),
+            MAP,
+            "line 3: 'temperature', which a drop rule compares,",
+        ),
+        (TABLE.replace("family", "name", 1), MAP, "the column 'name' stands twice"),
+        ("\n\n" + TABLE.replace("ViT,", ",", 1), MAP, "line 4: 'family' is missing"),
+        (TABLE.replace("vit-s", '"vit-\ns"').replace("0.03", "x"), MAP, "line 4: 'ece' is 'x'"),
         (TABLE, "columns: [", "not valid YAML"),
         (TABLE, "columns: 3", "columns"),
         (TABLE, MAP.replace(", above: 100", ""), "a drop rule needs"),
@@ -90,6 +107,36 @@ def test_mistakes_are_named(tmp_path: Path, table: str, columns: str, message: s
     with pytest.raises(ClaimError) as error:
         read_table(*files(tmp_path, table, columns))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("dash", ["-", "\u2013", "n/a", "NaN", " "])
+def test_a_dash_is_no_value_and_leaves_the_rules_as_they_are(tmp_path: Path, dash: str) -> None:
+    expected = read_table(*files(tmp_path))["status"].tolist()
+    for cell in ("1.1", "1.2"):
+        table = TABLE.replace(f",{cell}\n", f",{dash}\n")
+        assert read_table(*files(tmp_path, table))["status"].tolist() == expected
+    reworded = TABLE.replace("1.5", "1.50")
+    assert read_table(*files(tmp_path, reworded))["status"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.replace("\n", ",\n"),
+        lambda text: text.replace("\n", ",,\n").replace(",,\n", "\n", 1),
+        lambda text: text.replace(",", ", "),
+        lambda text: text.replace(",", ";"),
+        lambda text: text.replace(",", "\t"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    ],
+)
+def test_tables_as_people_write_them_mean_the_same(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    pd.testing.assert_frame_equal(
+        read_table(*files(tmp_path, change(TABLE))), read_table(*files(tmp_path))
+    )
 
 
 def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def test_shipped_registry_is_valid_and_balanced() -> None:
         ("family: ViT", "famly: ViT", 12, "unknown key 'famly', did you mean 'family'?"),
         ("family: ViT", "", 7, "missing key 'family'"),
         ("recipe: quick", "recipe: quik", 13, "unknown recipe 'quik', did you mean 'quick'?"),
-        ("epochs: 2", "epochs: -2", 4, "greater than or equal to 0"),
+        ("epochs: 2", "epochs: -2", 4, "epochs: must be at least 0"),
         ("models: [vit, resnet]", "models: [vitt]", 46, "unknown model 'vitt', did you mean"),
         ("embedded: digits", "hub: a/b", 36, "columns must name the image column"),
         ("embedded: digits", "columns: x", 37, "expected a mapping with keys out of: text,"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-from benchmark.statistics import logit_arrays
+from benchmark.statistics import Predictions, logit_arrays
 from benchmark.statistics.temperature import fit_temperature, log_probabilities
 
 LOGITS = Path(__file__).parents[1].parent / "shared" / "data" / "logits"
@@ -139,6 +139,104 @@ def test_masked_class_counts_for_nothing(mask):
     assert fit.status == "converged"
     assert fit.temperature == pytest.approx(expected.temperature, rel=1e-6)
     assert fit.nll_after == pytest.approx(expected.nll_after)
+
+
+def masked_sample(seed, n_classes, share, mask, *, added=False, dtype=np.float32):
+    """Return logits with a share of the wrong classes masked, the same with -inf, and labels."""
+    logits, labels = sample(600, n_classes, seed, dtype=dtype)
+    masked = np.random.default_rng(seed).random(logits.shape) < share
+    masked[np.arange(len(labels)), labels] = False
+    with np.errstate(over="ignore"):
+        value = logits + dtype(mask) if added else dtype(mask)
+    return np.where(masked, value, logits), np.where(masked, -np.inf, logits), labels
+
+
+class TestFiniteMasks:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.integers(0, 2**32 - 1),
+        st.integers(2, 60),
+        st.sampled_from([0.001, 0.3, 0.9, 0.995]),
+        st.floats(6, 38.53).map(lambda power: -(10.0**power)),
+        st.booleans(),
+        st.sampled_from([np.float32, np.float64]),
+    )
+    def test_any_subset_and_value(self, seed, n_classes, share, mask, added, dtype):
+        given, open_only, labels = masked_sample(
+            seed, n_classes, share, mask, added=added, dtype=dtype
+        )
+        fit, expected = fit_temperature(given, labels), fit_temperature(open_only, labels)
+        assert fit.status == expected.status
+        assert fit.temperature == pytest.approx(expected.temperature, rel=1e-6)
+        assert fit.nll_after == pytest.approx(expected.nll_after, abs=1e-9)
+        assert abs(fit.gradient) < 1e-6
+
+    @pytest.mark.parametrize("mask", [-1e4, -65504, -1e9, np.finfo(np.float32).min])
+    @pytest.mark.parametrize("n", [3000, 100_000])
+    def test_most_classes_masked_against_the_open_ones_alone(self, n, mask):
+        logits, labels = sample(n, 3)
+        wide = np.full((n, 40), mask, np.float32)
+        wide[:, 7:10] = logits
+        fit = fit_temperature(wide, labels + 7)
+        found = optimum(logits, labels, 1.7)
+        assert fit.status == "converged"
+        assert mean_nll(logits, labels, 1 / fit.temperature) - found <= 1e-9
+        assert abs(fit.gradient) < 1e-6
+
+    def test_two_masks_and_the_lowest_of_float64(self):
+        given, open_only, labels = masked_sample(1, 12, 0.8, np.finfo(np.float64).min, dtype=float)
+        given[np.isneginf(open_only) & (np.arange(12) % 2 == 0)] = -1e9
+        fit, expected = fit_temperature(given, labels), fit_temperature(open_only, labels)
+        assert fit.temperature == pytest.approx(expected.temperature, rel=1e-9)
+
+    def test_label_on_a_mask_is_named(self):
+        given, _, labels = masked_sample(2, 6, 0.7, -1e9)
+        given[11, labels[11]] = -1e9
+        with pytest.raises(ValueError, match=r"row 11: the label \d has logit -1e\+09, a masked"):
+            fit_temperature(given, labels)
+
+    def test_limits_are_those_of_the_open_classes(self):
+        mask = np.finfo(np.float32).min
+        worse_than_chance = np.array([[1, 0, mask], [1, 0, mask]], np.float32)
+        fit = fit_temperature(worse_than_chance, [1, 1])
+        assert (fit.status, fit.nll_after) == ("at_infinity", pytest.approx(math.log(2)))
+        probabilities = np.exp(log_probabilities(worse_than_chance, math.inf))
+        np.testing.assert_allclose(probabilities, [[0.5, 0.5, 0]] * 2)
+        predictions = Predictions.from_logits(worse_than_chance, [1, 1], math.inf)
+        assert predictions.nll.mean() == pytest.approx(fit.nll_after)
+        assert fit_temperature([[2, 2, mask], [0, 0, mask]], [0, 1]).status == "flat"
+
+    @pytest.mark.parametrize("size", [1e4, 1e8, 1e15, 1e30])
+    def test_saturated_logits_are_no_masks(self, size):
+        rng = np.random.default_rng(3)
+        labels = rng.integers(0, 4, 2000)
+        logits = np.where(np.eye(4)[labels] == 1, size, 0)
+        wrong = rng.random(2000) < 0.1
+        logits[wrong] = np.roll(logits[wrong], 1, axis=1)
+        # In closed form: the right class has odds 9 : 1 against all others.
+        error = wrong.mean()
+        expected = size / math.log(3 * (1 - error) / error)
+        fit = fit_temperature(logits, labels)
+        assert fit.temperature == pytest.approx(expected, rel=1e-9)
+        assert abs(fit.gradient) < 1e-9
+
+    def test_one_logit_that_ran_away_upwards_is_no_mask(self):
+        logits, labels = sample(2000, 5)
+        logits[9, (labels[9] + 1) % 5] = 1e7
+        assert fit_temperature(logits, labels).status == "at_infinity"
+        logits[9, labels[9]] = 2e7
+        without = np.delete(logits, 9, axis=0), np.delete(labels, 9)
+        expected = fit_temperature(*without).temperature
+        assert fit_temperature(logits, labels).temperature == pytest.approx(expected, rel=1e-6)
+
+    def test_no_error_in_the_rows_of_the_warm_start(self):
+        rng = np.random.default_rng(4)
+        labels = rng.integers(0, 3, 65_536)
+        logits = 200 * np.eye(3)[labels]
+        labels[3::1600] = (labels[3::1600] + 1) % 3
+        fit = fit_temperature(logits, labels)
+        error = len(labels[3::1600]) / len(labels)
+        assert fit.temperature == pytest.approx(200 / math.log(2 * (1 - error) / error), rel=1e-6)
 
 
 def test_masked_in_large_blocks():

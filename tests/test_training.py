@@ -213,3 +213,28 @@ def test_together_passes_results_and_errors() -> None:
 
     with pytest.raises(KeyError):
         together(accelerator, fail)
+
+
+def test_statistics_of_a_batch_of_one_name_the_batch_size(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec("resnet", limit=8)
+    small = spec.dataset.model_copy(update={"image_size": 4})  # one position in the last layer
+    prepared = Prepared(spec.model_copy(update={"dataset": small}), tmp_path)
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=1e-3)
+    with pytest.raises(RunError, match="1 row at once has none: give the recipe a batch_size"):
+        prepared.train(recipe, tmp_path / "state")
+
+
+def test_what_was_in_force_is_recorded(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=8, learning_rate=1e-3)
+    plain = Prepared(make_spec("vit", limit=16), tmp_path)
+    assert plain.train(recipe, tmp_path / "a").overridden == {}
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    other = Prepared(make_spec("vit", limit=16), tmp_path)
+    facts = other.train(recipe, tmp_path / "b")
+    assert facts.overridden == {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    assert facts.mixed_precision == "no"
+    assert same(plain.weights(), other.weights())

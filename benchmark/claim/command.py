@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.shell import as_folder, command
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -41,6 +43,7 @@ def evaluate_claim(
     return evaluate(frame, claim or Claim(), metric)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code, 2 when the input cannot be used."""
     options = _parser().parse_args(arguments)
@@ -68,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "results",
         nargs="?",
-        type=Path,
+        type=as_folder,
         default=Path("results"),
         help="folder of a suite's results (default: results)",
     )

@@ -14,7 +14,11 @@ and `drop` lists rules for rows to leave out, which are counted and listed:
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_METRIC = "calibration_error"
+
+MISSING = frozenset(("", "-", "\u2013", "\u2014", "na", "n/a", "nan", "none", "null", "?"))
+"""What stands in a cell without a value, in small letters."""
 
 Value = str | float | bool | None
 
@@ -56,7 +63,7 @@ Fact = Annotated[str | ByRule | Constant, Field(union_mode="left_to_right")]
 
 
 class TableColumns(_Strict):
-    """Where each fact of a model stands. `accuracy` and `test_error` are fractions of 1."""
+    """Where each fact of a model stands. Errors and accuracies are fractions of 1."""
 
     model: Fact
     family: Fact
@@ -145,13 +152,7 @@ def read_table(table: Path, columns: Path) -> pd.DataFrame:
     import pandas as pd
 
     mapping = read_column_map(columns)
-    try:
-        source = pd.read_csv(table)
-    except (OSError, ValueError) as error:
-        raise ClaimError(f"{table}: cannot be read as CSV: {error}") from None
-    if source.empty:
-        raise ClaimError(f"{table}: has no rows")
-    reader = _Reader(source, table)
+    reader = _Table.read(table)
     facts = mapping.columns
     frame = pd.DataFrame(
         {
@@ -167,27 +168,17 @@ def read_table(table: Path, columns: Path) -> pd.DataFrame:
         frame[name] = reader.flags(getattr(facts, name))
     for map_name, fact in (("none", facts.error_before), ("temperature", facts.error_after)):
         if fact is not None:
-            frame[f"{TABLE_METRIC}_{map_name}"] = reader.numbers(fact, minimum=0)
-    frame["accuracy_none"] = _accuracies(reader, facts)
+            frame[f"{TABLE_METRIC}_{map_name}"] = reader.fractions(fact)
+    frame["accuracy_none"] = (
+        reader.fractions(facts.accuracy)
+        if facts.test_error is None
+        else 1 - reader.fractions(facts.test_error)
+    )
     frame["n"] = reader.numbers(facts.test_rows, minimum=1)
     return _with_status(frame, reader, mapping)
 
 
-def _accuracies(reader: _Reader, facts: TableColumns) -> np.ndarray:
-    values = (
-        reader.numbers(facts.accuracy, minimum=0)
-        if facts.test_error is None
-        else 1 - reader.numbers(facts.test_error, minimum=0)
-    )
-    if np.nanmax(values, initial=0.0) > 1 or np.nanmin(values, initial=1.0) < 0:
-        raise ClaimError(
-            f"{reader.path}: accuracy and test_error are fractions of 1, not percentages;"
-            " divide the column by 100"
-        )
-    return values
-
-
-def _with_status(frame: pd.DataFrame, reader: _Reader, mapping: ColumnMap) -> pd.DataFrame:
+def _with_status(frame: pd.DataFrame, table: _Table, mapping: ColumnMap) -> pd.DataFrame:
     frame["suite"], frame["split"], frame["shifted"] = "table", "test", False
     frame["status"], frame["reason"] = "completed", ""
     repeats = frame.groupby(["model", "dataset"]).cumcount()
@@ -197,37 +188,75 @@ def _with_status(frame: pd.DataFrame, reader: _Reader, mapping: ColumnMap) -> pd
     missing = frame[outcomes].isna().all(axis=1)
     frame.loc[missing, ["status", "reason"]] = ["skipped", "no calibration error in the table"]
     for rule in mapping.drop:
-        frame.loc[reader.matches(rule), ["status", "reason"]] = ["skipped", rule.reason]
+        frame.loc[table.matches(rule), ["status", "reason"]] = ["skipped", rule.reason]
     return frame
 
 
-class _Reader:
-    """Reads facts from a table and says what is wrong with a value, and where."""
+@dataclass(frozen=True)
+class _Table:
+    """Reads facts from a table and says what is wrong with a value, and where.
 
-    def __init__(self, source: pd.DataFrame, path: Path) -> None:
-        self.source, self.path = source, path
+    Cells are texts, whatever stands in other rows; None where there is no value.
 
-    def column(self, name: str) -> pd.Series[Any]:
-        if name not in self.source.columns:
-            hint = did_you_mean(name, self.source.columns)
+    Attributes:
+        path: of the file.
+        cells: column: its cells.
+        lines: of the file, from 1, at which the rows begin.
+    """
+
+    path: Path
+    cells: dict[str, list[str | None]]
+    lines: list[int]
+
+    @classmethod
+    def read(cls, path: Path) -> _Table:
+        """Read a file with a header; its separator is the one that the header has most of."""
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            header, *rows = _rows(text) or [(1, [])]
+        except (OSError, ValueError, csv.Error) as error:
+            raise ClaimError(f"{path}: cannot be read as CSV: {error}") from None
+        names = header[1]
+        if not rows:
+            raise ClaimError(f"{path}: has no rows")
+        for line, row in rows:
+            if len(row) < len(names) or any(row[len(names) :]):
+                raise ClaimError(
+                    f"{path}, line {line}: has {len(row)} cells, but the header has {len(names)}"
+                )
+        twice = {name for name in names if name and names.count(name) > 1}
+        if twice:
+            raise ClaimError(f"{path}: the column '{min(twice)}' stands twice; rename one")
+        columns = zip(*(row[: len(names)] for _, row in rows), strict=True)
+        cells = {
+            name: [None if cell.lower() in MISSING else cell for cell in column]
+            for name, column in zip(names, columns, strict=True)
+        }
+        return cls(path, cells, [line for line, _ in rows])
+
+    def column(self, name: str) -> list[str | None]:
+        if name not in self.cells:
+            hint = did_you_mean(name, self.cells)
             raise ClaimError(f"{self.path}: has no column '{name}'{hint}")
-        return self.source[name]
+        return self.cells[name]
 
-    def values(self, fact: str | ByRule | Constant | None) -> list[Any]:
+    def fail(self, row: int | np.integer[Any], text: str) -> ClaimError:
+        return ClaimError(f"{self.path}, line {self.lines[row]}: {text}")
+
+    def values(self, fact: str | ByRule | Constant | None) -> list[Value]:
         if fact is None:
-            return [None] * len(self.source)
+            return [None] * len(self.lines)
         if isinstance(fact, Constant):
-            return [fact.value] * len(self.source)
+            return [fact.value] * len(self.lines)
         if isinstance(fact, str):
-            column = self.column(fact).astype(object)
-            return [None if value != value else value for value in column]
-        return [_first_match(str(text), fact.rules) for text in self.column(fact.source)]
+            return [*self.column(fact)]
+        return [_first_match(text, fact.rules) for text in self.column(fact.source)]
 
     def texts(self, fact: str | ByRule | Constant) -> list[str]:
         values = self.values(fact)
         for row, value in enumerate(values):
             if value is None:
-                raise ClaimError(f"{self.path}, line {row + 2}: {_name(fact)} is missing")
+                raise self.fail(row, f"{_name(fact)} is missing")
         return [str(value) for value in values]
 
     def mixers(self, fact: str | ByRule | Constant) -> list[str]:
@@ -235,25 +264,39 @@ class _Reader:
         known = get_args(Mixer)
         for row, value in enumerate(values):
             if value not in known:
-                hint = did_you_mean(value, known)
-                raise ClaimError(f"{self.path}, line {row + 2}: unknown mixer '{value}'{hint}")
+                raise self.fail(row, f"unknown mixer '{value}'{did_you_mean(value, known)}")
         return values
 
     def numbers(self, fact: str | ByRule | Constant | None, minimum: float) -> np.ndarray:
-        numbers = np.full(len(self.source), np.nan)
-        for row, value in enumerate(self.values(fact)):
+        numbers = self._numbers(self.values(fact), _name(fact))
+        for row in np.flatnonzero(numbers < minimum):
+            raise self.fail(row, f"{_name(fact)} is {numbers[row]:g}, below {minimum:g}")
+        return numbers
+
+    def fractions(self, fact: str | ByRule | Constant | None) -> np.ndarray:
+        """Return numbers from 0 to 1; a percentage among them would pass for a huge error."""
+        numbers = self.numbers(fact, minimum=0)
+        above = np.flatnonzero(numbers > 1)
+        if len(above):
+            count = int((~np.isnan(numbers)).sum())
+            raise self.fail(
+                above[0],
+                f"{_name(fact)} is {numbers[above[0]]:g}, and {len(above)} of {count} values are "
+                "above 1; errors and accuracies are fractions of 1, not percentages: divide "
+                + ("the column by 100" if len(above) == count else "those rows by 100"),
+            )
+        return numbers
+
+    def _numbers(self, values: list[Value], name: str) -> np.ndarray:
+        numbers = np.full(len(values), np.nan)
+        for row, value in enumerate(values):
             if value is None:
                 continue
-            try:
-                numbers[row] = float(value)
-            except (TypeError, ValueError):
-                raise ClaimError(
-                    f"{self.path}, line {row + 2}: {_name(fact)} is '{value}', not a number"
-                ) from None
-            if numbers[row] < minimum:
-                raise ClaimError(
-                    f"{self.path}, line {row + 2}: {_name(fact)} is {value}, below {minimum:g}"
-                )
+            number = _number(value)
+            if number is None:
+                hint = "such as 0.042; leave the cell empty where there is none"
+                raise self.fail(row, f"{name} is '{value}', not a number {hint}")
+            numbers[row] = number
         return numbers
 
     def flags(self, fact: str | ByRule | Constant | None) -> list[bool | None]:
@@ -262,9 +305,7 @@ class _Reader:
         for row, value in enumerate(self.values(fact)):
             word = str(value).lower().removesuffix(".0")
             if value is not None and word not in words:
-                raise ClaimError(
-                    f"{self.path}, line {row + 2}: {_name(fact)} is '{value}', not true or false"
-                )
+                raise self.fail(row, f"{_name(fact)} is '{value}', not true or false")
             flags.append(None if value is None else words[word])
         return flags
 
@@ -272,15 +313,48 @@ class _Reader:
         column = self.column(rule.column)
         matched = np.zeros(len(column), dtype=bool)
         if "equals" in rule.model_fields_set:
-            matched |= (column == rule.equals).to_numpy(dtype=bool)
-        if rule.above is not None:
-            matched |= (column > rule.above).to_numpy(dtype=bool)
-        if rule.below is not None:
-            matched |= (column < rule.below).to_numpy(dtype=bool)
+            matched |= [_equals(cell, rule.equals) for cell in column]
+        if rule.above is not None or rule.below is not None:
+            numbers = self._numbers([*column], f"'{rule.column}', which a drop rule compares,")
+            matched |= numbers > (math.inf if rule.above is None else rule.above)
+            matched |= numbers < (-math.inf if rule.below is None else rule.below)
         return matched
 
 
-def _first_match(text: str, rules: Mapping[str, Value]) -> Value:
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, each with the line that it begins at."""
+    lines = io.StringIO(text)
+    header = next((line for line in text.split("\n") if line.strip()), "")
+    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
+    rows, line = [], 1
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            rows.append((line, [cell.strip() for cell in row]))
+        line = reader.line_num + 1
+    return rows
+
+
+def _number(value: Value) -> float | None:
+    """Return a finite number, or None where the value is none."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _equals(cell: str | None, value: Value) -> bool:
+    """Say whether a cell holds what a rule says: a number however it is written, or a word."""
+    if cell is None or value is None:
+        return cell is value
+    if isinstance(value, bool):
+        return cell.lower() == str(value).lower()
+    return _number(cell) == value if isinstance(value, float | int) else cell == value
+
+
+def _first_match(text: str | None, rules: Mapping[str, Value]) -> Value:
+    if text is None:
+        return None
     return next((value for rule, value in rules.items() if fnmatchcase(text, rule)), None)
 
 

@@ -4,6 +4,7 @@ from .console import TimingDisplay as TimingDisplay
 from .console import describe as describe
 from .launch import LaunchError as LaunchError
 from .launch import available_cores as available_cores
+from .launch import check_launch as check_launch
 from .launch import gpu_count as gpu_count
 from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator

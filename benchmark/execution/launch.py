@@ -1,15 +1,35 @@
-"""This launch: the Accelerator, and a refusal to run when the launcher misunderstood."""
+"""This launch: the Accelerator, and a refusal to run when the launcher misunderstood.
+
+The recipe decides how a model is trained. What the launcher, its configuration or another script's
+environment variables say on gradients, precision or compilation is overridden, and said to be;
+what cannot be overridden is refused.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from benchmark.failures import RunError
 from benchmark.records import processor_name
 from benchmark.registry import MixedPrecision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+_OVERRIDDEN = {
+    "ACCELERATE_MIXED_PRECISION": ("no", "the recipe's mixed_precision decides"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "the recipe's batch_size decides"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "models are not compiled"),
+}
+"""Variables (`accelerate launch` sets them from its options): neutral value, what holds instead."""
+_UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
+}
 
 
 class LaunchError(RuntimeError):
@@ -26,21 +46,55 @@ def process_index() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def overridden_settings() -> dict[str, str]:
+    """Return the variables of this launch that would change a training but are overridden."""
+    return {
+        name: value
+        for name, (neutral, _) in _OVERRIDDEN.items()
+        if (value := os.environ.get(name, neutral)).lower() != neutral
+    }
+
+
+def check_launch() -> list[str]:
+    """Return a note on each setting that is overridden, for the person who launched.
+
+    Raises:
+        LaunchError: something is on that this runner does not support.
+    """
+    for name, what in _UNSUPPORTED.items():
+        if os.environ.get(name, "false").lower() in ("1", "true", "yes"):
+            raise LaunchError(
+                f"{name} is set, but this runner does not support {what}: unset it, or leave it "
+                "out of the launcher's options and configuration (accelerate config)"
+            )
+    return [
+        f"note: {name}={value} has no effect: {_OVERRIDDEN[name][1]}"
+        for name, value in overridden_settings().items()
+    ]
+
+
 def make_accelerator(mixed_precision: MixedPrecision = "no") -> Accelerator:
     """Return an Accelerator for one run; a process may make one after another.
 
     Raises:
+        RunError: the device has no such precision.
         LaunchError: the launcher started several processes but Accelerate sees another
             number (a bare `torchrun` without a GPU would train independent copies), or a
             sharding plugin is on, which this runner does not support.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
+    from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
+    check_launch()
     # Precision is set once per process state; runs of one process may differ in it.
     AcceleratorState._reset_state(reset_partial_state=False)
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    # What is not given here is taken from environment variables.
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+    )
     if accelerator.num_processes != launched_processes():
         raise LaunchError(
             f"the launcher started {launched_processes()} processes but Accelerate sees "
@@ -52,6 +106,11 @@ def make_accelerator(mixed_precision: MixedPrecision = "no") -> Accelerator:
         raise LaunchError(
             f"Accelerate is set to {accelerator.distributed_type}; this runner supports one "
             "process, several CPU processes and several GPUs (accelerate config)"
+        )
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise RunError(
+            "the recipe's mixed_precision is fp16, which a CPU does not train in: take bf16 or no, "
+            "or a GPU"
         )
     return accelerator
 

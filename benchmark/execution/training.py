@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 
 from benchmark.arrays import IntArray
 from benchmark.execution.agreement import agree, largest_fitting
+from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
 from benchmark.models import EncodedSplit, collate, load_batches, share_of_process, training_batches
@@ -250,7 +251,10 @@ class _Loop:
     def _backward(self, inputs: dict[str, Tensor], batch_rows: int) -> Tensor:
         inputs = {name: value.to(self.accelerator.device) for name, value in inputs.items()}
         labels = inputs.pop("labels")
-        logits = self.model(**inputs).logits
+        try:
+            logits = self.model(**inputs).logits
+        except ValueError as error:
+            raise _explained(error, len(labels)) from error
         loss: Tensor = self.loss(logits.float(), labels)
         self.accelerator.backward(loss / batch_rows)
         return loss.detach()
@@ -287,6 +291,8 @@ class _Loop:
             world_size=self.accelerator.num_processes,
             resumed_at_epoch=first_epoch,
             device=str(self.accelerator.device),
+            mixed_precision=self.accelerator.mixed_precision,
+            overridden=overridden_settings(),
         )
 
     def save(self, path: Path, key: str, epochs_done: int) -> None:
@@ -322,6 +328,16 @@ class _Loop:
         if scaler_state is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler_state)
         return int(header["epochs_done"])
+
+
+def _explained(error: ValueError, rows: int) -> Exception:
+    """Return torch's refusal to take statistics of one value as what a person can change."""
+    if "more than 1 value per channel" not in str(error):
+        return error
+    return RunError(
+        f"the model normalises by statistics of the batch, and {rows} row at once has none: give "
+        "the recipe a batch_size of at least 2 rows for each process, or take larger images"
+    )
 
 
 def _epoch_seed(seed: int, epoch: int, process: int) -> int:

@@ -146,15 +146,18 @@ def _describe_exit(code: int | None) -> str:
 
 @contextmanager
 def _worker_environment(device: str | None) -> Iterator[None]:
-    """Set one thread per worker where the child reads it: before its libraries load."""
+    """Set what a child takes over at its start: one thread, its device, no ear for Ctrl-C."""
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if device is not None:
         wanted["CUDA_VISIBLE_DEVICES"] = device
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    # The parent decides what Ctrl-C means, also while the worker's libraries load.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -189,7 +192,6 @@ class _PipeProgress:
 
 def _serve(connection: Connection, results: Path, force: bool) -> None:
     """Execute the runs that arrive on `connection` until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.registry import NAME_PATTERN
+from benchmark.shell import as_folder
 
 
 class UsageError(ValueError):
@@ -19,8 +20,8 @@ def add_places(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--suite", default="imported", type=name, metavar="NAME")
     parser.add_argument("--seed", default=0, type=seed, help="tells runs of a model apart")
     parser.add_argument("--force", action="store_true", help="replace what the run's folder holds")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--results", type=as_folder, default=Path("results"))
+    parser.add_argument("--reports", type=as_folder, default=Path("reports"))
     parser.add_argument("--no-report", action="store_true", help="do not write the suite's report")
 
 

@@ -12,23 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.importing import file_command, lm_eval_command
+from benchmark.shell import command
 
 _DESCRIPTION = "Logits that exist already: import them as runs, or show what a run has stored."
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parse_arguments(arguments)
-    try:
-        if options.command == "show":
-            return _show(options.folder)
-        if options.command == "lm-eval":
-            return lm_eval_command.run(options, arguments)
-        return file_command.run(options, arguments)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again.", file=sys.stderr)
-        return 130
+    if options.command == "show":
+        return _show(options.folder)
+    if options.command == "lm-eval":
+        return lm_eval_command.run(options, arguments)
+    return file_command.run(options, arguments)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from benchmark.records.timing import Timing
-from benchmark.registry import Mixer, Modality
+from benchmark.registry import MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ class DataFacts(_Stored):
 
 
 class Training(_Stored):
-    """How fine-tuning went. `micro_batch_size` never changes the effective batch."""
+    """How fine-tuning went. `micro_batch_size` never changes the effective batch.
+
+    `mixed_precision` is what was in force (None: not recorded then); `overridden` holds settings of
+    the launch that the recipe overrode.
+    """
 
     epochs: int
     steps: int
@@ -99,6 +103,8 @@ class Training(_Stored):
     world_size: int
     resumed_at_epoch: int
     device: str
+    mixed_precision: MixedPrecision | None = None
+    overridden: dict[str, str] = {}
 
 
 class Failure(_Stored):

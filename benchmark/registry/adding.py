@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from benchmark.registry import hub_facts
-from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean
+from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean, hub_page
 from benchmark.registry.hub_facts import HubError, Kind, ask_hub
 from benchmark.registry.loading import RegistryFiles
+from benchmark.registry.problems import in_words
 from benchmark.registry.source import RegistryError
 from benchmark.registry.writing import entry_text, replace_file, with_entry
 
@@ -43,6 +44,10 @@ def add_from_hub(path: Path, options: argparse.Namespace) -> str:
         RegistryError: the registry is not valid, has it already, or a field must be given.
     """
     files = RegistryFiles.read(path)
+    page = hub_page(options.hub)
+    if page is not None:
+        options.hub, options.dataset = page.name, options.dataset or page.is_dataset
+        options.revision = options.revision or page.revision
     section = "datasets" if options.dataset else "models"
     name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", options.hub.rpartition("/")[2]).lower()
     _refuse_name(files, section, name)
@@ -164,7 +169,7 @@ def _require_valid(entry_class: type[Entry], name: str, fields: dict[str, Any]) 
         entry_class.model_validate({"name": name, **fields})
     except ValidationError as error:
         details = error.errors()
-        texts = [".".join(str(part) for part in d["loc"]) + f": {d['msg']}" for d in details]
+        texts = [".".join(str(part) for part in d["loc"]) + f": {in_words(d)}" for d in details]
         raise RegistryError("\n".join(f"{fields['hub']}: {text}" for text in texts)) from None
 
 

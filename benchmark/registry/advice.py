@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sized
 
 from benchmark.registry.entries import DatasetEntry, ModelEntry
-from benchmark.registry.loading import RegistryFiles, references
+from benchmark.registry.loading import RegistryFiles
+from benchmark.registry.problems import references
 
 _SHOWN_NAMES = 3
 
@@ -38,7 +39,7 @@ def warnings(files: RegistryFiles) -> list[str]:
 def users(files: RegistryFiles) -> dict[tuple[str, str], list[str]]:
     """Return for each (section, name) that is referred to, who does, e.g. "suite small"."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for location, kind, used in references(files.registry):
+    for location, kind, used in references(files.registry.model_dump()):
         user = f"{str(location[0]).removesuffix('s')} {location[1]}"
         if user not in found[f"{kind}s", used]:
             found[f"{kind}s", used].append(user)

@@ -10,11 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from benchmark.registry.entries import Mixer, Modality
-from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles
+from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles, refuse
 from benchmark.registry.source import RegistryError
+from benchmark.shell import command
+
+if TYPE_CHECKING:
+    from benchmark.registry.local_files import CheckData
 
 _DESCRIPTION = "Look after a registry: check it, look into it, and add to it from the hub."
 _ADD = """\
@@ -23,20 +27,21 @@ that its main branch stands at now. What the hub's metadata say is filled in; wh
 say, and what an option gives, is taken from the options."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+@command
+def main(arguments: Sequence[str] | None = None, *, check_data: CheckData | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+        check_data: reads the local data of an entry for `validate`; None: no file is opened.
+    """
     options = parse_arguments(arguments)
+    options.check_data = check_data
     try:
         return int(options.run(options))
     except RegistryError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         epilog="docs/registry.md has every field.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    validate = commands.add_parser("validate", help="print every error of a registry at once")
+    validate = commands.add_parser("validate", help="print every error at once; open local files")
     validate.add_argument("file", nargs="?", type=Path, metavar="FILE")
     _add_registry(validate)
     validate.set_defaults(run=_validate)
@@ -76,7 +81,9 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options_of_add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("hub", metavar="HUB_ID", help="owner/name on the hub")
+    parser.add_argument(
+        "hub", metavar="HUB_ID", help="owner/name on the hub, or the address of its page"
+    )
     parser.add_argument("--name", help="default: the name on the hub")
     parser.add_argument("--revision", help="branch, tag or commit to pin; default: main")
     parser.add_argument("--dry-run", action="store_true", help="print the entry, write nothing")
@@ -103,12 +110,15 @@ def _registry_path(options: argparse.Namespace) -> Path:
 
 def _validate(options: argparse.Namespace) -> int:
     from benchmark.registry.advice import summary, warnings
+    from benchmark.registry.local_files import local_problems
 
     if options.file is not None and options.registry is not None:
         raise RegistryError("name one registry file, as FILE or with --registry")
     path = options.file or _registry_path(options)
     try:
         files = RegistryFiles.read(path)
+        if options.check_data is not None:
+            refuse(local_problems(files, options.check_data))
     except RegistryError as error:
         problems = sum(not line.startswith("    ") for line in str(error).splitlines())
         print(error, file=sys.stderr)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Mixer = Literal["attention", "convolution", "hybrid", "mlp", "other"]
 Modality = Literal["image", "text"]
@@ -15,8 +24,12 @@ Schedule = Literal["onecycle", "linear", "cosine", "constant"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
 Covariate = Literal["log_parameters", "log_pretraining_examples", "test_error", "recipe"]
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Names become folder names in results/, so they hold nothing a file system dislikes."""
+LONGEST_NAME = 100
+NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$"
+"""Names become folder names in results/, so they hold nothing a file system dislikes.
+
+Two of them and an ending make a file name in reports/, of 255 bytes at most.
+"""
 
 
 def _without_control_characters(path: Path) -> Path:
@@ -28,12 +41,53 @@ def _without_control_characters(path: Path) -> Path:
 LocalPath = Annotated[Path, AfterValidator(_without_control_characters)]
 
 
+class HubPage(NamedTuple):
+    """What the address of a page of the hub speaks of."""
+
+    name: str
+    revision: str | None
+    is_dataset: bool
+
+
+def hub_page(address: str) -> HubPage | None:
+    """Take apart an address as it is copied from a browser; None where it is none."""
+    found = re.fullmatch(r"https?://[^/]+/(datasets/|models/)?([^?#]*)(?:[?#].*)?", address)
+    if found is None:
+        return None
+    parts = [part for part in found[2].split("/") if part]
+    at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "commit")
+    return HubPage("/".join(parts[:2]), parts[3] if at_revision else None, found[1] == "datasets/")
+
+
+def _without_address(hub: str) -> str:
+    """Refuse the address of a page, with what to write in its place."""
+    page = hub_page(hub)
+    if page is not None:
+        pin = f", revision: {page.revision}" if page.revision else ""
+        raise ValueError(f"is the address of a page: write owner/name, hub: {page.name}{pin}")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub, re.ASCII):
+        raise ValueError(f"'{hub}' is not owner/name of a repository on the hub")
+    return hub
+
+
+HubName = Annotated[str, AfterValidator(_without_address)]
+
+
 class Entry(BaseModel):
     """Base of everything in the registry: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"expected a number, found {str(value).lower()}")
+        return value
 
 
 class Recipe(Entry):
@@ -65,7 +119,7 @@ class ModelEntry(Entry):
     """One checkpoint: from the hub, from a folder, or `scratch` (a config, random weights)."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    hub: str | None = Field(None, description="owner/name on the hub")
+    hub: HubName | None = Field(None, description="owner/name on the hub")
     revision: str | None = Field(None, description="branch, tag or commit; null: main")
     path: LocalPath | None = Field(None, description="folder, relative to the registry file")
     scratch: dict[str, Any] | None = Field(
@@ -163,7 +217,9 @@ class DatasetEntry(Entry):
 
     name: str = Field(pattern=NAME_PATTERN)
     embedded: str | None = None
-    hub: str | None = Field(None, description="owner/name on the hub, a repository without scripts")
+    hub: HubName | None = Field(
+        None, description="owner/name on the hub, a repository without scripts"
+    )
     revision: str | None = Field(None, description="branch, tag or commit; null: main")
     config: str | None = Field(None, description="the configuration of a hub dataset")
     files: dict[str, str] | None = Field(
@@ -256,9 +312,20 @@ def _require_one_source(entry: BaseModel, fields: tuple[str, ...]) -> None:
         raise ValueError("'revision' only applies to a 'hub' source")
 
 
+_LISTED_NAMES, _NEAREST_NAMES = 12, 3
+
+
 def did_you_mean(word: str, known: Iterable[object]) -> str:
-    """Return ", did you mean 'x'?" for a close match among `known`, else the list of them."""
-    names = [str(name) for name in known]
+    """Return ", did you mean 'x'?" for a close match among `known`, else the nearest of them.
+
+    A few names are all listed.
+    """
+    names = sorted(str(name) for name in known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     close = close or [name for name in names if word and name.startswith(word)][:1]
-    return f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(names))}"
+    if close:
+        return f", did you mean '{close[0]}'?"
+    if len(names) <= _LISTED_NAMES:
+        return f"; known: {', '.join(names)}"
+    nearest = difflib.get_close_matches(word, names, n=_NEAREST_NAMES, cutoff=0.0)
+    return f"; nearest of {len(names)}: {', '.join(nearest)}"

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from benchmark.registry.entries import (
-    Claim,
-    DatasetEntry,
-    Entry,
-    ModelEntry,
-    Recipe,
-    Suite,
-    did_you_mean,
-)
+from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Recipe, Suite
+from benchmark.registry.problems import broken_references, invalid_nodes, owner
 from benchmark.registry.source import Location, RegistryError, Source
 
 DEFAULT_REGISTRY = Path(__file__).parents[2] / "registry.yaml"
@@ -68,22 +61,34 @@ class RegistryFiles:
     @classmethod
     def assemble(cls, sources: Sequence[Source]) -> RegistryFiles:
         """Merge and validate files that are parsed, nearest first; see `Registry.load`."""
+        tree = _merge(sources)
+        problems = [*broken_references(sources, tree)]
         try:
-            registry = Registry.model_validate(_merge(sources))
+            registry = Registry.model_validate(tree)
         except ValidationError as error:
-            raise RegistryError("\n".join(_describe_all(sources, error))) from None
-        problems = [
-            _owner(sources, where).describe(where, text)
-            for where, text in _broken_references(registry)
-        ]
-        if problems:
-            raise RegistryError("\n".join(problems))
+            problems = [*invalid_nodes(sources, error, Registry), *problems]
+        refuse(problems)
         return cls(registry, tuple(sources))
 
     def place(self, section: str, name: str) -> str:
         """Return file:line of an entry."""
-        source = _owner(self.sources, (section, name))
+        source = owner(self.sources, (section, name))
         return f"{source.path}:{source.line((section, name))}"
+
+    def describe(self, location: Location, text: str) -> str:
+        """Return a problem with file, line and column; see `Source.describe`."""
+        return owner(self.sources, location).describe(location, text)
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise all problems at once, if there are any.
+
+    Raises:
+        RegistryError: there is one.
+    """
+    text = "\n".join(problems)
+    if text:
+        raise RegistryError(text)
 
 
 # --- one tree out of a file and those it extends ----------------------------------------------
@@ -95,7 +100,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[Source]:
     yield source
     seen = (*seen, path.resolve())
     for location, name in _extended(source):
-        base = path.parent / name
+        base = _local(path.parent, name)
         if not _is_file(base):
             text = f"no registry file '{name}' in {path.parent.resolve()}"
             raise RegistryError(source.describe(location, text))
@@ -148,102 +153,12 @@ def _complete_entries(tree: dict[str, Any], folder: Path) -> None:
             if isinstance(entry, dict):
                 entry.setdefault("name", name)
                 if isinstance(entry.get("path"), str):
-                    entry["path"] = str(folder / entry["path"])
+                    entry["path"] = str(_local(folder, entry["path"]))
 
 
-# --- what is wrong, and where -------------------------------------------------------------------
-
-
-def _owner(sources: Sequence[Source], location: Location) -> Source:
-    """Return the file that a part of the merged tree came from."""
-    return max(sources, key=lambda source: min(2, len(source.existing(location))))
-
-
-def _describe_all(sources: Sequence[Source], error: ValidationError) -> list[str]:
-    """Return one problem for each wrong node; a node may break several alternatives of a type."""
-    problems: dict[tuple[Location, str], list[Any]] = {}
-    for detail in error.errors():
-        location = detail["loc"]
-        if detail["type"] == "missing":
-            place = location
-        else:
-            place = _owner(sources, location).existing(location)
-        kind = "extra" if detail["type"] == "extra_forbidden" else "value"
-        problems.setdefault((place, kind), []).append(detail)
-    return [_describe(sources, place, details) for (place, _), details in problems.items()]
-
-
-def _describe(sources: Sequence[Source], place: Location, details: Sequence[Any]) -> str:
-    first = details[0]
-    source = _owner(sources, place)
-    if first["type"] == "extra_forbidden":
-        known = set(_entry_class(place[:-1]).model_fields) - {"name"}
-        if len(place) == 1:
-            known.add("extends")
-        text = f"unknown key '{place[-1]}'{did_you_mean(str(place[-1]), known)}"
-        return source.describe(place, text, at_key=True)
-    if first["type"] == "missing":
-        return source.describe(place[:-1], f"missing key '{place[-1]}'")
-    if first["type"] == "model_type":
-        fields = _entry_class(place).model_fields
-        keys = ", ".join(name for name in fields if name != "name")
-        return source.describe(place, f"expected a mapping with keys out of: {keys}")
-    if len(details) == 1 and first["type"] == "literal_error":
-        allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        hint = did_you_mean(str(first["input"]), allowed)
-        return source.describe(place, f"unknown {place[-1]} '{first['input']}'{hint}")
-    texts = dict.fromkeys(str(detail["msg"]).removeprefix("Value error, ") for detail in details)
-    return source.describe(place, "; or: ".join(texts))
-
-
-def _entry_class(location: Location) -> type[Entry]:
-    """Return the class of the entry at `location` in a registry."""
-    owner: type[Entry] = Registry
-    inside_container = False
-    for part in location:
-        if inside_container:  # a name in a section, or an index in a list
-            inside_container = False
-            continue
-        annotation = owner.model_fields[str(part)].annotation
-        owner = _first_entry_class(annotation) or owner
-        inside_container = get_origin(annotation) in (dict, tuple)
-    return owner
-
-
-def _first_entry_class(annotation: Any) -> type[Entry] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Entry):
-        return annotation
-    classes = (_first_entry_class(part) for part in get_args(annotation))
-    return next((found for found in classes if found is not None), None)
-
-
-def _broken_references(registry: Registry) -> Iterator[tuple[Location, str]]:
-    """Find names used but not defined, as (location in the file, message)."""
-    known: dict[str, Mapping[str, object]] = {
-        "recipe": registry.recipes,
-        "model": registry.models,
-        "dataset": registry.datasets,
-    }
-    for location, kind, used in references(registry):
-        if used not in known[kind]:
-            yield location, f"unknown {kind} '{used}'{did_you_mean(used, known[kind])}"
-
-
-def references(registry: Registry) -> Iterator[tuple[Location, str, str]]:
-    """Yield every use of a name, as (location in the file, kind of entry, name)."""
-    for name, model in registry.models.items():
-        if model.recipe is not None:
-            yield ("models", name, "recipe"), "recipe", model.recipe
-        for field in ("evaluate", "datasets"):
-            names = getattr(model, field)
-            for index, used in enumerate(names if isinstance(names, tuple) else ()):
-                yield ("models", name, field, index), "dataset", used
-    for name, suite in registry.suites.items():
-        for index, used in enumerate(suite.models):
-            yield ("suites", name, "models", index), "model", used
-        for index, used in enumerate(suite.datasets):
-            yield ("suites", name, "datasets", index), "dataset", used
-        for index, published in enumerate(suite.published):
-            base: Location = ("suites", name, "published", index)
-            yield (*base, "model"), "model", published.model
-            yield (*base, "dataset"), "dataset", published.dataset
+def _local(folder: Path, name: str) -> Path:
+    """Return a path of a registry file: relative to its folder, or in a home folder (~)."""
+    try:
+        return folder / Path(name).expanduser()
+    except (RuntimeError, ValueError):  # nobody of that name
+        return folder / name

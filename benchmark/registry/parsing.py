@@ -8,6 +8,7 @@ registry has no use for (tags, several documents, nesting without end) is refuse
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,10 @@ _FLOAT = re.compile(
     r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
     re.ASCII,
 )
+_FOREIGN = "[\\u00a0\\u1680\\u2000-\\u200d\\u202f\\u205f\\u2060\\u3000\\ufeff]"
+"""Blanks that come along with what is copied from a web page or a text processor."""
+_FOREIGN_BLANK, _FOREIGN_BLANK_AT_END = re.compile(_FOREIGN), re.compile(f"^{_FOREIGN}|{_FOREIGN}$")
+_INDENTING_TAB = re.compile("[ -]*\t")
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 
@@ -84,10 +89,38 @@ def parse(text: str) -> Node:
         return _Composer(yaml.parse(text, Loader=_LOADER)).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        _refuse_near_blank(text, error)
         reason = " ".join(part for part in (error.context, error.problem) if part)
         raise ParseError(reason, None if mark is None else (mark.line, mark.column)) from None
     except yaml.reader.ReaderError as error:
         raise ParseError(_unreadable(error), _position_of(text, error.position)) from None
+
+
+def _refuse_near_blank(text: str, error: yaml.MarkedYAMLError) -> None:
+    """Blame an error on a tab or a foreign blank that stands where the parser stumbled."""
+    lines = text.split("\n")
+    stumbled = [mark.line for mark in (error.problem_mark, error.context_mark) if mark is not None]
+    for number in dict.fromkeys(line - back for line in stumbled for back in (0, 1)):
+        line = lines[number].partition(" #")[0] if 0 <= number < len(lines) else ""
+        found = _INDENTING_TAB.match(line) or _FOREIGN_BLANK.search(line)
+        if found is not None:
+            raise _blank_error(line[found.end() - 1], (number, found.end() - 1)) from None
+
+
+def _blank_error(blank: str, position: Position) -> ParseError:
+    name = "a tab" if blank == "\t" else unicodedata.name(blank, "a blank").lower()
+    return ParseError(
+        f"{name} (U+{ord(blank):04X}) looks like a space and is none: write ordinary spaces",
+        position,
+    )
+
+
+def _refuse_blank_in(event: Any, pattern: re.Pattern[str]) -> None:
+    """Refuse a text without quotes in which a foreign blank passes for a space of the syntax."""
+    found = pattern.search(event.value) if event.implicit[0] else None
+    if found is not None:
+        line, column = _start(event)
+        raise _blank_error(found[0], (line, column + found.start()))
 
 
 def _unreadable(error: Any) -> str:
@@ -178,6 +211,7 @@ class _Composer:
             if isinstance(content, str):
                 return content
         elif isinstance(event, yaml.ScalarEvent):
+            _refuse_blank_in(event, _FOREIGN_BLANK)
             node = Node(event.value, _start(event), _end(event), flow=False, size=1)
             if event.anchor is not None:
                 self._anchors[event.anchor] = node
@@ -213,6 +247,7 @@ def _refuse_tag(event: Any) -> None:
 
 def _scalar(event: Any) -> str | float | bool | None:
     text = str(event.value)
+    _refuse_blank_in(event, _FOREIGN_BLANK_AT_END)
     if event.tag in _STRING_TAGS or not (event.implicit[0] or event.tag):
         return text
     if event.tag is not None:

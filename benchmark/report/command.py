@@ -20,6 +20,7 @@ from benchmark.markup import escape_csv, file_name, to_csv
 from benchmark.records import ResultsError
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.report", description="Write the report of a result tree."
     )
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--results", type=as_folder, default=Path("results"))
+    parser.add_argument("--reports", type=as_folder, default=Path("reports"))
     parser.add_argument("--suite", help="only this suite (default: every suite found)")
     parser.add_argument(
         "--registry",
@@ -208,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)

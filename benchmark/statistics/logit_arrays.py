@@ -7,8 +7,9 @@ imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ FLOAT64_ELEMENTS = 1 << 18
 # one.
 CLASS_MAJOR_CLASSES = 64
 ORDINARY_SCALES = (1e-6, 1e6)
+# Finite masks in powers of 2: how large they are, over how many powers they spread (a mask plus a
+# logit, or a mask added twice), and how many lie empty between them and the largest logit.
+LEAST_MASK, MASK_SPREAD, MASK_GAP = 19, 4, 10
+_EXPONENTS = 1100  # float64 has exponents from -1073 to 1024
 
 
 class Block(NamedTuple):
@@ -55,12 +60,14 @@ class LogitRows:
         labels: int64 [n], each in 0 ... K-1.
         dtype: The type blocks are computed in.
         order: Memory order of a block.
+        floor: Logits up to this one are masks, and read as -inf.
     """
 
     values: Logits
     labels: IntArray
     dtype: type[np.floating[Any]]
     order: Literal["C", "F"]
+    floor: float = -math.inf
 
     @property
     def n_rows(self) -> int:
@@ -74,7 +81,12 @@ class LogitRows:
 
     def every(self, step: int) -> LogitRows:
         """Return every `step`-th row, without copying."""
-        return _assemble(self.values[::step], self.labels[::step])
+        part = _assemble(self.values[::step], self.labels[::step])
+        return replace(part, floor=self.floor)
+
+    def without_masks(self) -> LogitRows:
+        """Return the same rows with large negative finite masks read as -inf; see `mask_floor`."""
+        return replace(self, floor=mask_floor(block.source for block in self.blocks()))
 
     def blocks(
         self,
@@ -109,10 +121,13 @@ class LogitRows:
             if not reuse:
                 memory = np.empty((len(source), self.n_classes), self.dtype, self.order)
             shifted = memory[: len(source)]
-            if factor == 1.0:
-                np.subtract(staged, maximum, out=shifted, casting="same_kind")
-            else:
-                np.multiply(staged - maximum, factor, out=shifted, casting="same_kind")
+            with np.errstate(over="ignore"):  # a mask beyond float32's lowest becomes -inf
+                if factor == 1.0:
+                    np.subtract(staged, maximum, out=shifted, casting="same_kind")
+                else:
+                    np.multiply(staged - maximum, factor, out=shifted, casting="same_kind")
+            if self.floor > -math.inf:
+                shifted[source <= self.floor] = -math.inf
             yield Block(rows, source, shifted, self._at_label(shifted, rows))
 
     def _at_label(self, block: FloatArray, rows: slice) -> FloatArray:
@@ -123,6 +138,36 @@ class LogitRows:
         # A part of a class-major block is not contiguous itself, but its memory is.
         whole = block if block.base is None else block.base
         return np.asarray(whole).reshape(-1, order="F").take(labels * len(whole) + np.arange(n))
+
+
+def mask_floor(blocks: Iterable[FloatArray]) -> float:
+    """Return up to what value logits are masks; -inf where there are no finite ones.
+
+    Many models mask a class with a large negative number, such as -1e9 or the lowest of a float
+    type. It stands for -inf, but would pass for the scale of the logits. Masks are told by a gap:
+    they are negative, -524,288 at most, and hundreds of times as large as any other logit.
+
+    Args:
+        blocks: Logits, each [m, K].
+    """
+    negative, positive = np.zeros((2, 2 * _EXPONENTS), np.int64)
+    for block in blocks:
+        for sign, counts in ((-1, negative), (1, positive)):
+            magnitudes = block[(sign * block > 0) & np.isfinite(block)]
+            exponents = np.frexp(magnitudes)[1] + _EXPONENTS
+            counts += np.bincount(exponents, minlength=len(counts))
+    # An exponent e stands for magnitudes from 2^(e-1) to 2^e.
+    exponents = np.flatnonzero(negative + positive) - _EXPONENTS
+    floor = -math.inf
+    while exponents.size:
+        largest = exponents > exponents[-1] - MASK_SPREAD
+        masks, rest = exponents[largest], exponents[~largest]
+        if masks[0] <= LEAST_MASK or positive[masks + _EXPONENTS].any():
+            break
+        if rest.size and masks[0] - rest[-1] < MASK_GAP:
+            break
+        floor, exponents = -math.ldexp(1.0, int(masks[0]) - 1), rest
+    return floor
 
 
 def check_rows(logits: Logits, labels: Labels) -> LogitRows:
@@ -222,3 +267,18 @@ def _describe_bad_row(source: FloatArray, start: int) -> str:
         f"row {start + row}: the logit of class {column} is {source[row, column]}; "
         "the model overflowed or diverged, so repeat the run in a wider float type or drop the row"
     )
+
+
+def row_sum(block: FloatArray) -> FloatArray:
+    """Sum a block [m, K] over classes."""
+    if block.flags.c_contiguous:
+        # A matrix-vector product is three times as fast as a pairwise sum along short rows.
+        return np.asarray(block @ np.ones(block.shape[1], block.dtype))
+    return np.asarray(block.sum(axis=1))
+
+
+def row_dot(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the inner products of matching rows of two blocks [m, K] of one memory order."""
+    if left.flags.c_contiguous:
+        return np.asarray(np.vecdot(left, right))
+    return np.asarray(np.einsum("ij,ij->i", left, right))

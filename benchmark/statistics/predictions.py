@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,16 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows, to_numpy
-from benchmark.statistics.temperature import check_temperature, row_dot, row_sum, scale_shifted
+from benchmark.statistics.logit_arrays import (
+    Labels,
+    LogitRows,
+    Logits,
+    check_rows,
+    row_dot,
+    row_sum,
+    to_numpy,
+)
+from benchmark.statistics.temperature import check_temperature, scale_shifted
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Predictions:
     def from_rows(cls, rows: LogitRows, temperature: float) -> Predictions:
         """Score checked rows; see `from_logits`."""
         check_temperature(temperature)
+        if math.isinf(temperature):  # only there do finite masks make a difference
+            rows = rows.without_masks()
         predicted = np.empty(rows.n_rows, np.int64)
         confidence, nll, brier = np.empty((3, rows.n_rows))
         for block in rows.blocks():

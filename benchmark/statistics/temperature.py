@@ -20,15 +20,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from benchmark.arrays import Float64Array, FloatArray
+from benchmark.arrays import Float64Array, FloatArray, IntArray
 from benchmark.statistics.logit_arrays import (
+    LEAST_MASK,
     ORDINARY_SCALES,
     Block,
     Labels,
     LogitRows,
     Logits,
     check_rows,
+    mask_floor,
+    row_dot,
     row_maximum,
+    row_sum,
     to_numpy,
 )
 
@@ -97,7 +101,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
     """Minimise the negative log-likelihood over T > 0.
 
     Args:
-        logits: Float array or tensor [n, K], K >= 2; -inf marks a masked class.
+        logits: Float array or tensor [n, K], K >= 2; -inf marks a masked class, and so does a
+            finite value that `mask_floor` finds.
         labels: Integers [n] in 0 ... K-1.
 
     Returns:
@@ -115,12 +120,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
 
     Raises:
         ValueError: Naming the first bad row: NaN or +inf logits, a label out of range or on a
-        masked class;
-            or no rows, one column, mismatched lengths.
+            masked class; or no rows, one column, mismatched lengths.
     """
-    rows = check_rows(logits, labels)
-    read = _reader(rows, 1.0)
-    scan = _scan(read, rows)
+    rows, read, scan = _scan_open_classes(check_rows(logits, labels))
     if scan.flat:
         return TemperatureFit(1.0, scan.nll, scan.nll, 0.0, 0, "flat", rows.n_rows)
     if scan.labels_attain_maximum:
@@ -129,8 +131,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
         after = scan.nll_at_infinity
         return TemperatureFit(math.inf, scan.nll, after, 0.0, 0, "at_infinity", rows.n_rows)
     scale = _typical_spread(rows)
-    # Float32 squares of logits overflow or vanish only at such scales; elsewhere leave digits
-    # alone.
+    # Float32 squares of logits overflow or vanish only there; elsewhere leave digits alone.
     ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
     factor = 1.0 if ordinary else 1.0 / scale
     start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
@@ -171,6 +172,8 @@ def log_probabilities(logits: Logits, temperature: float = 1.0) -> Float64Array:
     check_temperature(temperature)
     values = to_numpy(logits).astype(np.float64)
     shifted = values - row_maximum(values)
+    if math.isinf(temperature):
+        shifted[values <= mask_floor([values])] = -math.inf
     scaled = scale_shifted(shifted, temperature)
     normaliser: Float64Array = np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return np.asarray(scaled - normaliser, np.float64)
@@ -247,21 +250,6 @@ def row_slopes(rows: LogitRows, inverses: Float64Array) -> Float64Array:
     return slopes
 
 
-def row_sum(block: FloatArray) -> FloatArray:
-    """Sum a block [m, K] over classes."""
-    if block.flags.c_contiguous:
-        # A matrix-vector product is three times as fast as a pairwise sum along short rows.
-        return np.asarray(block @ np.ones(block.shape[1], block.dtype))
-    return np.asarray(block.sum(axis=1))
-
-
-def row_dot(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Return the inner products of matching rows of two blocks [m, K] of one memory order."""
-    if left.flags.c_contiguous:
-        return np.asarray(np.vecdot(left, right))
-    return np.asarray(np.einsum("ij,ij->i", left, right))
-
-
 Reader = Callable[[], Iterable[Block]]
 
 
@@ -274,41 +262,47 @@ def _reader(rows: LogitRows, factor: float) -> Reader:
     return lambda: kept
 
 
+def _scan_open_classes(rows: LogitRows) -> tuple[LogitRows, Reader, _Scan]:
+    """Scan the rows, and once more without finite masks where a class is far enough for one."""
+    scan = _scan(read := _reader(rows, 1.0), rows)
+    if scan.lowest_sum <= -math.ldexp(1.0, LEAST_MASK):
+        rows = rows.without_masks()
+        scan = _scan(read := _reader(rows, 1.0), rows)
+    return rows, read, scan
+
+
 class _Scan(NamedTuple):
     nll: float
     nll_at_zero: float
     nll_at_infinity: float
     slope_at_infinity: float
+    lowest_sum: float
     labels_attain_maximum: bool
     flat: bool
     masked: bool
 
 
+@np.errstate(over="ignore")  # finite masks may add up to -inf: then they are found and left out
 def _scan(read: Reader, rows: LogitRows) -> _Scan:
     """Check every row and gather what decides the limits, in one pass."""
-    nll = slope = log_ties = log_classes = 0.0
+    nll = slope = log_ties = log_classes = lowest = 0.0
     attains, flat, masked = True, True, False
     scratch: FloatArray | None = None
     for block in read():
         shifted, at_label = block.shifted, block.label_shifted
         scratch = np.empty_like(shifted) if scratch is None else scratch[: len(shifted)]
         if np.isneginf(at_label.min()):
-            row = block.rows.start + int(np.isneginf(at_label).argmax())
-            raise ValueError(
-                f"row {row}: the label {rows.labels[row]} has logit -inf, so the "
-                "likelihood is 0 at every temperature; unmask the class or drop the row"
-            )
-        uniform_mean = row_sum(shifted) / rows.n_classes
-        if np.isneginf(uniform_mean.min()):
-            masked = True
-            open_class = np.isfinite(shifted)
-            classes = open_class.sum(axis=1)
-            uniform_mean = np.where(open_class, shifted, 0).sum(axis=1) / classes
-            log_classes += float(np.log(classes).sum())
-        else:
+            raise ValueError(_describe_masked_label(block, rows))
+        total, classes = _open_sum(shifted)
+        if classes is None:
             log_classes += len(shifted) * math.log(rows.n_classes)
+        else:
+            masked = True
+            log_classes += float(np.log(classes).sum())
+        lowest = min(lowest, float(total.min()))
+        uniform_mean = total / (rows.n_classes if classes is None else classes)
         slope += float((uniform_mean - at_label).sum(dtype=np.float64))
-        flat = flat and not uniform_mean.any()
+        flat = flat and not total.any()
         if attains and not at_label.any():
             log_ties += float(np.log((shifted == 0).sum(axis=1)).sum())
         else:
@@ -316,7 +310,26 @@ def _scan(read: Reader, rows: LogitRows) -> _Scan:
         np.exp(shifted, out=scratch)
         nll += float((np.log(row_sum(scratch)) - at_label).sum(dtype=np.float64))
     n = rows.n_rows
-    return _Scan(nll / n, log_ties / n, log_classes / n, slope / n, attains, flat, masked)
+    return _Scan(nll / n, log_ties / n, log_classes / n, slope / n, lowest, attains, flat, masked)
+
+
+def _open_sum(shifted: FloatArray) -> tuple[FloatArray, IntArray | None]:
+    """Sum a block over the classes that are not masked; count them if any is, else return None."""
+    total = row_sum(shifted)
+    if not np.isneginf(total.min()):
+        return total, None
+    open_class = np.isfinite(shifted)
+    return np.where(open_class, shifted, 0).sum(axis=1), open_class.sum(axis=1)
+
+
+def _describe_masked_label(block: Block, rows: LogitRows) -> str:
+    within = int(np.isneginf(block.label_shifted).argmax())
+    row = block.rows.start + within
+    label = rows.labels[row]
+    return (
+        f"row {row}: the label {label} has logit {block.source[within, label]:g}, a masked class, "
+        "so the likelihood is 0 at every temperature; unmask the class or drop the row"
+    )
 
 
 def _typical_spread(rows: LogitRows) -> float:
@@ -373,7 +386,8 @@ def _solve(read: Reader, start: _Start, masked: bool, max_iterations: int) -> _S
             # Its error is of the order of its square: no further pass could tell the difference.
             rest = slope - curvature * step * (1 - skew * step / 2)
             return _Solution(inverse - step, nll - slope * step / 2, rest, skew, iteration)
-        if slope * step / 2 <= DECREMENT or high - low <= LAST_STEP**2 * low:
+        # No slope and no curvature: every probability is 0 or 1, as in a subset without an error.
+        if slope == 0 or slope * step / 2 <= DECREMENT or high - low <= LAST_STEP**2 * low:
             break
         if iteration < max_iterations:
             bisect = iteration > NEWTON_ITERATIONS
