@@ -391,6 +391,7 @@ class _Run:
                 label_names=inputs.corpus.label_names,
                 rows={name: len(getattr(inputs.corpus, name)) for name in CLEAN_SPLITS},
                 limit=self.spec.limit,
+                notes=inputs.corpus.notes,
             ),
         )
         write_text(self.folder.training, facts.model_dump_json(indent=1) + "\n")
