@@ -39,7 +39,8 @@ def split_folders(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
         if name is not None:
             splits.setdefault(name, folder)
     if splits:
-        return splits
+        order = [*_SPLIT_WORDS, *sorted(splits.keys() - _SPLIT_WORDS)]
+        return {name: splits[name] for name in order if name in splits}
     if len(folders) == 1 and not any(_is_image(file) for file in folders[0].iterdir()):
         return split_folders(folders[0], wanted)
     return {"train": root}

@@ -67,8 +67,8 @@ class Sources:
             first = next(labels for labels in parts if None in labels.names)
             raise RunError(
                 f"{missing:,} of {total:,} rows of the split '{split}' have no label (the first: "
-                f"{first.first(None)}{_value_of(first)}); leave them out with "
-                "drop_unlabelled: true, or list all with classes: [...] if it is a class"
+                f"{first.first(None)}{_written(first)}); leave them out with drop_unlabelled: true"
+                f"{', or list it among all classes: [...] if it is one' if _written(first) else ''}"
             )
         if missing:
             self.notes.append(f"'{split}': {missing:,} of {total:,} rows without a label left out")
@@ -146,9 +146,10 @@ class Sources:
             check_images(images, rows.tolist())
 
 
-def _value_of(labels: Labels) -> str:
+def _written(labels: Labels) -> str:
+    """Return what stands where the first label is missing, if anything does."""
     value = labels.table.columns[labels.column][list(labels.names).index(None)]
-    return f": {shown(value)!r}" if isinstance(value, str) else f": {value}"
+    return f": '{shown(value)}'" if value is not None and str(value).strip() else ""
 
 
 def _located(tables: Sequence[Table], row: int, column: str) -> str:

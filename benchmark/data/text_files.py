@@ -225,7 +225,12 @@ def _is_json(text: str) -> bool:
 
 
 def _holds_columns(tree: dict[str, Any]) -> bool:
-    return all(isinstance(value, list | dict) for value in tree.values())
+    """Say whether an object is a whole table, not a row of one."""
+    return bool(_lists_of_objects(tree)) or all(isinstance(v, list | dict) for v in tree.values())
+
+
+def _lists_of_objects(tree: dict[str, Any]) -> list[list[Any]]:
+    return [v for v in tree.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
 
 
 def _from_objects(objects: Any, name: str) -> Columns:
@@ -242,7 +247,7 @@ def _from_object(tree: Any, name: str) -> Columns:
     """Return columns given as lists, as pandas writes them, or as the one list of objects."""
     if not isinstance(tree, dict):
         raise UnavailableError(f"{name} holds neither objects nor columns")
-    tables = [v for v in tree.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    tables = _lists_of_objects(tree)
     if len(tables) == 1:
         return _from_objects(tables[0], name)
     indexed = all(isinstance(value, dict) for value in tree.values())

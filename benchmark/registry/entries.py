@@ -214,6 +214,10 @@ class DatasetEntry(Entry):
         _require_one_source(self, ("embedded", "hub", "path"))
         if self.hub is None and self.files is not None:
             raise ValueError("'files' only applies to a 'hub' source")
+        if len(set(map(str, self.classes or ()))) < len(self.classes or ()):
+            raise ValueError("'classes' names a class twice")
+        if self.pixel_range is not None and self.pixel_range[0] == self.pixel_range[1]:
+            raise ValueError("'pixel_range' needs two values that differ: black and white")
         if self.embedded is None:
             needed = "image" if self.modality == "image" else "text"
             if getattr(self.columns, needed) is None:
