@@ -187,9 +187,19 @@ def test_the_first_picture_of_several_is_taken() -> None:
         assert gap(READING.read(content), np.asarray(frames[0])) < 6
 
 
-def test_a_mode_that_has_no_plain_colours_is_refused() -> None:
-    with pytest.raises(BrokenImageError, match="mode LAB"):
-        READING.to_rgb(Image.new("LAB", (4, 4)))
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from(sorted({*Image.MODES, "I;16", "I;16B", "PA", "La", "RGBa"})))
+def test_any_mode_becomes_rgb_or_is_refused(data: st.DataObject, mode: str) -> None:
+    width, height = data.draw(SIZES)
+    content = data.draw(st.binary(min_size=width * height * 4, max_size=width * height * 4))
+    bits = Image.new(mode, (width, height)).tobytes()
+    image = Image.frombytes(mode, (width, height), content[: len(bits)])
+    try:
+        found = READING.to_rgb(image)
+    except BrokenImageError:
+        return  # no other error is allowed
+    assert found.dtype == np.uint8
+    assert found.shape == (height, width, 3)
 
 
 def test_a_broken_file_is_named_before_anything_is_trained(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from benchmark.data import (
     CLEAN_SPLITS,
+    READING_VERSION,
     Rows,
     load_corpus,
     resolve_data_revision,
@@ -337,7 +338,7 @@ class _Run:
         shifted = shifted_split_names(self.spec.dataset)
         for name in shifted:
             rows[name] = functools.partial(shifted_rows, self.spec.dataset, corpus.test, name)
-        keys = {name: f"{self.spec.data_key()}-{name}" for name in rows}
+        keys = {name: f"{self.spec.data_key()}-{name}-{READING_VERSION}" for name in rows}
         keys |= {name: f"{keys[name]}-{self.spec.dataset.shift_rows or 'all'}" for name in shifted}
         return {
             name: encode(
