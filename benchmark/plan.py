@@ -70,7 +70,10 @@ class RunSpec(Entry):
         """Return the hash of what decides the rows of every split."""
         later = {"shifts", "shift_rows", "max_length", "image_size"}
         entry = _content(self.dataset, without=later)
-        return content_hash({"dataset": entry, "revision": self.data_revision, "limit": self.limit})
+        content = {"dataset": entry, "revision": self.data_revision, "limit": self.limit}
+        if self.limit is not None and self.dataset.embedded is None:
+            content["limited_by"] = "digest"  # once, the first rows were taken
+        return content_hash(content)
 
     def key(self, stage: Stage) -> str:
         """Return the hash of everything that decides `stage`'s result.

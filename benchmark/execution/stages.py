@@ -199,6 +199,7 @@ class _Run:
                 label_names=corpus.label_names,
                 rows={name: len(getattr(corpus, name)) for name in CLEAN_SPLITS},
                 limit=self.spec.limit,
+                notes=corpus.notes,
             ),
         )
         save_trained_model(self.folder, facts, inputs.model, inputs.preprocessor.processor)

@@ -80,11 +80,16 @@ class ModelFacts(_Stored):
 
 
 class DataFacts(_Stored):
-    """What was scored: classes, rows per split, and the limit that was in force."""
+    """What was scored: classes, rows per split, and the limit that was in force.
+
+    `notes` say what a reader of the figures must know of the rows: how many were left out, which
+    classes are missing from a split, a split chosen by default.
+    """
 
     label_names: tuple[str, ...]
     rows: dict[str, int]
     limit: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Training(_Stored):

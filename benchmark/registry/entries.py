@@ -229,14 +229,32 @@ class DatasetEntry(Entry):
     )
     path: LocalPath | None = Field(
         None,
-        description="csv, jsonl or parquet file, or a folder: files named after their splits, or "
-        "images in folders named after their labels; relative to the registry file",
+        description="csv, tsv, json, jsonl or parquet file, or a folder: files named after their "
+        "splits, or images in folders named after their labels; relative to the registry file",
     )
+    encoding: str | None = Field(None, description="of csv, tsv and json files; null: UTF-8")
     modality: Modality
     columns: Columns = Columns()
     splits: Splits = Splits()
     split_seed: int = 0
-    drop_unlabelled: bool = Field(False, description="leave out rows whose label is -1")
+    classes: tuple[str | int, ...] | None = Field(
+        None,
+        min_length=2,
+        description="all class names in order, where the labels do not tell them: names that look "
+        "like a missing label (-1, nan), or alike (Farm, farm); null: as the source says",
+    )
+    drop_unlabelled: bool = Field(
+        False, description="leave out rows without a label: blank, null, NaN, - or -1"
+    )
+    drop_missing: bool = Field(False, description="leave out rows without a text or an image")
+    background: Literal["white", "black"] = Field(
+        "white", description="what transparent images are laid on"
+    )
+    pixel_range: tuple[float, float] | None = Field(
+        None,
+        description="values that are black and white in images of more than 8 bits; null: 0 and "
+        "65535 where they have 16 bits",
+    )
     max_length: int | None = Field(None, ge=2, description="tokens; longer texts are truncated")
     image_size: int | None = Field(
         None, ge=1, description="pixels a side; null: as the checkpoint's image processor says"
@@ -252,6 +270,10 @@ class DatasetEntry(Entry):
         _require_one_source(self, ("embedded", "hub", "path"))
         if self.hub is None and self.files is not None:
             raise ValueError("'files' only applies to a 'hub' source")
+        if len(set(map(str, self.classes or ()))) < len(self.classes or ()):
+            raise ValueError("'classes' names a class twice")
+        if self.pixel_range is not None and self.pixel_range[0] == self.pixel_range[1]:
+            raise ValueError("'pixel_range' needs two values that differ: black and white")
         if self.embedded is None:
             needed = "image" if self.modality == "image" else "text"
             if getattr(self.columns, needed) is None:
