@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test install lint format types imports example clean
+.PHONY: run test install lint format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
@@ -33,6 +33,12 @@ types: install
 
 imports: install
 	$(BIN)/lint-imports
+
+# The pages that are generated from the code.
+docs: install
+	$(BIN)/python scripts/write_metrics_page.py
+	$(BIN)/python scripts/write_api_page.py
+	$(BIN)/python -m benchmark.registry schema > docs/registry.schema.json
 
 # The report that the repository keeps. Data, seeds and models are those of the default suite.
 example: run

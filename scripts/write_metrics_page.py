@@ -1,12 +1,10 @@
 """Write docs/metrics.md from the metrics and calibration maps themselves.
 
-python scripts/write_metrics_page.py [--check]
+python scripts/write_metrics_page.py
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from benchmark.markup import Cell, Column, Table
@@ -35,18 +33,6 @@ it has more parameters than there are rows; those with parameters for each class
 has fewer than two rows, and with more than 100 classes.
 
 """
-
-
-def main() -> int:
-    """Write the page, or say whether it is current; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
-    text = page()
-    if not parser.parse_args().check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-    return 0 if current else 1
 
 
 def page() -> str:
@@ -98,4 +84,4 @@ def _map_table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(page(), encoding="utf-8")

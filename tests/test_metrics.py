@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import write_metrics_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
@@ -307,10 +306,6 @@ def test_classwise_equal_mass_error_against_sorted_chunks():
         gaps.append(np.mean([abs(chunk.mean()) for chunk in chunks]))
     scored = Predictions.from_logits(logits, labels, 1.3)
     assert METRICS["classwise_equal_mass_error"](scored) == pytest.approx(np.mean(gaps), abs=1e-12)
-
-
-def test_the_page_on_metrics_is_current():
-    assert write_metrics_page.PAGE.read_text() == write_metrics_page.page()
 
 
 def test_bad_temperature_is_refused():

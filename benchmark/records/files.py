@@ -54,12 +54,12 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Write `text` to `path` atomically (see `atomic_path`).
+    """Write `text` to `path` atomically (see `atomic_path`).
 
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(Path(folder) / "greeting.txt", "naïve")
-    ...     (Path(folder) / "greeting.txt").read_bytes()
-    b'na\xc3\xafve'
+    ...     write_text(Path(folder) / "greeting.txt", "hello")
+    ...     (Path(folder) / "greeting.txt").read_text()
+    'hello'
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

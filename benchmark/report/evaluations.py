@@ -65,7 +65,7 @@ class Evaluation:
         seeds: the seeds pooled.
         before: reliability before temperature scaling.
         after: reliability after.
-        mistakes: surest mistakes of the first seed, surest first.
+        mistakes: wrong rows of the first seed, the most confident first.
         note: why texts or images are not shown; empty when they are.
     """
 

@@ -1,4 +1,4 @@
-"""Reliability of cached logits: binned confidence and accuracy, and the surest mistakes."""
+"""Reliability of cached logits: binned confidence and accuracy, and the most confident mistakes."""
 
 from __future__ import annotations
 

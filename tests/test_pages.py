@@ -1,0 +1,14 @@
+"""Pages that are generated are what their scripts would write now."""
+
+from __future__ import annotations
+
+import write_api_page
+import write_metrics_page
+
+
+def test_metrics_and_maps() -> None:
+    assert write_metrics_page.PAGE.read_text(encoding="utf-8") == write_metrics_page.page()
+
+
+def test_api() -> None:
+    assert write_api_page.PAGE.read_text(encoding="utf-8") == write_api_page.page()
