@@ -10,7 +10,7 @@ run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 install: $(STAMP)
 

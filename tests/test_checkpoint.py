@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from benchmark import RunSpec
-from benchmark.data.corpus import Corpus, load_corpus
+from benchmark.data.assembly import Corpus
+from benchmark.data.corpus import load_corpus
 from benchmark.data.rows import Rows
 from benchmark.failures import RunError, UnavailableError
 from benchmark.models.checkpoint import build_model, count_parameters

@@ -7,17 +7,8 @@ import pandas as pd
 import pytest
 from claim_frames import runs, two_modalities
 
-from benchmark.claim.data import (
-    ClaimError,
-    build_design,
-    checkpoints,
-    connected_strata,
-    dropped_checkpoints,
-    dropped_runs,
-    family_cells,
-    log_outcomes,
-    seed_variance,
-)
+from benchmark.claim.data import ClaimError, checkpoints, dropped_runs, log_outcomes, seed_variance
+from benchmark.claim.design import build_design, connected_strata, dropped_checkpoints, family_cells
 from benchmark.registry import Claim
 
 METRIC = "debiased_calibration_error"

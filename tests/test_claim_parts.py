@@ -17,7 +17,8 @@ from scipy import stats
 from benchmark.claim import evaluate_claim
 from benchmark.claim import matched_pairs as matching
 from benchmark.claim.bin_variants import VARIANTS, with_bin_variants
-from benchmark.claim.data import build_design, checkpoints, log_outcomes
+from benchmark.claim.data import checkpoints, log_outcomes
+from benchmark.claim.design import build_design
 from benchmark.claim.effect import disagreement
 from benchmark.claim.matched_pairs import MAX_SIZE_RATIO, matched_pairs
 from benchmark.claim.paired_bootstrap import error_replicates

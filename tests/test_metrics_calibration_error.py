@@ -16,10 +16,12 @@ from benchmark.statistics.calibration_error import (
     assign_bins,
     debiased_calibration_error,
     expected_calibration_error,
-    ks_calibration_error,
-    ks_calibration_test,
     max_calibration_error,
     rms_calibration_error,
+)
+from benchmark.statistics.calibration_tests import (
+    ks_calibration_error,
+    ks_calibration_test,
     spiegelhalter_test,
 )
 from benchmark.statistics.smooth_ece import smooth_ece
@@ -182,7 +184,7 @@ def test_spiegelhalter_by_hand():
 
 
 def test_brownian_maximum_series_agree():
-    from benchmark.statistics.calibration_error import _exceed_brownian_maximum
+    from benchmark.statistics.calibration_tests import _exceed_brownian_maximum
 
     assert _exceed_brownian_maximum(1 - 1e-9) == pytest.approx(_exceed_brownian_maximum(1 + 1e-9))
     assert _exceed_brownian_maximum(2.2414) == pytest.approx(0.05, abs=1e-4)

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim.data import (
-    ClaimError,
-    Design,
-    Outcomes,
-    build_design,
-    connected_strata,
-    family_cells,
-)
-from benchmark.claim.mixed_model import Codes, TestedCoefficient, fit_cluster_robust
+from benchmark.claim.data import ClaimError, Outcomes
+from benchmark.claim.design import Design, build_design, connected_strata, family_cells
+from benchmark.claim.mixed_model import Codes, MixedFit, TestedCoefficient, fit_cluster_robust
 from benchmark.claim.permutation import permutation_test
 from benchmark.claim.result import (
     ClaimMap,
@@ -63,6 +57,7 @@ def estimate_effect(
         raise ClaimError("every checkpoint has the same value, so there is nothing to compare")
     fit = design.fit(y)
     datasets = _per_dataset(clean, outcomes, claim)
+    known = [item.estimate for item in datasets if item.estimate is not None]
     in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
     return Effect(
         metric=metric,
@@ -82,19 +77,18 @@ def estimate_effect(
         residual_sd=float(np.sqrt(fit.residual_variance)),
         at_floor=int(outcomes.at_floor[design.rows][in_contrast].sum()),
         contrast_rows=int(in_contrast.sum()),
-        levels=_levels(
-            used,
-            {
-                name.removeprefix("mixer "): as_interval(fit.test(index, claim.alpha))
-                for index, name in enumerate(design.names)
-                if name.startswith("mixer ")
-            },
-        ),
+        levels=_levels(used, _by_mixer(fit, design, claim)),
         datasets=datasets,
-        disagreement_p=disagreement(
-            [item.estimate for item in datasets if item.estimate is not None], claim.alpha
-        ),
+        disagreement_p=disagreement(known, claim.alpha),
     )
+
+
+def _by_mixer(fit: MixedFit, design: Design, claim: Claim) -> dict[str, RatioInterval]:
+    return {
+        name.removeprefix("mixer "): as_interval(fit.test(index, claim.alpha))
+        for index, name in enumerate(design.names)
+        if name.startswith("mixer ")
+    }
 
 
 def _codes(labels: pd.Series) -> Codes:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from benchmark.claim.bin_variants import with_bin_variants
 from benchmark.claim.data import (
     ClaimError,
-    build_design,
     checkpoints,
-    declared_columns,
-    dropped_checkpoints,
     dropped_runs,
     log_outcomes,
     seed_variance,
     split_off_unknown,
 )
+from benchmark.claim.design import build_design, declared_columns, dropped_checkpoints
 from benchmark.claim.effect import estimate_effect, permute_labels
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.power import power_of
@@ -37,7 +35,8 @@ from benchmark.registry import Claim
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim.data import Design, Outcomes
+    from benchmark.claim.data import Outcomes
+from benchmark.claim.design import Design
 
 
 def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:

@@ -62,32 +62,32 @@ def permutation_test(
     first_row = np.unique(units, return_index=True)[1]
     unit_labels, unit_strata = labels[first_row], strata[first_row]
     gram = family_gram(y, others, nesting, units)
-    members = [
-        np.flatnonzero((unit_labels >= 0) & (unit_strata == code))
-        for code in np.unique(unit_strata)
-    ]
+    exchangeable, codes = unit_labels >= 0, np.unique(unit_strata)
+    members = [np.flatnonzero(exchangeable & (unit_strata == code)) for code in codes]
     counts = [int((unit_labels[units_] == 1).sum()) for units_ in members]
-    total = prod(comb(len(m), k) for m, k in zip(members, counts, strict=True))
     observed = (unit_labels == 1).astype(float)
-    exact = total <= MAX_EXACT
-    if exact:
-        tried = _all_assignments(members, counts, len(observed))
-    else:
-        drawn = _random_assignments(members, observed, np.random.default_rng(seed))
-        tried = np.vstack([observed, drawn])
-    values = _statistics(tried, gram)
-    reached = float(_statistics(observed[None], gram)[0])
+    tried, exact = _assignments(members, counts, observed, seed)
+    values, reached = _statistics(tried, gram), float(_statistics(observed[None], gram)[0])
     smallest = np.mean(values >= values.max() * (1 - TOLERANCE)) if exact else 1 / len(tried)
-    at_least = np.mean(values >= reached * (1 - TOLERANCE))
-    more = np.mean(values > reached * (1 + TOLERANCE))
+    at_least = float(np.mean(values >= reached * (1 - TOLERANCE)))
     return Permutation(
-        p_value=float(at_least),
-        tied=float(at_least - more),
+        p_value=at_least,
+        tied=at_least - float(np.mean(values > reached * (1 + TOLERANCE))),
         smallest_p=float(smallest),
         assignments=len(tried),
         exact=exact,
         strata=sum(0 < k < len(m) for m, k in zip(members, counts, strict=True)),
     )
+
+
+def _assignments(
+    members: list[Codes], counts: list[int], observed: Vector, seed: int
+) -> tuple[Matrix, bool]:
+    """Return labellings to try, [assignments, units], and whether they are all there are."""
+    if prod(comb(len(m), k) for m, k in zip(members, counts, strict=True)) <= MAX_EXACT:
+        return _all_assignments(members, counts, len(observed)), True
+    drawn = _random_assignments(members, observed, np.random.default_rng(seed))
+    return np.vstack([observed, drawn]), False
 
 
 def _statistics(assignments: Matrix, gram: tuple[Matrix, Vector]) -> Vector:

@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 from scipy import stats
 
-from benchmark.claim.data import Design
+from benchmark.claim.design import Design
 from benchmark.claim.mixed_model import Vector
 from benchmark.claim.result import Effect, Permutation, Power
 from benchmark.registry import Claim

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim.data import ClaimError, Outcomes, build_design
+from benchmark.claim.data import ClaimError, Outcomes
+from benchmark.claim.design import build_design
 from benchmark.claim.effect import estimate_effect, permute_labels
 from benchmark.claim.mixed_model import fit_least_squares
 from benchmark.claim.result import VarianceShares

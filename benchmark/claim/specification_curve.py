@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.claim.bin_variants import VARIANTS
-from benchmark.claim.data import (
-    COVARIATE_COLUMNS,
-    ClaimError,
-    Design,
-    build_design,
-    log_outcomes,
-)
+from benchmark.claim.data import COVARIATE_COLUMNS, ClaimError, log_outcomes
+from benchmark.claim.design import Design, build_design
 from benchmark.claim.effect import as_interval
 from benchmark.claim.mixed_model import Vector
 from benchmark.claim.published_table import TABLE_METRIC

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim.data import Design, connected_strata
+from benchmark.claim.design import Design, connected_strata
 from benchmark.claim.mixed_model import Codes, Matrix, Vector
 from benchmark.claim.result import Factor, VarianceShare, VarianceShares
 

@@ -23,7 +23,8 @@ from benchmark.markup import (
 )
 from benchmark.report.comparison import TreeComparison, comparison_summary
 from benchmark.report.data import name_unknown
-from benchmark.report.evaluations import Evaluation, diagram_svg
+from benchmark.report.diagram import diagram_svg
+from benchmark.report.evaluations import Evaluation
 from benchmark.report.figure_style import MIXER_COLORS
 from benchmark.report.map_table import NOT_FITTED
 from benchmark.report.model_pages import ModelPage

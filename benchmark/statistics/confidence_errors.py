@@ -8,10 +8,12 @@ from benchmark.statistics.calibration_error import (
     Scheme,
     debiased_calibration_error,
     expected_calibration_error,
-    ks_calibration_error,
-    ks_calibration_test,
     max_calibration_error,
     rms_calibration_error,
+)
+from benchmark.statistics.calibration_tests import (
+    ks_calibration_error,
+    ks_calibration_test,
     spiegelhalter_test,
 )
 from benchmark.statistics.metric import (

@@ -27,7 +27,8 @@ from benchmark.statistics.calibration_error import (
 )
 from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
 from benchmark.statistics.predictions import Predictions
-from benchmark.statistics.temperature import TemperatureFit, fit_temperature, row_slopes
+from benchmark.statistics.row_terms import row_slopes
+from benchmark.statistics.temperature import TemperatureFit, fit_temperature
 
 RESAMPLES = 1000
 # Beyond this many rows random groups of rows are resampled: their number sets the precision.
@@ -128,9 +129,8 @@ def refit_temperatures(
     """Refit the temperature on resamples of the calibration split.
 
     The gradient of each row is tabulated at Chebyshev points of log T around the fit; a resample's
-    gradient is their weighted sum, and its root is found by Newton steps on the interpolant.
-    Resamples whose root lies outside that range are refitted in full; where rows
-    are resampled in groups, they count as a limit, 0 or inf.
+    gradient is their weighted sum, and its root is found by Newton steps on the interpolant. Those
+    with a root outside that range are refitted in full; in groups of rows, they count as 0 or inf.
 
     Args:
         logits: [m, K] calibration logits.

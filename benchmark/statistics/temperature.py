@@ -30,11 +30,11 @@ from benchmark.statistics.logit_arrays import (
     Logits,
     check_rows,
     mask_floor,
-    row_dot,
     row_maximum,
     row_sum,
     to_numpy,
 )
+from benchmark.statistics.row_terms import MASKED, row_terms
 
 Status = Literal["converged", "at_zero", "at_infinity", "flat"]
 
@@ -51,8 +51,6 @@ LAST_STEP = 1e-4
 SKEW_DISTANCES = (1e-4, 0.1)
 LARGEST_CORRECTION = 0.3
 DECREMENT = 1e-18
-# Stands for a masked class (-inf): its probability underflows to 0 without making 0 * inf.
-MASKED = -1e30
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,11 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
         The fit; its NLL is within 1e-9 nats of the optimum.
 
     Example:
-        Three rows of four are right; a temperature above 1 says that they were too sure.
-
-        >>> logits = np.array([[5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [5.0, 0.0]])
+        >>> logits = np.array([[5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [5.0, 0.0]])  # one is wrong
         >>> fit = fit_temperature(logits, labels=np.array([0, 1, 0, 1]))
         >>> fit.status, round(fit.temperature, 3)
         ('converged', 4.551)
-        >>> np.exp(log_probabilities(logits, fit.temperature)).max(axis=1).round(3)
+        >>> fit.apply(logits).max(axis=1).round(3)
         array([0.75, 0.75, 0.75, 0.75])
 
     Raises:
@@ -128,24 +124,19 @@ def fit_temperature(logits: Logits, labels: Labels) -> TemperatureFit:
     if scan.labels_attain_maximum:
         return TemperatureFit(0.0, scan.nll, scan.nll_at_zero, 0.0, 0, "at_zero", rows.n_rows)
     if scan.slope_at_infinity >= 0:
-        after = scan.nll_at_infinity
-        return TemperatureFit(math.inf, scan.nll, after, 0.0, 0, "at_infinity", rows.n_rows)
+        ends = scan.nll, scan.nll_at_infinity
+        return TemperatureFit(math.inf, *ends, 0.0, 0, "at_infinity", rows.n_rows)
     scale = _typical_spread(rows)
-    # Float32 squares of logits overflow or vanish only there; elsewhere leave digits alone.
+    # Only elsewhere do float32 squares of logits overflow or vanish.
     ordinary = ORDINARY_SCALES[0] < scale < ORDINARY_SCALES[1]
     factor = 1.0 if ordinary else 1.0 / scale
     start = _warm_start(rows, factor, 1.0 / (factor * scale), scan.masked)
     if not ordinary:
         read = _reader(rows, factor)
-    solution = _solve(read, start, scan.masked, MAX_ITERATIONS)
+    found = _solve(read, start, scan.masked, MAX_ITERATIONS)
+    temperature, gradient = 1.0 / (found.inverse * factor), found.inverse * found.slope
     return TemperatureFit(
-        1.0 / (solution.inverse * factor),
-        scan.nll,
-        solution.nll,
-        solution.inverse * solution.slope,
-        solution.iterations,
-        "converged",
-        rows.n_rows,
+        temperature, scan.nll, found.nll, gradient, found.iterations, "converged", rows.n_rows
     )
 
 
@@ -201,53 +192,6 @@ def check_temperature(temperature: float) -> None:
     """
     if not temperature >= 0:
         raise ValueError(f"temperature must be in [0, inf], got {temperature}")
-
-
-class RowTerms(NamedTuple):
-    """Negative log-likelihood of each row and its first two derivatives in b = 1/T."""
-
-    nll: FloatArray
-    slope: FloatArray
-    curvature: FloatArray
-
-
-def row_terms(
-    shifted: FloatArray, label_shifted: FloatArray, inverse: float, scratch: FloatArray
-) -> RowTerms:
-    """Return NLL, E_p[z] - z_y and Var_p(z) of each row at one inverse temperature.
-
-    Args:
-        shifted: [m, K] finite logits with row maximum 0.
-        label_shifted: [m] their entries at the label.
-        inverse: Inverse temperature, > 0.
-        scratch: [m, K] memory like `shifted`, overwritten.
-    """
-    np.multiply(shifted, shifted.dtype.type(inverse), out=scratch)
-    np.exp(scratch, out=scratch)
-    total = row_sum(scratch)
-    np.multiply(scratch, shifted, out=scratch)
-    mean = row_sum(scratch) / total
-    variance = row_dot(scratch, shifted) / total - mean * mean
-    return RowTerms(
-        np.log(total) - shifted.dtype.type(inverse) * label_shifted, mean - label_shifted, variance
-    )
-
-
-def row_slopes(rows: LogitRows, inverses: Float64Array) -> Float64Array:
-    """Return d NLL / d(1/T) of each row at several inverse temperatures, float64 [n, J].
-
-    Args:
-        rows: Checked logits and labels; no label on a masked class.
-        inverses: [J] inverse temperatures, > 0.
-    """
-    slopes = np.empty((rows.n_rows, len(inverses)))
-    for block in rows.blocks():
-        shifted = np.maximum(block.shifted, block.shifted.dtype.type(MASKED))
-        scratch = np.empty_like(shifted)
-        for column, inverse in enumerate(inverses):
-            terms = row_terms(shifted, block.label_shifted, float(inverse), scratch)
-            slopes[block.rows, column] = terms.slope
-    return slopes
 
 
 Reader = Callable[[], Iterable[Block]]
