@@ -176,7 +176,7 @@ def test_each_answer_gives_the_probabilities_of_the_logits(
     assert run_import(tmp_path, save(tmp_path, change), "--values", answer) == 0
     logits, labels = made(200, seed=2)
     np.testing.assert_allclose(softmax(stored(tmp_path).logits), softmax(logits), atol=tolerance)
-    before = record_of(tmp_path).scores["test"].before
+    before = record_of(tmp_path).scores["test"].maps["none"]
     nll = -np.log(softmax(logits)[np.arange(200), labels]).mean()
     assert before["nll"].value == pytest.approx(nll, rel=10 * tolerance)
 

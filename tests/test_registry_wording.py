@@ -203,7 +203,9 @@ def test_validate_opens_local_files(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "models.away.path: " in done.stderr
-    assert "datasets.column.path: no column 'word', did you mean 'words'?" in done.stderr
+    assert (
+        "datasets.column.path: test.csv has no column 'word', did you mean 'words'?" in done.stderr
+    )
     assert "datasets.split.path: no split 'validation'" in done.stderr
     assert "datasets.gone.path: " in done.stderr
     assert "not valid; problems: 4" in done.stderr

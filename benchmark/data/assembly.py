@@ -166,7 +166,7 @@ def _require_splits(entry: DatasetEntry, known: Mapping[str, object]) -> None:
         if name not in known:
             advice = ""
             if name == entry.splits.test and entry.splits.train in known:
-                advice = f" Rows of train can be held out: splits: {{test: {DEFAULT_TEST}}}."
+                advice = f". Rows of train can be held out: splits: {{test: {DEFAULT_TEST}}}."
             raise RunError(f"no split '{name}'{did_you_mean(name, known)}{advice}")
 
 

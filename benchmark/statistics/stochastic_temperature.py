@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.arrays import Float64Array
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows, to_numpy
-from benchmark.statistics.temperature import MASKED
+from benchmark.statistics.row_terms import MASKED
 
 LARGEST = 1e6
 
