@@ -71,11 +71,13 @@ def map_findings(rows: pd.DataFrame) -> MapFindings | None:
 def _sentence(winners: int, models: int) -> str:
     if not winners:
         return "Temperature is enough: no other map wins anything on the test rows."
-    whose = "its" if winners == models == 1 else f"of {winners} of {plural(models, 'model')} the"
+    kind = "error is not of the kind that one number mends"
+    if winners == models:
+        return f"Another map wins for every model: the {kind}."
     return (
-        f"Another map wins: {whose} error is not of the kind that one number mends. "
-        + ("" if winners == models else "For the others temperature is enough.")
-    ).strip()
+        f"For {winners} of {plural(models, 'model')} another map wins: their {kind}. "
+        "For the others temperature is enough."
+    )
 
 
 def _cells(row: Any, best: str) -> tuple[Cell, ...]:
