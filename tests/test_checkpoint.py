@@ -174,6 +174,18 @@ def test_weights_of_another_architecture_are_refused(
         build_model(local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b")), None)
 
 
+def test_files_that_git_lfs_has_not_fetched_are_named(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    head(["a", "b"]).save_pretrained(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(
+        UnavailableError, match=r"not fetched model\.safetensors: run 'git lfs pull'"
+    ):
+        load_preprocessor(local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b")), tmp_path)
+
+
 def test_pickled_weights_need_an_opt_in(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     model = head(["a", "b"])
     model.save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ from .corpus import load_rows as load_rows
 from .corpus import resolve_data_revision as resolve_data_revision
 from .corpus import shifted_rows as shifted_rows
 from .corpus import shifted_split_names as shifted_split_names
+from .files import require_fetched as require_fetched
 from .rows import Image as Image
 from .rows import ImageSequence as ImageSequence
 from .rows import Rows as Rows

@@ -124,6 +124,19 @@ def _known_formats() -> str:
 # --- one file -------------------------------------------------------------------------------------
 
 
+def require_fetched(path: Path) -> None:
+    """Refuse a file in whose place git-lfs has left a pointer.
+
+    Raises:
+        UnavailableError: naming the file and the command that fetches it.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UnavailableError(
+                f"git-lfs has not fetched {path.name}: run 'git lfs pull' in {path.parent}"
+            )
+
+
 def read_file(path: Path, wanted: Wanted) -> Table:
     """Read one file as its suffix says.
 
@@ -134,11 +147,7 @@ def read_file(path: Path, wanted: Wanted) -> Table:
     kind = _format(path)
     if kind is None:
         raise UnavailableError(f"{path.name} is not one of {_known_formats()}")
-    with path.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise UnavailableError(
-                f"git-lfs has not fetched {path.name}: run 'git lfs pull' in {path.parent}"
-            )
+    require_fetched(path)
     if kind == "parquet":
         return _read_parquet(path)
     text = read_text(path, wanted.encoding)

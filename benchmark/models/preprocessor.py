@@ -12,7 +12,7 @@ import numpy as np
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.image_utils import SizeDict
 
-from benchmark.data import Corpus
+from benchmark.data import Corpus, require_fetched
 from benchmark.failures import RunError, UnavailableError
 from benchmark.hub import fetch_settings, is_missing_file
 from benchmark.models.pretrained import (
@@ -56,6 +56,10 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
         key = _hash(preprocessor_facts(spec))
         source = str(preprocessor_folder(spec, corpus, cache / "preprocessors" / key))
         return LoadedPreprocessor(_auto_preprocessor(spec, source), key)
+    if spec.model.path is not None:
+        with naming(spec.model):
+            for file in sorted(path for path in spec.model.path.iterdir() if path.is_file()):
+                require_fetched(file)
     size = spec.dataset.image_size
     key = _hash([source_name(spec.model), spec.model_revision, *([size] if size else [])])
     processor = _auto_preprocessor(spec, source_name(spec.model))

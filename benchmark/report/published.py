@@ -331,7 +331,7 @@ def _draw_way(axes: Axes, entry: Published, fit: RepeatedFit) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("temperature")
     axes.margins(y=0.12)
-    axes.set_title("The way of SGD", loc="left")
+    axes.set_title("Fitted by stochastic gradient descent", loc="left")
 
 
 def _name_line(axes: Axes, name: str, height: float, *, above: bool) -> None:
