@@ -15,7 +15,7 @@ from benchmark.arrays import Float64Array
 from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits
 
 MOST_CLASSES = 100
-"""Of maps with parameters for each class: with more, six fits (one and five for cross-validation)
+"""Of maps with parameters for each class: with more, four fits (one and three for cross-validation)
 take longer than all other scores of a run."""
 
 
