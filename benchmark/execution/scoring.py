@@ -22,7 +22,6 @@ from benchmark.statistics import (
     TemperatureFit,
     check_rows,
     fit_maps,
-    fit_temperature,
     refit_temperatures,
     score_other_maps,
     score_split,
@@ -56,10 +55,9 @@ def score_run(folder: RunFolder) -> RunScores:
 
 def _score(folder: RunFolder) -> RunScores:
     calibration = read_split(folder, "calibration")
-    rows = check_rows(calibration.logits, calibration.labels)
-    fit = fit_temperature(calibration.logits, calibration.labels)
+    maps = fit_maps(check_rows(calibration.logits, calibration.labels))
+    fit = maps.temperature
     refitted = refit_temperatures(calibration.logits, calibration.labels, fit)
-    maps = fit_maps(rows)
     scores = {}
     interval = Estimate(fit.temperature)
     for name in split_names(folder):

@@ -4,7 +4,6 @@ from .files import write_text as write_text
 from .folder import RunFolder as RunFolder
 from .folder import find_logits as find_logits
 from .folder import find_records as find_records
-from .folder import find_runs as find_runs
 from .folder import runs_of_suite as runs_of_suite
 from .folder import runs_of_tree as runs_of_tree
 from .folder import shared_cache as shared_cache

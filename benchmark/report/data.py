@@ -322,7 +322,8 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     values += ["temperature", *TIMING]
     bounds = [value + end for value in values for end in ("_low", "_high") if value + end in rows]
     numbers = dict.fromkeys([*values, *bounds], float)
-    groups = rows.astype(numbers).groupby(["dataset", "split", "model"], sort=True, observed=True)
+    rows = rows.astype(numbers)
+    groups = rows.groupby(["dataset", "split", "model"], sort=True, observed=True)
     lows = [name for name in bounds if name.endswith("_low")]
     highs = [name for name in bounds if name.endswith("_high")]
     parts = [
@@ -331,7 +332,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         groups[highs].max().rename(columns=lambda name: name.replace("_high", "_most")),
         groups["timing_reasons"].agg(_any_reason),
     ]
-    averaged = average_seeds(rows.astype(numbers).drop(columns="timing_reasons"))
+    averaged = average_seeds(rows.drop(columns="timing_reasons"))
     extra = pd.concat(parts, axis=1).reset_index()
     return averaged.merge(extra, on=["dataset", "split", "model"], validate="one_to_one")
 

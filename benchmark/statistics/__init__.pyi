@@ -1,5 +1,4 @@
 from .calibration_error import DEFAULT_BINS as DEFAULT_BINS
-from .calibration_error import Scheme as Scheme
 from .calibration_error import assign_bins as assign_bins
 from .calibration_error import expected_calibration_error as expected_calibration_error
 from .calibrators import MAPS as MAPS

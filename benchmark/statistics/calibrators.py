@@ -16,6 +16,7 @@ from benchmark.arrays import IntArray
 from benchmark.statistics import affine_maps, one_vs_rest, scaling_maps
 from benchmark.statistics.calibration_map import CalibrationMap
 from benchmark.statistics.logit_arrays import LogitRows, check_rows
+from benchmark.statistics.temperature import TemperatureFit
 
 FOLDS = 3
 """Of the calibration rows; more would take scoring a run beyond twice the time of its metrics."""
@@ -55,11 +56,11 @@ class FittedMaps:
     unsuitable: Mapping[str, str]
 
     @property
-    def temperature(self) -> float:
-        """The fitted temperature."""
-        fitted = self.fitted[TEMPERATURE]
-        assert isinstance(fitted, scaling_maps.TemperatureScaling)
-        return fitted.fitted.temperature
+    def temperature(self) -> TemperatureFit:
+        """The fitted temperature, and how it was found."""
+        scaling = self.fitted[TEMPERATURE]
+        assert isinstance(scaling, scaling_maps.TemperatureScaling)
+        return scaling.fitted
 
 
 def fit_maps(rows: LogitRows) -> FittedMaps:

@@ -66,31 +66,34 @@ def score_other_maps(
             name: {metric: Estimate(v) for metric, v in found.items()}
             for name, found in values.items()
         },
-        _gains(rows, maps, others, resamples, seed),
+        _gains(rows, maps.temperature.temperature, others, values, resamples, seed),
     )
 
 
 def _gains(
     rows: LogitRows,
-    maps: FittedMaps,
+    temperature: float,
     others: Mapping[str, Predictions],
+    values: Mapping[str, Mapping[str, float]],
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Estimate]]:
     """Return what each map gives minus what the temperature gives, by map and metric."""
-    scored = {TEMPERATURE: Predictions.from_rows(rows, maps.temperature), **others}
+    scaled = Predictions.from_rows(rows, temperature)
+    scored = {TEMPERATURE: scaled, **others}
     paths = {name: TemperaturePath.fixed(one, resamples) for name, one in scored.items()}
     metrics = [m for m in metrics_for(rows.n_classes) if _is_mean_of_rows(m)]
     replicates = replicates_of(paths, metrics, seed)
+    reference = {m.name: m(scaled) for m in metrics}
     return {
         name: {
-            m.name: _gain(
-                m(one) - m(scored[TEMPERATURE]),
-                replicates[name][m.name] - replicates[TEMPERATURE][m.name],
+            metric: _gain(
+                values[name][metric] - reference[metric],
+                replicates[name][metric] - replicates[TEMPERATURE][metric],
             )
-            for m in metrics
+            for metric in reference
         }
-        for name, one in others.items()
+        for name in others
     }
 
 
