@@ -203,6 +203,7 @@ def test_pickled_weights_need_an_opt_in(make_spec: Callable[..., RunSpec], tmp_p
     "processor",
     [
         transformers.ViTImageProcessorPil(),
+        transformers.ViTImageProcessorPil(size={"shortest_edge": 64}),
         transformers.DeiTImageProcessorPil(),
         transformers.BitImageProcessorPil(),
         transformers.BitImageProcessorPil(size={"shortest_edge": 256}),
@@ -230,6 +231,14 @@ def test_image_size_sets_every_processor(
         48,
         48,
     )
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_published_head_without_a_softmax_is_refused(kind: str) -> None:
+    sigmoids = head(["cat", "dog"])
+    sigmoids.config.problem_type = kind
+    with pytest.raises(RunError, match=f"problem_type: {kind}.*leave 'evaluate' out"):
+        label_columns(sigmoids, corpus_of(("cat", "dog")))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")

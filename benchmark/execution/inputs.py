@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.data import READING_VERSION, Corpus, Rows, shifted_rows, shifted_split_names
+from benchmark.data import Corpus, Rows, shifted_rows, shifted_split_names
 from benchmark.plan import RunSpec
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def encode_splits(
     shifted = shifted_split_names(spec.dataset)
     for name in shifted:
         rows[name] = functools.partial(shifted_rows, spec.dataset, corpus.test, name)
-    keys = {name: f"{spec.data_key()}-{name}-{READING_VERSION}" for name in rows}
+    keys = {name: f"{spec.data_key()}-{name}" for name in rows}
     keys |= {name: f"{keys[name]}-{spec.dataset.shift_rows or 'all'}" for name in shifted}
     return {
         name: encode(make_rows, preprocessor, cache=cache, key=keys[name])
