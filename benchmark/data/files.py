@@ -14,6 +14,7 @@ from benchmark.data.images import LFS_POINTER
 from benchmark.data.table import Table
 from benchmark.data.text_files import COMPRESSIONS, parse_csv, parse_json, read_text
 from benchmark.failures import UnavailableError, first_line
+from benchmark.records import fingerprint_path
 
 if TYPE_CHECKING:
     import datasets
@@ -160,8 +161,22 @@ def read_file(path: Path, wanted: Wanted) -> Table:
 def _read_parquet(path: Path) -> Table:
     import datasets
 
-    read = _with_cause(lambda: datasets.Dataset.from_parquet(str(path)), path.name)
+    read = _with_cause(
+        lambda: datasets.Dataset.from_parquet(str(path), cache_dir=_prepared(path)), path.name
+    )
     return from_dataset(read, path.name, path.parent)
+
+
+def _prepared(path: Path) -> str:
+    """Return where the `datasets` library keeps what it makes of a file or folder.
+
+    It tells files by path and time, which `rsync -a` and `tar` keep when the content changes; so
+    each content has a folder of its own.
+    """
+    import datasets
+
+    root = Path(datasets.config.HF_DATASETS_CACHE).expanduser()
+    return str(root / "local-files" / fingerprint_path(path)[:32])
 
 
 def from_dataset(table: datasets.Dataset, source: str, folder: Path | None = None) -> Table:
@@ -205,7 +220,12 @@ def _image_splits(path: Path, folders: Mapping[str, Path]) -> dict[str, SplitRea
         file.suffix in _FORMATS for file in path.rglob("metadata.*")
     ):  # labels listed as the hub's image folders list them
         return from_datasets(
-            _with_cause(lambda: datasets.load_dataset("imagefolder", data_dir=str(path)), path.name)
+            _with_cause(
+                lambda: datasets.load_dataset(
+                    "imagefolder", data_dir=str(path), cache_dir=_prepared(path)
+                ),
+                path.name,
+            )
         )
 
     def reader(folder: Path) -> SplitReader:
