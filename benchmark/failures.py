@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from benchmark.records import Failure, Status
+from benchmark.records import Failure, ResultsError, Status
 
 
 class RunError(RuntimeError):
@@ -26,11 +26,15 @@ class OtherProcessError(RunError):
 def outcome(error: BaseException, stage: str) -> tuple[Status, Failure]:
     """Return the status and the stored failure that `error`, raised in `stage`, amounts to."""
     status: Status = error.status if isinstance(error, RunError) else "failed"
-    expected = isinstance(error, RunError)
+    expected = isinstance(error, RunError | ResultsError)
+    if isinstance(error, OSError) and error.filename is not None:  # it says which file and why
+        expected, message = True, f"{error.filename}: {error.strerror}"
+    else:
+        message = first_line(error)
     return status, Failure(
         stage=stage,
         kind=type(error).__name__,
-        message=first_line(error),
+        message=message,
         details="" if expected else "".join(traceback.format_exception(error)),
     )
 

@@ -9,17 +9,21 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark.data import resolve_data_revision
-from benchmark.execution.trained_model import read_trained_model
+from benchmark.execution.trained_model import TrainedModel, find_trained_model
 from benchmark.failures import UnavailableError
 from benchmark.hub import resolve_hub_revision
 from benchmark.plan import RunSpec, Stage
 from benchmark.records import (
+    DamagedError,
     Record,
     ResultsError,
     RevisionUnavailableError,
     RunFolder,
     fingerprint_path,
+    set_aside,
     stored_key,
+    verify_logits,
+    was_set_aside,
 )
 
 
@@ -77,20 +81,87 @@ def _model_revision(spec: RunSpec) -> str | None:
 def stale_stages(spec: RunSpec, results: Path) -> list[Stage]:
     """Return which of training, logits and scores a resolved run still needs, in order.
 
-    An unreadable record counts as none: scores are made anew from the cached logits.
+    What is damaged counts as missing; nothing is changed. Weights are needed only by what is still
+    to do, so a finished run whose model somebody removed has nothing to do; one whose model is
+    damaged, or was set aside and not made anew, is trained again.
+
+    Raises:
+        OtherVersionError: a file is of a newer version of this program.
+        ResultsError: a file cannot be read.
     """
     folder = spec.folder(results)
-    record = usable_record(folder)
-    keys = {} if record is None else record.keys
-    completed = record is not None and record.status == "completed"
-    if completed and keys.get("scores") == spec.key("scores"):
-        return []
+    if _model_is_lost(folder):
+        return ["training", "logits", "scores"]
     if stored_key(folder) == spec.key("logits"):
-        return ["scores"]
-    trained = read_trained_model(folder) if folder.model.is_dir() else None
+        return [] if _is_scored(folder, spec.key("scores")) else ["scores"]
+    trained = _usable_model(folder)
     if trained is not None and trained.key == spec.key("training"):
         return ["logits", "scores"]
     return ["training", "logits", "scores"]
+
+
+def _model_is_lost(folder: RunFolder) -> bool:
+    if was_set_aside(folder.model) or was_set_aside(folder.training):
+        return True
+    try:
+        find_trained_model(folder, quick=True)
+    except DamagedError:
+        return True
+    return False
+
+
+def _usable_model(folder: RunFolder) -> TrainedModel | None:
+    try:
+        return find_trained_model(folder)
+    except DamagedError:
+        return None
+
+
+def _is_scored(folder: RunFolder, key: str) -> bool:
+    try:
+        record, spec = folder.read_record(), folder.verified_spec()
+    except DamagedError:
+        return False
+    if record is None or record.status != "completed":
+        return False
+    return record.keys.get("scores") == key and bool(spec)
+
+
+def begin(spec: RunSpec, results: Path, *, force: bool) -> tuple[list[Stage], Record | None]:
+    """Return which stages of a resolved run are to be done now, and its record.
+
+    What is damaged is set aside. To be called with the run's folder locked.
+
+    Args:
+        spec: the resolved run.
+        results: the results tree.
+        force: redo every stage.
+
+    Raises:
+        OtherVersionError: a file is of a newer version of this program; it is left as it is.
+        ResultsError: a file cannot be read.
+    """
+    folder = spec.folder(results)
+    stale = stale_stages(spec, results)
+    if stale or force:
+        _set_aside_damaged(folder)
+    return ["training", "logits", "scores"] if force else stale, folder.read_record()
+
+
+def _set_aside_damaged(folder: RunFolder) -> None:
+    readings = (
+        folder.read_record,
+        folder.verified_spec,
+        functools.partial(verify_logits, folder),
+        functools.partial(find_trained_model, folder),
+    )
+    for read in readings:
+        try:
+            read()
+        except DamagedError as error:
+            set_aside(error)
+        except FileNotFoundError:
+            continue
 
 
 def usable_record(folder: RunFolder) -> Record | None:

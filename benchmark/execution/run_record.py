@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmark.execution.launch import describe_device
 from benchmark.plan import RunSpec
 from benchmark.records import ModelFacts, Record, Status, describe_machine
 from benchmark.registry import Pretraining
@@ -25,7 +24,7 @@ def run_record(
         spec: the run.
         status: how it ended.
         parameters: of the model that was built.
-        device: the torch device that it ran on, where it came that far.
+        device: the name of the device that it ran on, where it came that far.
         parts: further fields of the record.
     """
     return Record(
@@ -39,7 +38,7 @@ def run_record(
         | {
             "model_revision": spec.model_revision,
             "data_revision": spec.data_revision,
-            "device": None if device is None else describe_device(device),
+            "device": device,
         },
         finished_at=datetime.now(UTC),
         **parts,

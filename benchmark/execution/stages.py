@@ -17,20 +17,28 @@ from filelock import FileLock
 from benchmark.data import CLEAN_SPLITS, load_corpus
 from benchmark.execution.agreement import together
 from benchmark.execution.inputs import Inputs, encode_splits
-from benchmark.execution.launch import launched_processes, make_accelerator, process_index
+from benchmark.execution.launch import (
+    describe_device,
+    launched_processes,
+    make_accelerator,
+    process_index,
+)
 from benchmark.execution.progress import Progress, SilentProgress
-from benchmark.execution.resolution import resolve, stale_stages, usable_record
+from benchmark.execution.resolution import begin, resolve
 from benchmark.execution.run_record import run_record
 from benchmark.execution.trained_model import TrainedModel, read_trained_model, save_trained_model
 from benchmark.failures import OtherProcessError, outcome
 from benchmark.plan import RunSpec, Stage
 from benchmark.records import (
     DataFacts,
+    OtherVersionError,
     Record,
     RunFolder,
     Status,
     Training,
+    explained_errors,
     shared_cache,
+    stored_device,
     write_logits,
 )
 from benchmark.registry import Recipe
@@ -61,12 +69,14 @@ def execute(
         force: redo every stage, whatever is cached.
         progress: told of each step.
     """
-    results = Path(results)
-    folder = spec.folder(results)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    run = _Run(spec, results, force, progress or SilentProgress())
-    with _sole_writer(folder):
-        return run.record()
+    run = _Run(spec, Path(results), force, progress or SilentProgress())
+    try:
+        with explained_errors(run.folder.path):
+            run.folder.path.mkdir(parents=True, exist_ok=True)
+        with _sole_writer(run.folder):
+            return run.record()
+    except OSError as error:  # of the folder or its lock; the run's own are in its record
+        return run.failed_record(error)
 
 
 @contextmanager
@@ -75,8 +85,13 @@ def _sole_writer(folder: RunFolder) -> Iterator[None]:
     if process_index() > 0:
         yield
         return
-    with FileLock(folder.lock):
+    lock = FileLock(folder.lock)
+    with explained_errors(folder.lock):
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass
@@ -100,32 +115,42 @@ class _Run:
         """Go through the stages; turn an error into a record of it."""
         try:
             self.spec = resolve(self.spec, self.results)
-            stale = list(SCORED_STAGES) if self.force else self._stale_stages()
-            previous = usable_record(self.folder)
+            stale, previous = self._begin()
             if not stale and previous is not None:
                 return previous
             if "logits" in stale:
                 self._make_logits(train="training" in stale)
             record = self._score(previous)
         except Exception as error:
-            record = self._failed_record(error)
-            if isinstance(error, OtherProcessError):
-                return record  # the process that brought the error writes it down
+            record = self.failed_record(error)
+            if isinstance(error, OtherProcessError | OtherVersionError):
+                return record  # another process writes it down; or nobody may write here
         finally:
             self._release()
         if process_index() == 0 or record.status != "completed":
-            self.folder.write_record(record)
+            return self._keep(record)
         return record
 
-    def _stale_stages(self) -> list[Stage]:
+    def _begin(self) -> tuple[list[Stage], Record | None]:
         """Return what is missing; the first process decides, since files change meanwhile."""
-        stale = stale_stages(self.spec, self.results)
-        if launched_processes() > 1:
-            from accelerate.utils import broadcast_object_list
+        if launched_processes() == 1:
+            return begin(self.spec, self.results, force=self.force)
+        from accelerate.utils import broadcast_object_list
 
-            self._launch()
-            stale = broadcast_object_list([stale])[0]
-        return stale
+        self._launch()
+        found: list[Any] = [None]
+        if process_index() == 0:
+            found = [begin(self.spec, self.results, force=self.force)]
+        stale, previous = broadcast_object_list(found)[0]
+        return stale, previous
+
+    def _keep(self, record: Record) -> Record:
+        """Write the record; where that fails, return one that says so to this launch."""
+        try:
+            self.folder.write_record(record)
+        except OSError as error:
+            return self._record("failed", failure=outcome(error, "record")[1])
+        return record
 
     def _launch(self) -> Accelerator:
         if self.accelerator is None:
@@ -231,7 +256,8 @@ class _Run:
             for name, split in splits.items()
         }
         if accelerator.is_main_process:
-            write_logits(self.folder, outputs, self.spec.key("logits"))
+            device = describe_device(str(accelerator.device))
+            write_logits(self.folder, outputs, self.spec.key("logits"), device=device)
 
     @staticmethod
     def _require_row_independence(inputs: Inputs) -> None:
@@ -276,9 +302,16 @@ class _Run:
             **parts,
         )
 
-    def _failed_record(self, error: Exception) -> Record:
+    def failed_record(self, error: Exception) -> Record:
+        """Return a record of the error."""
         status, failure = outcome(error, self.stage)
         return self._record(status, failure=failure)
+
+    def _device(self) -> str | None:
+        """Return what this run's logits were computed on, or what they were about to be."""
+        if self.accelerator is not None:
+            return describe_device(str(self.accelerator.device))
+        return stored_device(self.folder)
 
     def _record(self, status: Status, **parts: Any) -> Record:
         trained = read_trained_model(self.folder)
@@ -286,6 +319,6 @@ class _Run:
             self.spec,
             status,
             parameters=None if trained is None else trained.parameters,
-            device=None if self.accelerator is None else str(self.accelerator.device),
+            device=self._device(),
             **parts,
         )

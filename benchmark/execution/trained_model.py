@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from benchmark.records import DataFacts, RunFolder, Training, write_text
+from benchmark.records import (
+    DamagedError,
+    DataFacts,
+    OtherVersionError,
+    ResultsError,
+    RunFolder,
+    Training,
+    explained_errors,
+    fsync_path,
+    read_json_text,
+    seal_folder,
+    sealed_json,
+    verify_folder,
+    write_text,
+)
 from benchmark.registry import Entry
 
 if TYPE_CHECKING:
@@ -28,29 +42,63 @@ class TrainedModel(Entry):
     data: DataFacts
 
 
-def read_trained_model(folder: RunFolder) -> TrainedModel | None:
-    """Read `training.json`; None where there is none, or none of this version."""
+def find_trained_model(folder: RunFolder, *, quick: bool = False) -> TrainedModel | None:
+    """Return what `training.json` says of a finished model, or None where there is none.
+
+    Args:
+        folder: of the run.
+        quick: check the model's files by size and time only (see `verify_folder`).
+
+    Raises:
+        DamagedError: `training.json` or a file of the model is not as it was written.
+        OtherVersionError: `training.json` is of another version of this program.
+    """
+    trained = _read(folder)
     try:
-        text = folder.training.read_text(encoding="utf-8")
-        return TrainedModel.model_validate_json(text)
-    except (FileNotFoundError, ValidationError):
+        verify_folder(folder.model, quick=quick)
+    except FileNotFoundError:
         return None
+    return trained
+
+
+def read_trained_model(folder: RunFolder) -> TrainedModel | None:
+    """Read `training.json`; None where there is none that can be used."""
+    try:
+        return _read(folder)
+    except ResultsError:
+        return None
+
+
+def _read(folder: RunFolder) -> TrainedModel | None:
+    path = folder.training
+    try:
+        text, sealed = read_json_text(path)
+    except FileNotFoundError:
+        return None
+    try:
+        return TrainedModel.model_validate_json(text)
+    except ValidationError as error:
+        problem = f"not a mark of a finished training ({error.errors()[0]['msg']})"
+        raise (OtherVersionError if sealed else DamagedError)(path, problem) from None
 
 
 def save_trained_model(
     folder: RunFolder, facts: TrainedModel, model: PreTrainedModel, preprocessor: Preprocessor
 ) -> None:
     """Keep a model as a checkpoint folder that the Auto classes load; mark it finished."""
-    folder.training.unlink(missing_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.path, prefix=".model-"))
-    try:
-        model.save_pretrained(temporary)
-        preprocessor.save_pretrained(temporary)
-        # mkdtemp lets nobody else in; a checkpoint is as readable as what lies beside it.
-        temporary.chmod(0o755)
-        shutil.rmtree(folder.model, ignore_errors=True)
-        os.replace(temporary, folder.model)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    write_text(folder.training, facts.model_dump_json(indent=1) + "\n")
+    with explained_errors(folder.model):
+        folder.training.unlink(missing_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.path, prefix=".model-"))
+        try:
+            model.save_pretrained(temporary)
+            preprocessor.save_pretrained(temporary)
+            seal_folder(temporary)
+            # mkdtemp lets nobody else in; a checkpoint is as readable as what lies beside it.
+            temporary.chmod(0o755)
+            shutil.rmtree(folder.model, ignore_errors=True)
+            os.replace(temporary, folder.model)
+            fsync_path(folder.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    write_text(folder.training, sealed_json(facts.model_dump_json(indent=1)))
     folder.training_state.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ have them). The state is saved at epoch ends, and a resumed training repeats the
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -32,6 +29,12 @@ from benchmark.arrays import IntArray
 from benchmark.execution.agreement import agree, largest_fitting
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
+from benchmark.execution.training_state import (
+    Progressed,
+    read_state,
+    saved_progress,
+    write_state,
+)
 from benchmark.failures import RunError
 from benchmark.models import (
     EncodedSplit,
@@ -41,7 +44,7 @@ from benchmark.models import (
     share_of_process,
     training_batches,
 )
-from benchmark.records import Training, atomic_path
+from benchmark.records import Training
 from benchmark.registry import Recipe
 
 _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4
@@ -78,15 +81,19 @@ def train(
     """
     started = time.perf_counter()
     loop = _Loop(model, split, recipe, seed, accelerator, padding)
-    first_epoch = loop.restore(state_path, key)
+    resumed = loop.restore(state_path, key)
+    first_epoch, loss = resumed.epochs, resumed.loss
+
+    def seconds() -> float:
+        return resumed.seconds + time.perf_counter() - started
+
     loop.micro_batch_size = loop.find_micro_batch_size()
     progress.stage("training", recipe.epochs * loop.steps_per_epoch)
     progress.advance(first_epoch * loop.steps_per_epoch)
-    loss: float | None = None
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
-        loop.save(state_path, key, epoch + 1)
-    return loop.facts(first_epoch, time.perf_counter() - started, loss)
+        loop.save(state_path, key, Progressed(epoch + 1, loss, seconds()))
+    return loop.facts(first_epoch, seconds(), loss)
 
 
 def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
@@ -302,39 +309,33 @@ class _Loop:
             overridden=overridden_settings(),
         )
 
-    def save(self, path: Path, key: str, epochs_done: int) -> None:
+    def save(self, path: Path, key: str, progressed: Progressed) -> None:
         """Save everything that the next epoch needs (never pickled)."""
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        header = {
-            "key": key,
-            "epochs_done": str(epochs_done),
-            "schedule": json.dumps(self.schedule.state_dict()),
-            "scaler": json.dumps(None if scaler is None else scaler.state_dict()),
+        rest = {
+            "schedule": self.schedule.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            save_file(_named_tensors(self.module, self.optimizer), temporary, metadata=header)
+        write_state(path, key, progressed, _named_tensors(self.module, self.optimizer), rest)
 
-    def restore(self, path: Path, key: str) -> int:
-        """Load a saved state with this key; return how many epochs it has done (0: none)."""
-        if not path.exists():
-            return 0
-        with safe_open(path, framework="pt") as state:
-            header = state.metadata() or {}
-            if header.get("key") != key:
-                return 0
-            saved = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
+    def restore(self, path: Path, key: str) -> Progressed:
+        """Load a saved state with this key; return how far it had come."""
+        is_main = bool(self.accelerator.is_main_process)
+        progressed = saved_progress(path, key, may_rename=is_main)
+        if not progressed.epochs:
+            return progressed
+        saved, rest = read_state(path)
         _load_tensors(self.module, self.optimizer, saved)
-        self.schedule.load_state_dict(json.loads(header["schedule"]))
+        self.schedule.load_state_dict(rest["schedule"])
         for group, rate in zip(
             self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True
         ):
             group["lr"] = rate
-        scaler_state = json.loads(header["scaler"])
-        if scaler_state is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(scaler_state)
-        return int(header["epochs_done"])
+        if rest["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(rest["scaler"])
+        return progressed
 
 
 def _explained(error: ValueError, rows: int) -> Exception:

@@ -23,6 +23,7 @@ from benchmark.models.pretrained import (
 )
 from benchmark.models.scratch import scratch_config
 from benchmark.plan import RunSpec
+from benchmark.records import DamagedError, verify_folder
 from benchmark.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -122,10 +123,27 @@ def _backbone_weights(model: PreTrainedModel) -> Iterator[tuple[str, Parameter]]
 
 
 def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
-    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
-    model: PreTrainedModel = _MODEL_CLASSES[entry.modality].from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=entry.trust_remote_code
-    )
+    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU.
+
+    Raises:
+        DamagedError: a file is not as it was written, or lacks weights of the model, in whose
+            place the library puts random ones.
+    """
+    verify_folder(folder)
+    model: PreTrainedModel
+    try:
+        model, loading = _MODEL_CLASSES[entry.modality].from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=entry.trust_remote_code,
+            ignore_mismatched_sizes=True,  # what did not fit is looked at below
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise DamagedError(folder, str(error)) from error
+    lost = {str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind]}
+    if lost:
+        raise DamagedError(folder, f"it has no fitting weights for {', '.join(sorted(lost)[:3])}")
     model.eval()
     return model
 

@@ -14,13 +14,22 @@ from typing import ClassVar, Protocol
 import numpy as np
 from filelock import FileLock
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
 from benchmark.failures import RunError
 from benchmark.models.preprocessor import LoadedPreprocessor
-from benchmark.records import atomic_path
+from benchmark.records import (
+    BLANK,
+    DamagedError,
+    atomic_path,
+    explained_errors,
+    seal,
+    set_aside,
+    verify,
+)
 
 STORED_PIXELS_LIMIT = 256 * 2**20
 """Images are stored when a split has at most this many values (1 GiB as float32)."""
@@ -135,16 +144,34 @@ def encode(
     """
     name = f"{preprocessor.key}-{preprocessor.max_length or 'full'}-{key}.safetensors"
     path = cache / "encoded" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explained_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # one process encodes, the others wait and read
-        if not path.exists():
+        if not _is_whole(path):
             rows = make_rows()
             if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
                 features = ImageFeatures(rows.images, preprocessor)
                 return EncodedSplit(rows.ids, rows.labels, features)
             with atomic_path(path) as temporary:
-                save_file(_encode_arrays(rows, preprocessor), temporary)
+                arrays = _encode_arrays(rows, preprocessor)
+                save_file(arrays, temporary, metadata={"checksum": BLANK})
+                seal(temporary)
     return _from_arrays(load_file(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether stored arrays are there and as they were written; if not, set them aside."""
+    try:
+        verify(path)
+        with safe_open(path, framework="numpy"):
+            return True
+    except FileNotFoundError:
+        return False
+    except SafetensorError as error:
+        set_aside(DamagedError(path, str(error)))
+    except DamagedError as error:
+        set_aside(error)
+    return False
 
 
 def encode_rows(rows: Rows, preprocessor: LoadedPreprocessor) -> EncodedSplit:

@@ -20,6 +20,14 @@ from benchmark.data import Corpus
 from benchmark.failures import RunError, first_line
 from benchmark.models.pretrained import Preprocessor
 from benchmark.plan import RunSpec
+from benchmark.records import (
+    DamagedError,
+    explained_errors,
+    fsync_path,
+    seal_folder,
+    set_aside,
+    verify_folder,
+)
 
 _SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -75,16 +83,35 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
 
     Safe with several processes at once.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-            try:
-                _make_preprocessor(spec, corpus).save_pretrained(temporary)
-                os.replace(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+    with explained_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_whole(folder):
+                _save_preprocessor(_make_preprocessor(spec, corpus), folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Say whether a preprocessor is there and as it was written; if not, set it aside."""
+    try:
+        verify_folder(folder)
+    except FileNotFoundError:
+        return False
+    except DamagedError as error:
+        set_aside(error)
+        return False
+    return True
+
+
+def _save_preprocessor(preprocessor: Preprocessor, folder: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    try:
+        preprocessor.save_pretrained(temporary)
+        seal_folder(temporary)
+        os.replace(temporary, folder)
+        fsync_path(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_preprocessor(spec: RunSpec, corpus: Corpus) -> Preprocessor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmark.records.files import ResultsError, write_text
+from benchmark.records.checksums import read_json_text, sealed_json
+from benchmark.records.files import DamagedError, OtherVersionError, ResultsError, write_text
 from benchmark.records.record import SCHEMA_VERSION, Record
 
 _RECORD = "record.json"
@@ -84,38 +86,75 @@ class RunFolder:
         """Read the run's record, or return None where there is none.
 
         Raises:
-            ResultsError: the file is not a record of this schema version.
+            DamagedError: the file is not as it was written.
+            OtherVersionError: it is of a newer schema.
+            ResultsError: it cannot be read.
         """
-        try:
-            text = self.record.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        found = _read_json(self.record)
+        if found is None:
             return None
+        text, sealed = found
         try:
             return Record.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ResultsError(
-                f"{self.record}: not a record of schema {SCHEMA_VERSION} ({where or 'file'}: "
-                f"{first['msg']}); delete the file and run again to make it anew from the cached "
-                "logits"
-            ) from None
+            raise _not_a_record(self.record, text, sealed, error) from None
 
     def write_record(self, record: Record) -> None:
-        """Write the run's record atomically."""
-        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+        """Write the run's record atomically, with its checksum."""
+        write_text(self.record, sealed_json(record.model_dump_json(indent=1)))
 
     def read_spec(self) -> dict[str, Any]:
         """Return what `spec.json` says, or an empty dictionary where it is missing or damaged."""
         try:
-            spec = json.loads(self.spec.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return self.verified_spec()
+        except ResultsError:
             return {}
-        return spec if isinstance(spec, dict) else {}
+
+    def verified_spec(self) -> dict[str, Any]:
+        """Return what `spec.json` says, or an empty dictionary where there is none.
+
+        Raises:
+            DamagedError: it is not as it was written.
+            ResultsError: it cannot be read.
+        """
+        found = _read_json(self.spec)
+        if found is None:
+            return {}
+        try:
+            spec = json.loads(found[0])
+        except ValueError as error:
+            raise DamagedError(self.spec, str(error)) from None
+        if not isinstance(spec, dict):
+            raise DamagedError(self.spec, "it does not hold an object")
+        return spec
 
     def write_spec(self, json_text: str) -> None:
-        """Write `spec.json` atomically."""
-        write_text(self.spec, json_text + "\n")
+        """Write `spec.json` atomically, with its checksum."""
+        write_text(self.spec, sealed_json(json_text))
+
+
+def _read_json(path: Path) -> tuple[str, bool] | None:
+    """Return a file's text and whether it had a checksum; None where there is no file."""
+    try:
+        return read_json_text(path)
+    except FileNotFoundError:
+        return None
+
+
+def _not_a_record(path: Path, text: str, sealed: bool, error: ValidationError) -> ResultsError:
+    """Return what is wrong with a record that this version does not understand."""
+    try:
+        version = json.loads(text).get("schema_version")
+    except (ValueError, AttributeError):
+        version = None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return OtherVersionError(
+            path, f"a record of schema {version}, newer than {SCHEMA_VERSION}, the latest known"
+        )
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    problem = f"not a record of schema {SCHEMA_VERSION} ({where or 'file'}: {first['msg']})"
+    return OtherVersionError(path, problem) if sealed else DamagedError(path, problem)
 
 
 def shared_cache(results: Path) -> Path:
@@ -165,11 +204,18 @@ def find_logits(place: Path) -> list[RunFolder]:
 def find_records(place: Path) -> list[tuple[RunFolder, Record]]:
     """Return every run's folder and record at or below `place` (see `find_runs`).
 
-    Raises:
-        ResultsError: a record cannot be read.
+    A record that cannot be read costs its own run only: a warning names it.
     """
-    read = ((folder, folder.read_record()) for folder in find_runs(place))
-    return [(folder, record) for folder, record in read if record is not None]
+    found = []
+    for folder in find_runs(place):
+        try:
+            record = folder.read_record()
+        except ResultsError as error:
+            logging.getLogger(__name__).warning("left out: %s", error)
+            continue
+        if record is not None:
+            found.append((folder, record))
+    return found
 
 
 def _runs_of_suite(suite: Path) -> Iterator[RunFolder]:

@@ -1,4 +1,4 @@
-"""The logits file of a run: safetensors with a checksum, read without torch.
+"""The logits file of a run: safetensors, sealed by a checksum, read without torch.
 
 `<split>.logits` float32 [n, K], `<split>.labels` and `<split>.ids` int64 [n], for the
 splits `calibration`, `test` and the shifted test sets.
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from benchmark.arrays import AnyArray, Float32Array, IntArray
-from benchmark.records.files import ResultsError, atomic_path
+from benchmark.records.checksums import BLANK, seal, verify
+from benchmark.records.files import DamagedError, OtherVersionError, ResultsError, atomic_path
 from benchmark.records.folder import RunFolder
 
-_FORMAT = "1"
+_FORMAT = 2
+"""1 had the checksum of the tensors only; from 2 the file is sealed as well (see `checksums`)."""
+
+_checked: dict[str, tuple[int, ...]] = {}
+"""States of files of format 1 whose tensors matched their checksum."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +53,63 @@ class LogitsSplit:
         return LogitsSplit(self.ids, self.logits[:, list(order)], self.labels)
 
 
-def write_logits(folder: RunFolder, splits: Mapping[str, LogitsSplit], key: str) -> None:
-    """Write all splits' logits atomically, with the stage key and a checksum in the header."""
+def write_logits(
+    folder: RunFolder,
+    splits: Mapping[str, LogitsSplit],
+    key: str,
+    *,
+    device: str | None = None,
+) -> None:
+    """Write all splits' logits atomically, with the stage key and checksums in the header.
+
+    Args:
+        folder: where they go.
+        splits: by name.
+        key: of the logits stage.
+        device: what they were computed on.
+    """
     tensors: dict[str, AnyArray] = {}
     for name, split in splits.items():
         tensors[f"{name}.ids"] = np.ascontiguousarray(split.ids, dtype=np.int64)
         tensors[f"{name}.logits"] = np.ascontiguousarray(split.logits, dtype=np.float32)
         tensors[f"{name}.labels"] = np.ascontiguousarray(split.labels, dtype=np.int64)
     header = {
-        "format": _FORMAT,
+        "checksum": BLANK,
+        "format": str(_FORMAT),
         "key": key,
         "splits": json.dumps(list(splits)),
-        "sha256": _checksum(tensors),
+        "sha256": _tensor_checksum(tensors),
     }
+    if device is not None:
+        header["device"] = device
     with atomic_path(folder.logits) as temporary:
         save_file(tensors, temporary, metadata=header)
+        seal(temporary)
 
 
 def stored_key(folder: RunFolder) -> str | None:
-    """Return the stage key of the folder's logits file; None: no file, or not a whole one."""
+    """Return the stage key of the folder's logits file; None: no file, or a damaged one.
+
+    Raises:
+        OtherVersionError: the file is of a newer format.
+    """
+    header = _usable_header(folder)
+    return None if header is None else header["key"]
+
+
+def stored_device(folder: RunFolder) -> str | None:
+    """Return what the folder's logits were computed on, where that is known."""
     try:
-        with safe_open(folder.logits, framework="numpy") as file:
-            return (file.metadata() or {}).get("key")
-    except (FileNotFoundError, SafetensorError):
+        header = _usable_header(folder)
+    except ResultsError:
+        return None
+    return None if header is None else header.get("device")
+
+
+def _usable_header(folder: RunFolder) -> dict[str, str] | None:
+    try:
+        return verify_logits(folder)
+    except (FileNotFoundError, DamagedError):
         return None
 
 
@@ -81,7 +121,7 @@ def split_names(folder: RunFolder) -> list[str]:
 
 
 def read_split(folder: RunFolder, split: str) -> LogitsSplit:
-    """Return one split's logits.
+    """Return one split's logits; the file is verified first, once for each state of it.
 
     Raises:
         ResultsError: there is no such file or split, or it is damaged.
@@ -98,30 +138,70 @@ def read_split(folder: RunFolder, split: str) -> LogitsSplit:
 
 
 def verify_checksum(folder: RunFolder) -> str:
-    """Check the stored tensors against the checksum in the header, and return it.
+    """Return the SHA-256 of the stored tensors: equal where the same rows have the same logits.
 
     Raises:
-        ResultsError: they differ: the file was changed or damaged after it was written.
+        ResultsError: it is not the one in the header: the file was damaged.
     """
     with _open(folder) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        checksum = _checksum(tensors)
-        if checksum != file.metadata()["sha256"]:
-            raise ResultsError(f"{folder.logits}: checksum does not match; delete it and run again")
-        return checksum
+        return _verify_tensors(folder.logits, file)
+
+
+def verify_logits(folder: RunFolder) -> dict[str, str]:
+    """Check the logits file against its checksum, once for each state of it; return its header.
+
+    Raises:
+        DamagedError: it is not as it was written.
+        OtherVersionError: it is of a newer format.
+        FileNotFoundError: there is none.
+    """
+    path = folder.logits
+    sealed = verify(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = dict(file.metadata() or {})
+            if int(header["format"]) > _FORMAT:
+                raise OtherVersionError(path, f"logits of the newer format {header['format']}")
+            if not sealed and int(header["format"]) > 1:
+                raise DamagedError(path, "it has no checksum")
+            if not sealed:
+                _verify_old(path, file)
+            return header
+    except (SafetensorError, KeyError) as error:
+        raise DamagedError(path, str(error)) from None
+    except ValueError as error:
+        if isinstance(error, ResultsError):
+            raise
+        raise DamagedError(path, str(error)) from None
+
+
+def _verify_old(path: Path, file: Any) -> None:
+    """Check a file of format 1 by its tensors; its header has no checksum."""
+    found = path.stat()
+    state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if _checked.get(str(path)) != state:
+        _verify_tensors(path, file)
+        _checked[str(path)] = state
+
+
+def _verify_tensors(path: Path, file: Any) -> str:
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    checksum = _tensor_checksum(tensors)
+    if checksum != file.metadata().get("sha256"):
+        raise DamagedError(path, "its checksum does not match")
+    return checksum
 
 
 def _open(folder: RunFolder) -> Any:
     path = folder.logits
     try:
+        verify_logits(folder)
         return safe_open(path, framework="numpy")
     except FileNotFoundError:
         raise ResultsError(f"{path}: no such file; run the benchmark to make it") from None
-    except SafetensorError as error:
-        raise ResultsError(f"{path}: damaged ({error}); delete it and run again") from None
 
 
-def _checksum(tensors: Mapping[str, AnyArray]) -> str:
+def _tensor_checksum(tensors: Mapping[str, AnyArray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0" + np.ascontiguousarray(tensors[name]).tobytes())
