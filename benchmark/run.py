@@ -21,6 +21,7 @@ from benchmark.shell import as_folder, command  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec
+    from benchmark.records import Record
     from benchmark.registry import Registry
 
 
@@ -77,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     from benchmark.execution import LaunchError, quiet_libraries
     from benchmark.plan import SelectionError, plan
+    from benchmark.records import ResultsError
     from benchmark.registry import Registry, RegistryError
+    from benchmark.report import ReportError
 
     quiet_libraries()
     try:
@@ -97,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             return _dry_run(specs, options)
         return _run(specs, registry, options)
-    except (RegistryError, SelectionError, LaunchError) as error:
+    except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -143,13 +146,17 @@ def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     from benchmark.execution import SCORED_STAGES, needs_timing, resolve, stale_stages
     from benchmark.failures import RunError
+    from benchmark.records import ResultsError
 
     try:
         resolved = resolve(spec, options.results)
     except RunError as error:
         return [f"unavailable: {error}"]
     stages: list[str] = list(SCORED_STAGES if options.force else ())
-    stages = stages or list(stale_stages(resolved, options.results))
+    try:
+        stages = stages or list(stale_stages(resolved, options.results))
+    except ResultsError as error:
+        return [f"refused: {error}"]
     if options.timing != "off":
         timed = not needs_timing(resolved, options.results, options.timing)
         stages += [] if timed and not options.force else ["timing"]
@@ -203,11 +210,12 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
 def _needs_work(spec: RunSpec, results: Path) -> bool:
     from benchmark.execution import resolve, stale_stages
     from benchmark.failures import RunError
+    from benchmark.records import ResultsError
 
     try:
         return bool(stale_stages(resolve(spec, results), results))
-    except RunError:
-        return True  # executing it records why it cannot be had
+    except (RunError, ResultsError):
+        return True  # executing it records, or says, why it cannot be had
 
 
 def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
@@ -281,16 +289,34 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
+def _read_records(specs: Sequence[RunSpec], results: Path) -> tuple[list[Record], list[str]]:
+    """Return the records that can be read, and what is wrong with those that cannot."""
+    from benchmark.records import ResultsError
+
+    records, problems = [], []
+    for spec in specs:
+        try:
+            record = spec.folder(results).read_record()
+        except ResultsError as error:
+            problems.append(str(error))
+            continue
+        if record is not None:
+            records.append(record)
+    return records, problems
+
+
 def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     """Name what did not complete; return the exit code."""
-    records = [spec.folder(options.results).read_record() for spec in specs]
-    bad = [record for record in records if record is not None and record.status != "completed"]
-    missing = sum(record is None for record in records)
+    records, unreadable = _read_records(specs, options.results)
+    bad = [record for record in records if record.status != "completed"]
+    missing = len(specs) - len(records)
     print(f"{len(specs) - len(bad) - missing} of {len(specs)} runs completed")
     for record in bad:
         reason = record.failure.message if record.failure else ""
         print(f"  {record.status}: {record.name}: {reason}", file=sys.stderr)
-    untimed = [r for r in records if r is not None and r.timing_failure is not None]
+    for problem in unreadable:
+        print(f"  unreadable: {problem}", file=sys.stderr)
+    untimed = [record for record in records if record.timing_failure is not None]
     for record in untimed:
         reason = record.timing_failure.message if record.timing_failure else ""
         print(f"  not timed: {record.name}: {reason}", file=sys.stderr)

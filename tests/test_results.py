@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from benchmark.records import (
+    DamagedError,
     ModelFacts,
+    OtherVersionError,
     Record,
     ResultsError,
     RunFolder,
@@ -63,10 +65,16 @@ def test_record_survives_the_disk(tmp_path: Path, temperature: float) -> None:
     json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 99}', "[1]", "null"])
-def test_bad_record_is_named_not_trusted(tmp_path: Path, content: str) -> None:
-    (tmp_path / "record.json").write_text(content)
-    with pytest.raises(ResultsError, match=r"record\.json.*delete the file"):
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"seed": 1}'])
+def test_bad_record_is_named_not_trusted(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"record\.json: damaged .* makes it anew"):
+        RunFolder(tmp_path).read_record()
+
+
+def test_a_record_of_a_newer_schema_is_not_damaged(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"schema_version": 99}')
+    with pytest.raises(OtherVersionError, match=r"record\.json: .*schema 99.*left as it is"):
         RunFolder(tmp_path).read_record()
 
 

@@ -30,6 +30,7 @@ from benchmark.execution.trained_model import TrainedModel, read_trained_model, 
 from benchmark.failures import OtherProcessError, outcome
 from benchmark.plan import RunSpec, Stage
 from benchmark.records import (
+    DamagedError,
     DataFacts,
     OtherVersionError,
     Record,
@@ -37,6 +38,7 @@ from benchmark.records import (
     Status,
     Training,
     explained_errors,
+    set_aside,
     shared_cache,
     stored_device,
     write_logits,
@@ -303,7 +305,9 @@ class _Run:
         )
 
     def failed_record(self, error: Exception) -> Record:
-        """Return a record of the error."""
+        """Return a record of the error; what was found damaged only now is set aside."""
+        if isinstance(error, DamagedError) and process_index() == 0:
+            set_aside(error)
         status, failure = outcome(error, self.stage)
         return self._record(status, failure=failure)
 

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 
 from benchmark.data import load_corpus
-from benchmark.execution.resolution import resolve
+from benchmark.execution.resolution import resolve, usable_record
+from benchmark.execution.trained_model import find_trained_model
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Record, Timing, shared_cache
+from benchmark.records import (
+    DamagedError,
+    Failure,
+    Record,
+    ResultsError,
+    Timing,
+    set_aside,
+    shared_cache,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +42,8 @@ def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: boo
 
     With `cross_check`, one without LoadGen's figures beside ours is lacking too.
     """
-    return _lacks_timing(spec, spec.folder(results).read_record(), level, cross_check=cross_check)
+    record = usable_record(spec.folder(results))
+    return _lacks_timing(spec, record, level, cross_check=cross_check)
 
 
 def _lacks_timing(spec: RunSpec, record: Record | None, level: Level, *, cross_check: bool) -> bool:
@@ -63,7 +74,7 @@ def models_to_time(
     groups: dict[str, list[RunSpec]] = {}
     to_do: set[str] = set()
     for spec in specs:
-        record = spec.folder(results).read_record()
+        record = usable_record(spec.folder(results))
         if record is None or record.status != "completed":
             continue
         try:
@@ -86,13 +97,40 @@ def time_groups(
     `cross_check` LoadGen then measures the same model in one more. Yields each group with its
     timing, or with the reason why there is none.
     """
-    measured = _quick(groups, results) if level == "quick" else _full(groups, results)
+    whole = []
+    for group in groups:
+        problem = _model_problem(group[0], results)
+        if problem is None:
+            whole.append(group)
+        else:
+            yield group, _entered(group, results, problem)
+    measured = _quick(whole, results) if level == "quick" else _full(whole, results)
     for group, result in measured:
         if cross_check and isinstance(result, Timing):
             result = _with_cross_checks(group[0], results, result)
+        yield group, _entered(group, results, result)
+
+
+def _model_problem(spec: RunSpec, results: Path) -> Failure | None:
+    """Return why a run's model cannot be measured; a damaged one is set aside."""
+    try:
+        find_trained_model(spec.folder(results))
+    except DamagedError as error:
+        set_aside(error)
+        return outcome(error, "timing")[1]
+    except ResultsError as error:
+        return outcome(error, "timing")[1]
+    return None
+
+
+def _entered(group: list[RunSpec], results: Path, result: Timing | Failure) -> Timing | Failure:
+    """Enter a result in the records of all seeds; return it, or why that cannot be done."""
+    try:
         for spec in group:
             _enter(spec, results, group[0], result)
-        yield group, result
+    except (OSError, ResultsError) as error:
+        return outcome(error, "timing")[1]
+    return result
 
 
 def _quick(
@@ -137,9 +175,18 @@ def _with_cross_checks(spec: RunSpec, results: Path, timing: Timing) -> Timing |
 
 def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:
     folder = spec.folder(results)
-    record = folder.read_record()
-    if record is None:
-        return
+    with FileLock(folder.lock):  # another launch may have made the run anew meanwhile
+        record = folder.read_record()
+        if record is None or record.status != "completed":
+            return
+        if record.keys.get("training") != spec.key("training"):
+            return
+        folder.write_record(_with_timing(record, spec, measured, result))
+
+
+def _with_timing(
+    record: Record, spec: RunSpec, measured: RunSpec, result: Timing | Failure
+) -> Record:
     if isinstance(result, Failure):
         update: dict[str, object] = {"timing_failure": result}
     else:
@@ -149,7 +196,7 @@ def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Fai
             "timed_run": measured.name,
             "keys": record.keys | {"timing": spec.key("timing")},
         }
-    folder.write_record(record.model_copy(update=update))
+    return record.model_copy(update=update)
 
 
 def _job(spec: RunSpec, results: Path) -> TimingJob:
@@ -184,7 +231,7 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     model = load_trained_model(spec.folder(results).model, spec.model)
     torch.nn.Module.to(model, device_for_timing())
     preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
-    record = spec.folder(results).read_record()
+    record = usable_record(spec.folder(results))
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value
     return TimingSubject(
         model=model,

@@ -15,13 +15,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmark.execution.progress import StageProgress
+from benchmark.execution.resolution import usable_record
 from benchmark.execution.run_record import run_record
 from benchmark.execution.stages import execute
+from benchmark.failures import outcome
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Record
 
@@ -75,6 +78,7 @@ class _Worker:
         self._device = _visible_devices(gpus)[index % gpus] if gpus else None
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
+        self._given_at = datetime.now(UTC)
 
     @property
     def handles(self) -> list[Connection | int]:
@@ -87,7 +91,7 @@ class _Worker:
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
-        self.spec = spec
+        self.spec, self._given_at = spec, datetime.now(UTC)
         self._connection.send(spec.model_dump_json())
 
     def next_event(self) -> StageProgress | Finished:
@@ -125,8 +129,15 @@ class _Worker:
         self._process.join(timeout=10)
         message = _describe_exit(self._process.exitcode)
         failure = Failure(stage="worker", kind="WorkerDied", message=message)
+        folder = spec.folder(self._results)
+        written = usable_record(folder)
+        if written is not None and written.finished_at >= self._given_at:
+            return written  # it died after its work was done
         record = run_record(spec, "failed", failure=failure)
-        spec.folder(self._results).write_record(record)
+        try:
+            folder.write_record(record)
+        except OSError as error:
+            return run_record(spec, "failed", failure=outcome(error, "record")[1])
         return record
 
 

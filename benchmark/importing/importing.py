@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,13 +23,16 @@ from benchmark.importing.layout import SplitName
 from benchmark.importing.source import file_sha256
 from benchmark.plan import STAGE_VERSIONS, content_hash
 from benchmark.records import (
+    DamagedError,
     DataFacts,
     ModelFacts,
     Record,
     ResultsError,
     RunFolder,
     describe_machine,
+    set_aside,
     stored_key,
+    verify_logits,
     write_logits,
 )
 
@@ -185,6 +189,8 @@ def _same_import(folder: RunFolder, job: Job, digests: Digests) -> Record | None
     """
     try:
         previous = folder.read_record()
+    except DamagedError:
+        return None  # it is made anew
     except ResultsError as error:
         raise ImportRefusedError(str(error)) from None
     if previous is None:
@@ -259,6 +265,13 @@ def _replace(
     folder: RunFolder, scratch: RunFolder, record: Record, spec: Mapping[str, Any]
 ) -> None:
     """Put the new files in place: the old record goes first and the new one comes last."""
+    for read in (folder.read_record, folder.verified_spec, partial(verify_logits, folder)):
+        try:
+            read()
+        except DamagedError as error:
+            set_aside(error)
+        except (FileNotFoundError, ResultsError):
+            continue
     folder.record.unlink(missing_ok=True)
     os.replace(scratch.logits, folder.logits)
     folder.write_spec(json.dumps(spec, indent=1))

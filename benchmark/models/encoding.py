@@ -152,8 +152,8 @@ def encode(
             if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
                 features = ImageFeatures(rows.images, preprocessor)
                 return EncodedSplit(rows.ids, rows.labels, features)
+            arrays = _encode_arrays(rows, preprocessor)
             with atomic_path(path) as temporary:
-                arrays = _encode_arrays(rows, preprocessor)
                 save_file(arrays, temporary, metadata={"checksum": BLANK})
                 seal(temporary)
     return _from_arrays(load_file(path))

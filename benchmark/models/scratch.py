@@ -85,9 +85,11 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
     """
     with explained_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not _is_whole(folder):
-                _save_preprocessor(_make_preprocessor(spec, corpus), folder)
+    with FileLock(folder.with_suffix(".lock")):
+        if not _is_whole(folder):
+            preprocessor = _make_preprocessor(spec, corpus)
+            with explained_errors(folder):
+                _save_preprocessor(preprocessor, folder)
     return folder
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from benchmark.claim import Passage, claim_passages
 from benchmark.markup import Cell, Column, Table, file_name, plural
 from benchmark.report import claim_figures, figures, scatter_figures, tabulation
-from benchmark.report.data import Problem, ReportData, over_seeds, rows_of
-from benchmark.report.evaluations import MAX_LOGITS_FILES, Evaluation, evaluate_models, grid_models
+from benchmark.report.data import MAX_LOGITS_FILES, Problem, ReportData, over_seeds, rows_of
+from benchmark.report.evaluations import Evaluation, evaluate_models, grid_models
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections

@@ -18,6 +18,7 @@ from benchmark.records import (
     runs_of_suite,
     suites_of,
     tidy_rows,
+    verify_logits,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ TIMING = ("latency_p50_ms", "latency_p90_ms", "throughput", "peak_memory_mb")
 _CHUNK_ROWS = 5_000
 PARALLEL_RECORDS = 2_000
 """More records than this are read by several processes."""
+
+MAX_LOGITS_FILES = 400
+"""With more runs than this a report does not read, and so not verify, the logits of each."""
 
 _BLOCK = 500
 
@@ -151,7 +155,8 @@ def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> Repor
     root = results / suite
     folders = runs_of_suite(results, suite)
     if len(folders) <= PARALLEL_RECORDS:
-        parts = [_read_folders(root, folders)]
+        verifies = len(folders) <= MAX_LOGITS_FILES
+        parts = [_read_folders(root, folders, verifies=verifies)]
     else:
         parts = _read_in_processes(root, folders)
     return _combine(parts, suite, root, expected)
@@ -171,8 +176,8 @@ def _read_in_processes(root: Path, folders: list[RunFolder]) -> list[_Reader]:
         return list(pool.map(partial(_read_folders, root), blocks))
 
 
-def _read_folders(root: Path, folders: list[RunFolder]) -> _Reader:
-    reader = _Reader(root)
+def _read_folders(root: Path, folders: list[RunFolder], *, verifies: bool = False) -> _Reader:
+    reader = _Reader(root, verifies=verifies)
     for folder in folders:
         reader.add(folder)
     reader.flush()
@@ -182,8 +187,8 @@ def _read_folders(root: Path, folders: list[RunFolder]) -> _Reader:
 class _Reader:
     """Collects what the report needs of each record, and lets the record go."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, verifies: bool) -> None:
+        self.root, self.verifies = root, verifies
         self.rows: list[dict[str, Any]] = []
         self.chunks: list[pd.DataFrame] = []
         self.problems: list[Problem] = []
@@ -200,19 +205,30 @@ class _Reader:
         try:
             record = folder.read_record()
         except ResultsError as error:
-            reason = str(error).replace(f"{self.root}/", "")
-            self.problems.append(Problem(name, "unreadable", "record", reason))
-            self.runs["unreadable"] += 1
-            self.names.add(name)
+            self._leave_out(name, "unreadable", "record", error)
             return
         if record is None:  # removed since the folder was listed
             return
+        if self.verifies and record.status == "completed":
+            try:
+                verify_logits(folder)
+            except FileNotFoundError:
+                pass  # what needs them says so
+            except ResultsError as error:
+                self._leave_out(name, "damaged", "logits", error)
+                return
         self._note(record)
         for row in tidy_rows(folder, record, is_shown):
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
             self.flush()
+
+    def _leave_out(self, name: str, status: str, stage: str, error: ResultsError) -> None:
+        reason = str(error).replace(f"{self.root}/", "")
+        self.problems.append(Problem(name, status, stage, reason))
+        self.runs[status] += 1
+        self.names.add(name)
 
     def _note(self, record: Record) -> None:
         self.names.add(record.name)

@@ -12,16 +12,13 @@ import numpy as np
 
 from benchmark.markup import visible
 from benchmark.records import ResultsError, RunFolder, read_split
-from benchmark.report.data import ReportData, rows_of
+from benchmark.report.data import MAX_LOGITS_FILES, ReportData, rows_of
 from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.data import Image, Rows
-
-MAX_LOGITS_FILES = 400
-"""More runs than this, and only the first seed of the models in the grids is looked at."""
 
 MAX_GRID_MODELS = 16
 MISTAKES = 6

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.markup import Cell, Column, Table, compact, decimals, estimate, percent
 from benchmark.records import RunFolder, average_seeds
-from benchmark.report.data import FACTS, ReportData, name_unknown, rows_of
-from benchmark.report.evaluations import MAX_LOGITS_FILES, Evaluation
+from benchmark.report.data import FACTS, MAX_LOGITS_FILES, ReportData, name_unknown, rows_of
+from benchmark.report.evaluations import Evaluation
 from benchmark.report.metric_table import metric_table
 
 if TYPE_CHECKING:
