@@ -124,7 +124,8 @@ def _digest(path: Path, blank: tuple[int, int] = (0, 0)) -> str:
 def seal_folder(folder: Path) -> None:
     """Write the list of the hashes of a folder's files into it, and make all of them durable."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    written = (path for path in folder.rglob("*") if path.is_file() and path.name != FOLDER_SEAL)
+    for path in sorted(written):
         fsync_path(path)
         found = path.stat()
         files[path.relative_to(folder).as_posix()] = {

@@ -50,7 +50,7 @@ class Disk:
 
 
 @contextmanager
-def failing_disk(
+def failing_disk(  # noqa: C901 - one small function for each operation
     root: Path, number: int = errno.ENOSPC, fails_at: int | None = None
 ) -> Iterator[Disk]:
     """Let the operations that write below `root` go through a `Disk`."""
