@@ -92,6 +92,31 @@ def test_frame_is_tidy(tmp_path: Path) -> None:
     assert len(find_records(tmp_path)) == 3
 
 
+def test_an_unreadable_record_costs_its_own_run_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in (0, 1):
+        RunFolder(tmp_path / "s/m/d" / f"seed-{seed}").write_record(make_record(seed))
+    (tmp_path / "s/m/d/seed-0/record.json").write_bytes(b"\xff\xfe")
+    assert list(load_results(tmp_path)["seed"]) == [1]
+    assert "seed-0/record.json: damaged (it is not UTF-8)" in caplog.text
+
+
+def test_a_flipped_bit_of_a_record_is_noticed(tmp_path: Path) -> None:
+    """In any byte, also where what is left is a record still."""
+    folder, record = RunFolder(tmp_path), make_record()
+    folder.write_record(record)
+    whole = folder.record.read_bytes()
+    for position in range(0, len(whole) - 1, 7):
+        content = bytearray(whole)
+        content[position] ^= 1
+        folder.record.write_bytes(content)
+        with pytest.raises(DamagedError):
+            folder.read_record()
+    folder.record.write_bytes(whole)
+    assert folder.read_record() == record
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
