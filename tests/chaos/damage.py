@@ -43,7 +43,8 @@ def figures(folder: RunFolder) -> dict[str, Any]:
     record = folder.read_record()
     assert record is not None
     found = record.model_dump(mode="json", exclude=VOLATILE)
-    (found["training"] or {}).pop("seconds", None)
+    for name in ("seconds", "resumed_at_epoch"):  # how it went, not what it gave
+        (found["training"] or {}).pop(name, None)
     for name in split_names(folder):
         split = read_split(folder, name)
         found[name] = (split.ids.tobytes(), split.logits.tobytes(), split.labels.tobytes())
