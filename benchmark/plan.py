@@ -29,8 +29,8 @@ STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "ti
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
-    # which datasets it meets,
-    "datasets",
+    # which datasets it meets, and what may be read of it,
+    *("datasets", "allow_pickle"),
     # and names of inputs, whose resolved identity is keyed instead.
     *("revision", "path"),
 }

@@ -13,3 +13,4 @@ from .label_names import label_columns as label_columns
 from .preprocessor import LoadedPreprocessor as LoadedPreprocessor
 from .preprocessor import load_preprocessor as load_preprocessor
 from .pretrained import Preprocessor as Preprocessor
+from .weights import describe_weights as describe_weights

@@ -145,7 +145,9 @@ class ModelEntry(Entry):
     )
     trust_remote_code: bool = False
     allow_pickle: bool = Field(
-        False, description="read weights that are not safetensors; a pickle can run any code"
+        True,
+        description="where there are no safetensors, read the tensors of a pickle, with a reader "
+        "that runs no code; false: refuse it",
     )
     parameters: int | None = Field(
         None, ge=1, description="of the published checkpoint; records hold the measured number"
