@@ -16,6 +16,7 @@ def run_record(
     status: Status,
     *,
     parameters: int | None = None,
+    weights: str | None = None,
     device: str | None = None,
     **parts: Any,
 ) -> Record:
@@ -25,6 +26,7 @@ def run_record(
         spec: the run.
         status: how it ended.
         parameters: of the model that was built.
+        weights: how those of its checkpoint were read.
         device: the torch device that it ran on, where it came that far.
         parts: further fields of the record.
     """
@@ -39,6 +41,7 @@ def run_record(
         | {
             "model_revision": spec.model_revision,
             "data_revision": spec.data_revision,
+            "weights": weights,
             "device": None if device is None else describe_device(device),
         },
         finished_at=datetime.now(UTC),
