@@ -83,6 +83,7 @@ class ReportData:
         timing_problems: runs that have scores but no timing, with the reason.
         runs: number of runs that were completed, failed, ...
         machines: hardware and software the runs were made on, most frequent first.
+        weights: how those of each model's checkpoint were read, where a record says so.
         label_names: class names by dataset.
         finished: first and last time a run finished, ISO 8601.
     """
@@ -94,6 +95,7 @@ class ReportData:
     timing_problems: tuple[Problem, ...] = ()
     runs: Counter[str] = field(default_factory=Counter)
     machines: tuple[str, ...] = ()
+    weights: dict[str, str] = field(default_factory=dict)
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
 
@@ -188,6 +190,7 @@ class _Reader:
         self.timing_problems: list[Problem] = []
         self.runs: Counter[str] = Counter()
         self.machines: Counter[str] = Counter()
+        self.weights: dict[str, str] = {}
         self.label_names: dict[str, tuple[str, ...]] = {}
         self.finished: list[str] = []
         self.names: set[str] = set()
@@ -215,6 +218,8 @@ class _Reader:
         self.names.add(record.name)
         self.runs[record.status] += 1
         self.machines[describe_machine(record.provenance)] += 1
+        if record.provenance.get("weights"):
+            self.weights.setdefault(record.model, str(record.provenance["weights"]))
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
         if record.data is not None:
             self.label_names.setdefault(record.dataset, record.data.label_names)
@@ -249,8 +254,9 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
     ]
     labels: dict[str, tuple[str, ...]] = {}
+    weights: dict[str, str] = {}
     for part in parts:
-        labels = part.label_names | labels
+        labels, weights = part.label_names | labels, part.weights | weights
     times = sorted(time for part in parts for time in part.finished)
     return ReportData(
         suite=suite,
@@ -260,6 +266,7 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
         runs=runs,
         machines=tuple(name for name, _ in machines.most_common()),
+        weights=weights,
         label_names=labels,
         finished=(times[0], times[-1]) if times else ("", ""),
     )

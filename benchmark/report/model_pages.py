@@ -44,7 +44,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
     return [
         ModelPage(
             model=str(model),
-            facts=_facts(own),
+            facts=_facts(own, data.weights.get(str(model))),
             runs=_runs_table(data, own),
             metrics=metrics.get(str(model), ()),
             evaluations=tuple(of_model.get(str(model), ())),
@@ -76,7 +76,7 @@ def _command(suite: str, runs: pd.DataFrame) -> str:
     return shlex.join([*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"])
 
 
-def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def _facts(runs: pd.DataFrame, weights: str | None) -> tuple[tuple[str, str], ...]:
     known = name_unknown(runs[list(FACTS)].bfill().head(1)).iloc[0]
     pretraining = known["pretraining_examples"]
     facts = {
@@ -86,6 +86,8 @@ def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
         "parameters": compact(known["parameters"]),
         "pretraining examples": "none (from scratch)" if pretraining == 0 else compact(pretraining),
     }
+    if weights is not None:
+        facts["weights"] = weights
     return tuple(facts.items())
 
 

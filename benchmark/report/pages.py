@@ -274,9 +274,11 @@ def _trained(pretraining: pd.Series[float]) -> str:
 
 
 def where_it_ran(data: ReportData) -> str:
-    """Return one sentence on hardware, software and time."""
+    """Return in one line hardware, software and time, and that weights were pickles."""
     machines = data.machines[:2]
     rest = len(data.machines) - len(machines)
     more = f"; and {plural(rest, 'other machine')}" if rest else ""
     finished = f" Last run finished {data.finished[1]}." if data.finished[1] else ""
-    return f"Run on {'; '.join(machines) or 'an unknown machine'}{more}.{finished}"
+    pickled = sum(text.startswith("pickle") for text in data.weights.values())
+    weights = f" Read from pickles, as tensors only: {plural(pickled, 'model')}." if pickled else ""
+    return f"Run on {'; '.join(machines) or 'an unknown machine'}{more}.{finished}{weights}"
