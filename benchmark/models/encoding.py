@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
 from benchmark.failures import RunError
-from benchmark.models.preprocessor import LoadedPreprocessor
+from benchmark.models.preprocessor import LoadedPreprocessor, pixels_of
 from benchmark.records import atomic_path
 
 STORED_PIXELS_LIMIT = 256 * 2**20
@@ -209,7 +209,7 @@ def _transform(
     batch = [images[int(position)] for position in positions]
     if preprocessor.channels == 1:
         batch = [_grey(image) for image in batch]
-    pixels = preprocessor.processor(images=batch, input_data_format="channels_last")["pixel_values"]
+    pixels = pixels_of(preprocessor.processor, batch)
     _require_one_size(preprocessor, pixels)
     return np.ascontiguousarray(np.stack(pixels), dtype=np.float32)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.image_utils import SizeDict
 
+from benchmark.arrays import AnyArray
 from benchmark.data import Corpus, require_fetched
 from benchmark.failures import RunError, UnavailableError
 from benchmark.hub import fetch_settings, is_missing_file
@@ -19,11 +21,13 @@ from benchmark.models.pretrained import (
     Preprocessor,
     load_problem,
     missing_library,
+    missing_text_libraries,
     naming,
     source_name,
     source_options,
 )
 from benchmark.models.scratch import preprocessor_facts, preprocessor_folder
+from benchmark.models.timm_images import is_of_timm, resize_pictures, transform_pictures
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -68,7 +72,9 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
     key = _hash([source_name(spec.model), spec.model_revision, *([size] if size else [])])
     processor = _auto_preprocessor(spec, source_name(spec.model))
     if size is not None and spec.model.modality == "image":
-        if hasattr(processor, "size"):
+        if is_of_timm(processor):
+            resize_pictures(processor, size)
+        elif hasattr(processor, "size"):
             _resize_output(processor, size)
         _require_image_size(spec, processor, size)
     return LoadedPreprocessor(processor, key)
@@ -91,6 +97,8 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
     except ImportError as error:
         raise missing_library(entry, error) from None
     except (OSError, ValueError) as error:
+        if missing := missing_text_libraries(error):
+            raise missing_library(entry, missing) from None
         reason = "its files hold none" if is_missing_file(error) else load_problem(error)
         raise UnavailableError(
             f"model {entry.name}: no preprocessor at {source}: {reason}"
@@ -143,5 +151,19 @@ def _output_shape(processor: Preprocessor, size: int) -> tuple[int, ...]:
     """Return height and width of what becomes of a picture that is not square."""
     channels = len(getattr(processor, "image_mean", None) or (0, 0, 0))
     sample = np.zeros((size + 3, size + 7, channels), dtype=np.uint8)
-    pixels = processor(images=[sample], input_data_format="channels_last")
-    return tuple(pixels["pixel_values"][0].shape[-2:])
+    return tuple(pixels_of(processor, [sample])[0].shape[-2:])
+
+
+def pixels_of(processor: Preprocessor, images: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """Return what an image processor makes of images, [channels, height, width] each.
+
+    Args:
+        processor: of any checkpoint.
+        images: uint8 [height, width, channels].
+    """
+    if is_of_timm(processor):
+        return transform_pictures(processor, images)
+    pixels: Sequence[AnyArray] = processor(images=images, input_data_format="channels_last")[
+        "pixel_values"
+    ]
+    return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,9 +69,33 @@ def naming(entry: ModelEntry) -> Iterator[None]:
 def missing_library(entry: ModelEntry, error: ImportError) -> UnavailableError:
     """Say which library a checkpoint needs; the libraries' own texts run over many lines."""
     problem = first_line(error).partition(" You can install")[0].rstrip(".")
+    what = "it"
+    if "timm" in problem:
+        what = "timm, and torchvision from the index that torch is from (the extra 'timm'),"
+    elif "entencePiece" in problem or "protobuf" in problem:
+        what = "sentencepiece protobuf (the extra 'text')"
     return UnavailableError(
-        f"model {entry.name}: {problem}: pip install it and run the same command again"
+        f"model {entry.name}: {problem}: pip install {what} and run the same command again"
     )
+
+
+def missing_text_libraries(error: Exception) -> ImportError | None:
+    """Return what is missing where the library asks for tiktoken to read a SentencePiece model.
+
+    It falls back on tiktoken when sentencepiece or protobuf is not there, and tiktoken cannot
+    read such a file.
+    """
+    absent = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
+    if "tiktoken" not in str(error).lower() or not absent:
+        return None
+    return ImportError("its tokenizer is a SentencePiece model, read with sentencepiece, protobuf")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # its parent is not there, or it is blocked
+        return False
 
 
 def load_problem(error: Exception) -> str:
