@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +85,7 @@ class ReportData:
         machines: hardware and software the runs were made on, most frequent first.
         weights: how those of each model's checkpoint were read, where a record says so.
         label_names: class names by dataset.
+        notes: by dataset, what its runs say of the rows: left out, held out, masked.
         finished: first and last time a run finished, ISO 8601.
     """
 
@@ -97,6 +98,7 @@ class ReportData:
     machines: tuple[str, ...] = ()
     weights: dict[str, str] = field(default_factory=dict)
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
 
     def relative(self, folder: str) -> str:
@@ -192,6 +194,7 @@ class _Reader:
         self.machines: Counter[str] = Counter()
         self.weights: dict[str, str] = {}
         self.label_names: dict[str, tuple[str, ...]] = {}
+        self.notes: dict[str, dict[str, None]] = defaultdict(dict)
         self.finished: list[str] = []
         self.names: set[str] = set()
 
@@ -223,6 +226,9 @@ class _Reader:
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
         if record.data is not None:
             self.label_names.setdefault(record.dataset, record.data.label_names)
+            self.notes[record.dataset] |= dict.fromkeys(record.data.notes)
+        imported = record.provenance.get("imported", {})
+        self.notes[record.dataset] |= dict.fromkeys(imported.get("notes", ()))
         if record.status != "completed":
             failure = record.failure
             stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")
@@ -254,9 +260,11 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
     ]
     labels: dict[str, tuple[str, ...]] = {}
-    weights: dict[str, str] = {}
+    notes: dict[str, dict[str, None]] = defaultdict(dict)
     for part in parts:
-        labels, weights = part.label_names | labels, part.weights | weights
+        labels = part.label_names | labels
+        for dataset, some in part.notes.items():
+            notes[dataset] |= some
     times = sorted(time for part in parts for time in part.finished)
     return ReportData(
         suite=suite,
@@ -266,8 +274,9 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
         runs=runs,
         machines=tuple(name for name, _ in machines.most_common()),
-        weights=weights,
+        weights={model: text for part in parts for model, text in part.weights.items()},
         label_names=labels,
+        notes={dataset: tuple(some) for dataset, some in notes.items() if some},
         finished=(times[0], times[-1]) if times else ("", ""),
     )
 
