@@ -166,13 +166,19 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def alone(folder: Path, texts: list[str]) -> np.ndarray:
-    """Return logits of texts one at a time, by the library's own classes and nothing of ours."""
+    """Return logits of texts one at a time, by the library's own classes and nothing of ours.
+
+    FNet has no mask, so padding is part of what it reads: its authors fill every text up to one
+    length, and so does who calls it.
+    """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    options = {"padding": "max_length", "max_length": 32} if folder.name == "fnet" else {}
+    encoded = [tokenizer(text, return_tensors="pt", **options) for text in texts]
     with torch.inference_mode():
-        rows = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in texts]
+        rows = [model(**inputs).logits[0] for inputs in encoded]
     return torch.stack(rows).numpy()
 
 

@@ -52,9 +52,9 @@ SHAPES = ("bar", "square")
 MODELS: dict[str, dict[str, Any]] = {
     "resnet10t": {},
     "deit3_small_patch16_224": {"img_size": 32, "depth": 2, "embed_dim": 32, "num_heads": 2},
-    "mixer_b16_224": {"img_size": 32, "num_blocks": 2, "embed_dim": 32},
+    "mixer_s32_224": {"img_size": 32},
     "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
-    "deit_tiny_distilled_patch16_224": {"img_size": 32, "depth": 2, "embed_dim": 32},
+    "deit_tiny_distilled_patch16_224": {"img_size": 32, "depth": 2, "embed_dim": 48},
     "efficientnet_lite0": {},
 }
 
@@ -66,16 +66,17 @@ def make(folder: Path, architecture: str, names: tuple[str, ...] = SHAPES) -> to
     model = timm.create_model(architecture, pretrained=False, num_classes=len(names), **settings)
     for name, parameter in model.named_parameters():
         if "head" in name or "fc" in name or "classifier" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=0.1)
+    facts = model.default_cfg
     pretrained = {
         "input_size": [3, 32, 32], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25],
         "interpolation": "bicubic", "crop_pct": 0.875, "num_classes": len(names),
         "fixed_input_size": True, "pool_size": None,
-        "classifier": model.default_cfg["classifier"], "first_conv": model.default_cfg["first_conv"],
+        "classifier": facts["classifier"], "first_conv": facts["first_conv"],
     }  # fmt: skip
     config = {
         "architecture": architecture, "num_classes": len(names), "label_names": list(names),
-        "model_args": {k: v for k, v in settings.items()}, "pretrained_cfg": pretrained,
+        "model_args": settings, "pretrained_cfg": pretrained,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -127,7 +128,7 @@ def test_logits_are_those_of_timm(
     with torch.inference_mode():
         ours = model(torch.from_numpy(np.stack(pixels))).logits.numpy()
     expected = own_logits(own, images, tmp_path / "timm")
-    assert np.ptp(expected) > 0.1
+    assert np.ptp(expected) > 0.02
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
     model.save_pretrained(tmp_path / "saved")
