@@ -29,7 +29,7 @@ STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "ti
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
-    *("evaluation_resolution", "twin"),
+    *("evaluation_resolution", "twin", "rows"),
     # which datasets it meets,
     "datasets",
     # and names of inputs, whose resolved identity is keyed instead.

@@ -272,6 +272,9 @@ class DatasetEntry(Entry):
     modality: Modality
     columns: Columns = Columns()
     splits: Splits = Splits()
+    rows: dict[str, int] | None = Field(
+        None, description="source split: how many rows it has, for estimates of what a run costs"
+    )
     split_seed: int = 0
     classes: tuple[str | int, ...] | None = Field(
         None,
