@@ -67,6 +67,15 @@ def test_a_published_head_costs_one_pass_at_its_resolution() -> None:
     assert cost.memory_gb == pytest.approx(4 * 25_549_352 / 1e9)
 
 
+def test_hours_take_usual_texts_and_memory_the_longest() -> None:
+    cost = estimate_cost(planned("bert-base", "quora"))
+    assert cost is not None
+    parameters, passes = 109_482_240, 3 * 3 * 327_475 + 36_386 + 40_429
+    assert cost.hours == pytest.approx(2 * parameters * 48 * passes / 10e12 / 3600)
+    activations = 32 * 20_000 * math.sqrt(parameters) * 512 / 200
+    assert cost.memory_gb == pytest.approx((16 * parameters + activations) / 1e9)
+
+
 def test_what_is_not_known_is_not_reckoned() -> None:
     spec = planned("vit-base", "cifar10")
     unknown = spec.dataset.model_copy(update={"rows": None})

@@ -17,8 +17,10 @@ OPERATIONS_PER_SECOND = 10e12
 """Sustained in float32: about half of the peak of an A100, a sixth of an H100's."""
 TOKENS_OF_AN_IMAGE = 200
 """Uses of each parameter for 224 x 224 pixels: 196 patches of 16 x 16, as in ViT-B/16."""
-TOKENS_OF_A_TEXT = 512
-"""Where a data set gives no max_length."""
+TOKENS_OF_A_TEXT = 48
+"""Of a sentence or two, padded to the longest of its batch; a data set's max_length may be less."""
+LONGEST_TEXT = 512
+"""Where a data set gives no max_length; memory has to hold a batch of the longest."""
 PASSES_OF_TRAINING = 3
 """A step is a forward pass and a backward pass of twice its cost."""
 BYTES_OF_TRAINING = 16
@@ -41,13 +43,14 @@ def estimate_cost(spec: RunSpec) -> Cost | None:
     parameters, rows = spec.model.parameters, split_rows(spec)
     if parameters is None or rows is None:
         return None
-    tokens = _tokens(spec)
+    tokens = _tokens(spec, TOKENS_OF_A_TEXT)
     passes = float(rows["calibration"] + rows["test"] + _shifted_rows(spec, rows["test"]))
     memory = 4.0 * parameters
     if spec.recipe is not None:
         passes += PASSES_OF_TRAINING * spec.recipe.epochs * rows["train"]
         memory = BYTES_OF_TRAINING * parameters
-        row = ACTIVATION_BYTES * math.sqrt(parameters) * tokens / TOKENS_OF_AN_IMAGE
+        longest = _tokens(spec, LONGEST_TEXT)
+        row = ACTIVATION_BYTES * math.sqrt(parameters) * longest / TOKENS_OF_AN_IMAGE
         memory += spec.recipe.batch_size * row
     operations = 2 * parameters * tokens * passes
     return Cost(operations / OPERATIONS_PER_SECOND / 3600, memory / 1e9)
@@ -81,10 +84,10 @@ def _shifted_rows(spec: RunSpec, test: int) -> int:
     return 3 * len(spec.dataset.shifts) * min(test, spec.dataset.shift_rows or test)
 
 
-def _tokens(spec: RunSpec) -> float:
+def _tokens(spec: RunSpec, of_a_text: int) -> float:
     """Return how often each parameter is used for a row."""
     if spec.model.modality == "text":
-        return spec.dataset.max_length or TOKENS_OF_A_TEXT
+        return min(of_a_text, spec.dataset.max_length or LONGEST_TEXT)
     pixels = spec.dataset.image_size or spec.model.evaluation_resolution or USUAL_PIXELS
     return TOKENS_OF_AN_IMAGE * (pixels / USUAL_PIXELS) ** 2
 
