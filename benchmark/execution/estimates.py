@@ -146,10 +146,10 @@ def _in_all(specs: Sequence[RunSpec]) -> str:
     hours = f"about {sum(cost.hours for cost in costs):,.0f} GPU hours"
     silent = len(sizes) - len(told)
     unknown = f" ({silent} of {len(sizes)} repositories not told)" if silent else ""
+    download = f"{_in_units(sum(told))} to download{unknown}" if told else "download not told"
     return (
         f"In all {hours} at {OPERATIONS_PER_SECOND / 1e12:.0f} TFLOP/s in float32, within a factor "
-        f"of three; {_in_units(sum(told) if told else None)} to download{unknown}. How this is "
-        "reckoned: docs/study.md"
+        f"of three; {download}. How this is reckoned: docs/study.md"
     )
 
 
