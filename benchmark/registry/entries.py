@@ -23,7 +23,7 @@ Mixer = Literal["attention", "convolution", "hybrid", "mlp", "other"]
 Modality = Literal["image", "text"]
 Schedule = Literal["onecycle", "linear", "cosine", "constant"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
-Loss = Literal["cross_entropy", "binary_cross_entropy"]
+Loss = Literal["cross_entropy", "binary_cross_entropy", "none"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 Covariate = Literal["log_parameters", "log_pretraining_examples", "test_error", "recipe"]
 
@@ -85,7 +85,7 @@ class Pretraining(Entry):
     corpus: str | None = None
     examples: float | None = Field(None, ge=0, description="distinct examples; 0: from scratch")
     objective: str | None = None
-    loss: Loss | None = Field(None, description="of the published head")
+    loss: Loss | None = Field(None, description="of the published head; none: it saw no labels")
     label_smoothing: bool | None = None
     mixup: bool | None = Field(None, description="images added to each other; CutMix is apart")
     cutmix: bool | None = Field(None, description="parts of images pasted into each other")
