@@ -26,6 +26,13 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "timing": 1}
 """Raised when a stage's code changes what it computes, so that older results are redone."""
 
+READING_VERSION = 3
+"""Raised when the same files, or rows of the hub, give other texts, pixels or labels: the runs
+that read them are redone. Embedded data are made by us and keyed by their own version."""
+LOADING_VERSION = 2
+"""Raised when the same checkpoint gives other logits, as when its texts are padded otherwise or
+weights that it lacks are refused: the runs that start from one are redone."""
+
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
@@ -72,8 +79,8 @@ class RunSpec(Entry):
         later = {"shifts", "shift_rows", "max_length", "image_size"}
         entry = _content(self.dataset, without=later)
         content = {"dataset": entry, "revision": self.data_revision, "limit": self.limit}
-        if self.limit is not None and self.dataset.embedded is None:
-            content["limited_by"] = "digest"  # once, the first rows were taken
+        if self.dataset.embedded is None:
+            content["reading"] = READING_VERSION
         return content_hash(content)
 
     def key(self, stage: Stage) -> str:
@@ -103,6 +110,7 @@ class RunSpec(Entry):
             "data": self.data_key(),
             "max_length": self.dataset.max_length,
             **({} if size is None else {"image_size": size}),
+            **({} if self.model.scratch is not None else {"loading": LOADING_VERSION}),
             "seed": self.seed,
         }
 

@@ -13,6 +13,7 @@ from benchmark.models.batches import (
     training_batches,
 )
 from benchmark.models.encoding import EncodedSplit, PixelFeatures, TokenFeatures
+from benchmark.models.padding import Padding
 
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 40))
 
@@ -78,7 +79,7 @@ def test_evaluation_covers_every_row_once(sizes: tuple[int, int], bucketed: bool
 
 def test_collate_pads_text_and_masks_padding() -> None:
     split = token_split([2, 4, 1])
-    inputs = collate(split, np.array([1, 0]), pad_token_id=99)
+    inputs = collate(split, np.array([1, 0]), Padding(token_id=99))
     assert inputs["input_ids"].tolist() == [[3, 4, 5, 6], [1, 2, 99, 99]]
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
     assert inputs["labels"].tolist() == [1, 0]
@@ -92,8 +93,8 @@ def test_loader_yields_the_batches_in_order(kind: str) -> None:
         pixels = np.arange(4 * 3 * 2 * 2, dtype=np.float32).reshape(4, 3, 2, 2)
         split = EncodedSplit(np.arange(4), np.array([3, 2, 1, 0]), PixelFeatures(pixels))
     batches = [np.array([2, 0]), np.array([3])]
-    loaded = list(load_batches(split, batches, pad_token_id=0))
+    loaded = list(load_batches(split, batches, Padding()))
     assert [inputs["labels"].tolist() for inputs in loaded] == [
         split.labels[batch].tolist() for batch in batches
     ]
-    assert list(load_batches(split, [], pad_token_id=0)) == []
+    assert list(load_batches(split, [], Padding())) == []

@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_scratch_text_round_trip(make_spec: Callable[..., RunSpec], tmp_path: Pa
     spec = make_spec("bert", "bbc", limit=200)
     corpus = load_corpus(spec.dataset, limit=200)
     loaded = load_preprocessor(spec, corpus, tmp_path)
-    encoded = encode_rows(corpus.test, loaded.processor, max_length=16)
+    encoded = encode_rows(corpus.test, replace(loaded, max_length=16))
     assert encoded.lengths is not None
     assert encoded.lengths.max() == 16
     assert len(loaded.processor) == 500
@@ -78,7 +79,7 @@ def test_scratch_text_round_trip(make_spec: Callable[..., RunSpec], tmp_path: Pa
 def test_scratch_images_are_standardised(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     spec = make_spec("vit", limit=None)
     corpus = load_corpus(spec.dataset)
-    processor = load_preprocessor(spec, corpus, tmp_path).processor
+    processor = load_preprocessor(spec, corpus, tmp_path)
     pixels = encode_rows(corpus.train, processor).features.take(np.arange(800))["pixel_values"]
     assert abs(np.mean(pixels)) < 0.01
     assert abs(np.std(pixels) - 1) < 0.01
@@ -89,8 +90,8 @@ def test_weights_follow_the_seed(make_spec: Callable[..., RunSpec], tmp_path: Pa
     for seed in (0, 0, 1):
         spec = make_spec("vit", seed=seed)
         corpus = load_corpus(spec.dataset, limit=96)
-        processor = load_preprocessor(spec, corpus, tmp_path).processor
-        models.append(build_model(spec, corpus, processor))
+        processor = load_preprocessor(spec, corpus, tmp_path)
+        models.append(build_model(spec, corpus, processor.processor))
     weights = [next(iter(model.parameters())) for model in models]
     assert (weights[0] == weights[1]).all()
     assert (weights[0] != weights[2]).any()
@@ -202,6 +203,7 @@ def test_pickled_weights_need_an_opt_in(make_spec: Callable[..., RunSpec], tmp_p
     "processor",
     [
         transformers.ViTImageProcessorPil(),
+        transformers.ViTImageProcessorPil(size={"shortest_edge": 64}),
         transformers.DeiTImageProcessorPil(),
         transformers.BitImageProcessorPil(),
         transformers.BitImageProcessorPil(size={"shortest_edge": 256}),
@@ -224,9 +226,19 @@ def test_image_size_sets_every_processor(
     assert loaded.key != load_preprocessor(spec, corpus_of(("a", "b")), tmp_path).key
     images = [np.zeros((40, 60, 3), dtype=np.uint8), np.zeros((70, 50, 3), dtype=np.uint8)]
     rows = Rows(np.arange(2), np.zeros(2, dtype=np.int64), images=images)
-    assert encode_rows(rows, loaded.processor).features.take(np.arange(2))["pixel_values"][
-        1
-    ].shape == (3, 48, 48)
+    assert encode_rows(rows, loaded).features.take(np.arange(2))["pixel_values"][1].shape == (
+        3,
+        48,
+        48,
+    )
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_published_head_without_a_softmax_is_refused(kind: str) -> None:
+    sigmoids = head(["cat", "dog"])
+    sigmoids.config.problem_type = kind
+    with pytest.raises(RunError, match=f"problem_type: {kind}.*leave 'evaluate' out"):
+        label_columns(sigmoids, corpus_of(("cat", "dog")))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -610,3 +611,20 @@ def test_a_table_whose_first_bytes_read_as_opcodes_is_no_pickle(
     (tmp_path / "birds.csv").write_text(text)
     run_import(tmp_path, tmp_path / "birds.csv", "--calibration-fraction", "0.5")
     assert "pickle" not in capsys.readouterr().err
+
+
+def test_an_import_of_an_earlier_version_is_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file in its place is still refused."""
+    source = save_table(tmp_path, table_of())
+    module = sys.modules["benchmark.importing.importing"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "IMPORT_VERSION", 1)
+        assert run_import(tmp_path, source) == 0
+    assert run_import(tmp_path, source) == 0
+    assert capsys.readouterr().out.count("imported: m/d") == 2
+    assert run_import(tmp_path, source) == 0
+    assert "nothing to do: m/d" in capsys.readouterr().out
+    table_of(texts=False).to_csv(source, index=False)
+    assert run_import(tmp_path, source) == 2

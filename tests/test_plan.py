@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_data_key_ignores_what_does_not_change_rows(make_spec: Callable[..., Run
     spec = make_spec()
     assert _changed(spec, "dataset", shifts=(), max_length=5).data_key() == spec.data_key()
     assert _changed(spec, "dataset", split_seed=5).data_key() != spec.data_key()
+
+
+def test_only_what_is_foreign_is_redone_when_it_is_read_otherwise(
+    make_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scratch = make_spec()
+    loaded = _changed(scratch, "model", scratch=None, path=tmp_path)
+    read = _changed(scratch, "dataset", embedded=None, path=tmp_path)
+    before = [[spec.key(s) for s in STAGES] for spec in (scratch, loaded, read)]
+    monkeypatch.setattr(sys.modules["benchmark.plan"], "READING_VERSION", 99)
+    monkeypatch.setattr(sys.modules["benchmark.plan"], "LOADING_VERSION", 99)
+    after = [[spec.key(s) for s in STAGES] for spec in (scratch, loaded, read)]
+    assert after[0] == before[0]
+    for spec in (1, 2):
+        assert all(a != b for a, b in zip(after[spec], before[spec], strict=True))
 
 
 def test_spec_survives_json(make_spec: Callable[..., RunSpec]) -> None:

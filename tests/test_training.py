@@ -19,6 +19,8 @@ from benchmark.execution.training import learning_rate_factor, train
 from benchmark.failures import RunError
 from benchmark.models.checkpoint import build_model
 from benchmark.models.encoding import EncodedSplit, encode
+from benchmark.models.fitting import choose_padding, fit_to_model
+from benchmark.models.padding import Padding
 from benchmark.models.preprocessor import load_preprocessor
 from benchmark.registry import Recipe, Schedule
 
@@ -29,15 +31,12 @@ class Prepared:
     def __init__(self, spec: RunSpec, cache: Path) -> None:
         corpus = load_corpus(spec.dataset, limit=spec.limit)
         preprocessor = load_preprocessor(spec, corpus, cache)
-        self.pad_token_id = getattr(preprocessor.processor, "pad_token_id", None)
-        self.split: EncodedSplit = encode(
-            lambda: corpus.train,
-            preprocessor,
-            max_length=spec.dataset.max_length,
-            cache=cache,
-            key="train",
-        )
         self.model = build_model(spec, corpus, preprocessor.processor)
+        preprocessor = fit_to_model(preprocessor, self.model, spec.dataset.max_length)
+        self.split: EncodedSplit = encode(
+            lambda: corpus.train, preprocessor, cache=cache, key="train"
+        )
+        self.padding = choose_padding(self.model, preprocessor, self.split)
 
     def train(self, recipe: Recipe, state: Path, progress: Any = None, key: str = "k") -> Any:
         return train(
@@ -46,7 +45,7 @@ class Prepared:
             recipe,
             seed=3,
             accelerator=make_accelerator(),
-            pad_token_id=self.pad_token_id,
+            padding=self.padding,
             state_path=state,
             key=key,
             progress=progress or SilentProgress(),
@@ -125,7 +124,7 @@ def test_training_learns(make_spec: Callable[..., RunSpec], tmp_path: Path) -> N
     training = prepared.train(recipe, tmp_path / "state")
     output = predict_logits(
         prepared.model, prepared.split, batch_size=64, accelerator=make_accelerator(),
-        pad_token_id=None, progress=SilentProgress(),
+        padding=Padding(), progress=SilentProgress(),
     )  # fmt: skip
     assert (output.logits.argmax(1) == output.labels).mean() > 0.6
     assert training.steps == 8 * 25

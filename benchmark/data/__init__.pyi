@@ -1,5 +1,4 @@
 from .assembly import CLEAN_SPLITS as CLEAN_SPLITS
-from .assembly import READING_VERSION as READING_VERSION
 from .assembly import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .corpus import load_rows as load_rows

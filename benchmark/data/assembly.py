@@ -22,8 +22,6 @@ from benchmark.hub import load_hub_dataset
 from benchmark.registry import DatasetEntry, did_you_mean
 
 CLEAN_SPLITS = ("train", "calibration", "test")
-READING_VERSION = 2
-"""Raised when the same files give other texts, pixels or labels, so that they are encoded anew."""
 DEFAULT_TEST = 0.2
 """Share of the rows held out as the test split of a source that has a training split only."""
 

@@ -12,7 +12,7 @@ from benchmark.arrays import Float32Array, IntArray
 from benchmark.execution.agreement import agree, is_out_of_memory
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
-from benchmark.models import EncodedSplit, evaluation_batches, load_batches
+from benchmark.models import EncodedSplit, Padding, evaluation_batches, load_batches
 from benchmark.records import LogitsSplit
 
 
@@ -22,7 +22,7 @@ def predict_logits(
     *,
     batch_size: int,
     accelerator: Accelerator,
-    pad_token_id: int | None,
+    padding: Padding,
     progress: Progress,
 ) -> LogitsSplit:
     """Return the logits of every row of `split`, in the split's order, on every process.
@@ -32,7 +32,7 @@ def predict_logits(
         split: n encoded rows.
         batch_size: rows per forward pass on each process; halved while memory runs out.
         accelerator: this launch; its processes share the rows.
-        pad_token_id: padding of text inputs.
+        padding: of text inputs.
         progress: told of each row done by this process.
 
     Raises:
@@ -45,7 +45,7 @@ def predict_logits(
     error: Exception | None = None
     outputs = torch.empty(0, 0)
     try:
-        outputs = _forward(model, split, mine, accelerator, pad_token_id, progress)
+        outputs = _forward(model, split, mine, accelerator, padding, progress)
     except Exception as raised:
         error = raised
     agree(accelerator, error)
@@ -60,11 +60,11 @@ def _forward(
     split: EncodedSplit,
     batches: list[IntArray],
     accelerator: Accelerator,
-    pad_token_id: int | None,
+    padding: Padding,
     progress: Progress,
 ) -> Tensor:
     outputs = []
-    for inputs in load_batches(split, batches, pad_token_id):
+    for inputs in load_batches(split, batches, padding):
         rows = len(inputs.pop("labels"))
         on_device = {name: value.to(accelerator.device) for name, value in inputs.items()}
         with accelerator.autocast():

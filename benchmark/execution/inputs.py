@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.data import READING_VERSION, Corpus, Rows, shifted_rows, shifted_split_names
+from benchmark.data import Corpus, Rows, shifted_rows, shifted_split_names
 from benchmark.plan import RunSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from benchmark.models import EncodedSplit, LoadedPreprocessor
+    from benchmark.models import EncodedSplit, LoadedPreprocessor, Padding
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A run's data, encoded, and its model on the CPU."""
+    """A run's data, encoded for its model, and the model on this launch's device."""
 
     corpus: Corpus
     preprocessor: LoadedPreprocessor
     splits: dict[str, EncodedSplit]
     model: PreTrainedModel
+    padding: Padding
 
     @property
     def scored_splits(self) -> dict[str, EncodedSplit]:
@@ -40,7 +41,7 @@ def encode_splits(
     Args:
         spec: the resolved run.
         corpus: its data.
-        preprocessor: of its checkpoint.
+        preprocessor: of its checkpoint, fitted to the model.
         cache: folder shared by runs.
         train: whether the training split is needed too (where there is a recipe).
 
@@ -58,10 +59,9 @@ def encode_splits(
     shifted = shifted_split_names(spec.dataset)
     for name in shifted:
         rows[name] = functools.partial(shifted_rows, spec.dataset, corpus.test, name)
-    keys = {name: f"{spec.data_key()}-{name}-{READING_VERSION}" for name in rows}
+    keys = {name: f"{spec.data_key()}-{name}" for name in rows}
     keys |= {name: f"{keys[name]}-{spec.dataset.shift_rows or 'all'}" for name in shifted}
-    max_length = spec.dataset.max_length
     return {
-        name: encode(make_rows, preprocessor, max_length=max_length, cache=cache, key=keys[name])
+        name: encode(make_rows, preprocessor, cache=cache, key=keys[name])
         for name, make_rows in rows.items()
     }

@@ -36,6 +36,7 @@ from benchmark.records import (
 from benchmark.registry import Recipe
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 _EVALUATION_BATCH = 256
@@ -141,33 +142,41 @@ class _Run:
 
     def _make_logits(self, *, train: bool) -> None:
         accelerator = self._launch()
-        inputs = together(accelerator, lambda: self._load(train))
+        inputs = together(accelerator, lambda: self._load(train, accelerator.device))
         recipe = self.spec.recipe
         if train and recipe is not None:
             self._train(inputs, recipe, accelerator)
-        else:
-            inputs.model.to(accelerator.device)
         if train:
             together(accelerator, lambda: self._save_model(inputs))
         self.stage = "logits"
         self._predict(inputs, accelerator)
 
-    def _load(self, train: bool) -> Inputs:
-        from benchmark.models import build_model, load_preprocessor, load_trained_model
+    def _load(self, train: bool, device: torch.device) -> Inputs:
+        from torch.nn import Module
+
+        from benchmark.models import (
+            build_model,
+            choose_padding,
+            fit_to_model,
+            load_preprocessor,
+            load_trained_model,
+        )
 
         self.stage = "data"
         spec, cache = self.spec, shared_cache(self.results)
         corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
         self.stage = "checkpoint"
         preprocessor = load_preprocessor(spec, corpus, cache)
-        self.stage = "encoding"
-        splits = encode_splits(spec, corpus, preprocessor, cache, train=train)
-        self.stage = "checkpoint"
         if train:
             model = build_model(spec, corpus, preprocessor.processor)
         else:
             model = load_trained_model(self.folder.model, spec.model)
-        return Inputs(corpus, preprocessor, splits, model)
+        Module.to(model, device)
+        preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
+        self.stage = "encoding"
+        splits = encode_splits(spec, corpus, preprocessor, cache, train=train)
+        padding = choose_padding(model, preprocessor, splits["calibration"])
+        return Inputs(corpus, preprocessor, splits, model, padding)
 
     def _train(self, inputs: Inputs, recipe: Recipe, accelerator: Accelerator) -> None:
         from benchmark.execution.training import train
@@ -179,7 +188,7 @@ class _Run:
             recipe,
             seed=self.spec.seed,
             accelerator=accelerator,
-            pad_token_id=inputs.preprocessor.pad_token_id,
+            padding=inputs.padding,
             state_path=self.folder.training_state,
             key=self.spec.key("training"),
             progress=self.progress,
@@ -206,6 +215,7 @@ class _Run:
 
     def _predict(self, inputs: Inputs, accelerator: Accelerator) -> None:
         columns, splits = self._columns(inputs), inputs.scored_splits
+        together(accelerator, lambda: self._require_row_independence(inputs))
         self.progress.stage("logits", sum(map(len, splits.values())))
         from benchmark.execution.forward import predict_logits
 
@@ -215,13 +225,20 @@ class _Run:
                 split,
                 batch_size=_EVALUATION_BATCH,
                 accelerator=accelerator,
-                pad_token_id=inputs.preprocessor.pad_token_id,
+                padding=inputs.padding,
                 progress=self.progress,
             ).columns(columns)
             for name, split in splits.items()
         }
         if accelerator.is_main_process:
             write_logits(self.folder, outputs, self.spec.key("logits"))
+
+    @staticmethod
+    def _require_row_independence(inputs: Inputs) -> None:
+        from benchmark.models import require_row_independence
+
+        # The padding was chosen with a new head, which may say little; now its logits count.
+        require_row_independence(inputs.model.eval(), inputs.splits["calibration"], inputs.padding)
 
     def _columns(self, inputs: Inputs) -> list[int]:
         from benchmark.models import label_columns

@@ -17,6 +17,7 @@ from benchmark.records import Failure, Record, Timing, shared_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from benchmark.data import Rows
     from benchmark.models import LoadedPreprocessor
@@ -175,37 +176,38 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     import torch
 
     from benchmark.execution.launch import device_for_timing
-    from benchmark.models import load_preprocessor, load_trained_model
+    from benchmark.models import fit_to_model, load_preprocessor, load_trained_model
     from benchmark.timing import TimingSubject
 
     corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
     preprocessor = load_preprocessor(spec, corpus, shared_cache(results))
     model = load_trained_model(spec.folder(results).model, spec.model)
     torch.nn.Module.to(model, device_for_timing())
+    preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
     record = spec.folder(results).read_record()
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value
     return TimingSubject(
         model=model,
-        sample=_sample(spec, corpus.test, preprocessor),
+        sample=_sample(corpus.test, preprocessor, model),
         temperature=temperature if 0 < temperature < math.inf else 1.0,
     )
 
 
-def _sample(spec: RunSpec, test: Rows, preprocessor: LoadedPreprocessor) -> TimingSample:
+def _sample(test: Rows, preprocessor: LoadedPreprocessor, model: PreTrainedModel) -> TimingSample:
     """Return the same seeded test rows for every model of a dataset."""
-    from benchmark.models import collate, encode_rows
+    from benchmark.models import choose_padding, collate, encode_rows
     from benchmark.timing import TimingSample
 
     size = min(_SAMPLE_ROWS, len(test))
     chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(test), size=size, replace=False)
     rows = test.take(chosen)
-    processor, pad_token_id = preprocessor.processor, preprocessor.pad_token_id
+    whole = encode_rows(rows, preprocessor)
+    padding = choose_padding(model, preprocessor, whole)
 
     def encode(some: Rows) -> dict[str, Tensor]:
-        encoded = encode_rows(some, processor, max_length=spec.dataset.max_length)
-        tensors = collate(encoded, np.arange(len(encoded)), pad_token_id)
+        encoded = encode_rows(some, preprocessor)
+        tensors = collate(encoded, np.arange(len(encoded)), padding)
         tensors.pop("labels")
         return tensors
 
-    lengths = encode_rows(rows, processor, max_length=spec.dataset.max_length).lengths
-    return TimingSample(rows, encode, None if lengths is None else lengths.tolist())
+    return TimingSample(rows, encode, None if whole.lengths is None else whole.lengths.tolist())

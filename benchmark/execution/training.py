@@ -33,7 +33,14 @@ from benchmark.execution.agreement import agree, largest_fitting
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
-from benchmark.models import EncodedSplit, collate, load_batches, share_of_process, training_batches
+from benchmark.models import (
+    EncodedSplit,
+    Padding,
+    collate,
+    load_batches,
+    share_of_process,
+    training_batches,
+)
 from benchmark.records import Training, atomic_path
 from benchmark.registry import Recipe
 
@@ -48,7 +55,7 @@ def train(
     *,
     seed: int,
     accelerator: Accelerator,
-    pad_token_id: int | None,
+    padding: Padding,
     state_path: Path,
     key: str,
     progress: Progress,
@@ -61,7 +68,7 @@ def train(
         recipe: optimiser settings.
         seed: decides the order of rows and every dropout mask.
         accelerator: this launch; its mixed precision must be the recipe's.
-        pad_token_id: padding of text inputs.
+        padding: of text inputs.
         state_path: where the state is saved at epoch ends, for resuming.
         key: the training key; a saved state with another key is ignored.
         progress: told of each optimiser step.
@@ -70,7 +77,7 @@ def train(
         RunError: the loss is not finite, or not even one row fits in memory.
     """
     started = time.perf_counter()
-    loop = _Loop(model, split, recipe, seed, accelerator, pad_token_id)
+    loop = _Loop(model, split, recipe, seed, accelerator, padding)
     first_epoch = loop.restore(state_path, key)
     loop.micro_batch_size = loop.find_micro_batch_size()
     progress.stage("training", recipe.epochs * loop.steps_per_epoch)
@@ -132,10 +139,10 @@ class _Loop:
         recipe: Recipe,
         seed: int,
         accelerator: Accelerator,
-        pad_token_id: int | None,
+        padding: Padding,
     ) -> None:
         self.split, self.recipe, self.seed = split, recipe, seed
-        self.accelerator, self.pad_token_id = accelerator, pad_token_id
+        self.accelerator, self.padding = accelerator, padding
         self.module = model
         # No DDP wrapper: gradients are summed once a step, after every process has said
         # that its part went well, so that trouble on one never leaves the others waiting.
@@ -178,7 +185,7 @@ class _Loop:
         def attempt(rows: int) -> None:
             try:
                 positions = longest[: min(rows, len(longest))]
-                inputs = collate(self.split, positions, self.pad_token_id)
+                inputs = collate(self.split, positions, self.padding)
                 self._backward(inputs, rows)
                 reserve = [torch.zeros_like(p) for p in self.module.parameters() for _ in "mv"]
                 del reserve  # room for the optimiser's two moments
@@ -199,7 +206,7 @@ class _Loop:
         torch.manual_seed(_epoch_seed(self.seed, epoch, self.accelerator.process_index))
         steps = self._steps(epoch)
         micro_batches = [part for step in steps for part in step.micro_batches]
-        inputs = load_batches(self.split, micro_batches, self.pad_token_id)
+        inputs = load_batches(self.split, micro_batches, self.padding)
         loss_sum = torch.zeros((), device=self.accelerator.device)
         for step in steps:
             loss_sum += self._step(step, inputs)

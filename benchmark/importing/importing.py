@@ -32,8 +32,9 @@ from benchmark.records import (
     write_logits,
 )
 
-IMPORT_VERSION = 1
-"""Raised when a change of code changes what is stored of the same files."""
+IMPORT_VERSION = 2
+"""Raised when a change of code changes what is stored of the same files: columns taken for
+classes, or which rows. Imports of an earlier version are made anew, as their files are at hand."""
 
 SOURCE = "imported logits"
 _SCRATCH = ".import-"
@@ -128,12 +129,12 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
     keys = _keys(job, digests)
     folder = job.folder(results)
     # Asked before the files are read, to be quick, and again when no one else can write.
-    if not force and (previous := _same_import(folder, keys)) is not None:
+    if not force and (previous := _same_import(folder, job, digests)) is not None:
         return _described(folder, previous, job)
     checked = job.source.read()
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.lock), _scratch_folder(folder) as scratch:
-        if not force and (previous := _same_import(folder, keys)) is not None:
+        if not force and (previous := _same_import(folder, job, digests)) is not None:
             return Result("nothing to do", previous, checked.notes)
         write_logits(scratch, checked.splits, keys["logits"])
         record = _scored_record(job, scratch, checked, keys, digests)
@@ -167,12 +168,16 @@ def _scored_record(
 
 def _keys(job: Job, digests: Digests) -> dict[str, str]:
     """Return what decides the stored logits and the scores: file contents and options."""
-    logits = content_hash({"version": IMPORT_VERSION, **job.source.decides(digests)})
+    logits = _logits_key(job, digests, IMPORT_VERSION)
     version = STAGE_VERSIONS["scores"]
     return {"logits": logits, "scores": content_hash({"version": version, "from": logits})}
 
 
-def _same_import(folder: RunFolder, keys: Mapping[str, str]) -> Record | None:
+def _logits_key(job: Job, digests: Digests, version: int) -> str:
+    return content_hash({"version": version, **job.source.decides(digests)})
+
+
+def _same_import(folder: RunFolder, job: Job, digests: Digests) -> Record | None:
     """Return the record of this very import, or None where there is something to do.
 
     Raises:
@@ -184,7 +189,11 @@ def _same_import(folder: RunFolder, keys: Mapping[str, str]) -> Record | None:
         raise ImportRefusedError(str(error)) from None
     if previous is None:
         return None
+    keys = _keys(job, digests)
     if previous.keys.get("logits") != keys["logits"]:
+        earlier = {_logits_key(job, digests, version) for version in range(1, IMPORT_VERSION)}
+        if previous.keys.get("logits") in earlier:
+            return None
         raise ImportRefusedError(_refusal(folder, previous))
     return previous if previous.keys == keys and stored_key(folder) == keys["logits"] else None
 

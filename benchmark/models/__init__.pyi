@@ -9,7 +9,11 @@ from .checkpoint import load_trained_model as load_trained_model
 from .encoding import EncodedSplit as EncodedSplit
 from .encoding import encode as encode
 from .encoding import encode_rows as encode_rows
+from .fitting import choose_padding as choose_padding
+from .fitting import fit_to_model as fit_to_model
+from .fitting import require_row_independence as require_row_independence
 from .label_names import label_columns as label_columns
+from .padding import Padding as Padding
 from .preprocessor import LoadedPreprocessor as LoadedPreprocessor
 from .preprocessor import load_preprocessor as load_preprocessor
 from .pretrained import Preprocessor as Preprocessor

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmark.arrays import AnyArray, IntArray
+from benchmark.arrays import IntArray
 from benchmark.models.encoding import EncodedSplit
+from benchmark.models.padding import Padding
 
 _BUCKET_BATCHES = 50
 """Texts are sorted by length within this many batches: little padding, still well shuffled."""
@@ -69,36 +70,24 @@ def share_of_process(batch: IntArray, process: int, n_processes: int) -> IntArra
     return batch[process::n_processes]
 
 
-def collate(
-    split: EncodedSplit, positions: IntArray, pad_token_id: int | None
-) -> dict[str, Tensor]:
-    """Return model inputs and `labels` for the rows at `positions`, padded to the longest.
+def collate(split: EncodedSplit, positions: IntArray, padding: Padding) -> dict[str, Tensor]:
+    """Return model inputs and `labels` for the rows at `positions`, texts padded.
 
-    Text inputs get an `attention_mask` that is 0 on padding.
+    Text inputs get an `attention_mask` that is 0 on padding, where the model takes one.
     """
     features = split.features.take(positions)
     tensors = {"labels": torch.from_numpy(split.labels[positions])}
     for name, rows in features.items():
-        if name == "pixel_values":
-            tensors[name] = torch.from_numpy(np.stack(rows))
-        else:
-            value = pad_token_id or 0 if name == "input_ids" else 0
-            tensors[name] = torch.from_numpy(_pad(rows, value))
-    if "input_ids" in features:
+        whole = np.stack(rows) if name == "pixel_values" else padding.fill(rows, name)
+        tensors[name] = torch.from_numpy(whole)
+    if "input_ids" in features and padding.masked:
         ones = [np.ones_like(row) for row in features["input_ids"]]
-        tensors["attention_mask"] = torch.from_numpy(_pad(ones, 0))
+        tensors["attention_mask"] = torch.from_numpy(padding.fill(ones, "attention_mask"))
     return tensors
 
 
-def _pad(rows: Sequence[AnyArray], value: int) -> IntArray:
-    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded
-
-
 def load_batches(
-    split: EncodedSplit, batches: Sequence[IntArray], pad_token_id: int | None
+    split: EncodedSplit, batches: Sequence[IntArray], padding: Padding
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the collated tensors of each batch.
 
@@ -111,7 +100,7 @@ def load_batches(
         _Positions(batches),
         batch_size=None,
         num_workers=workers,
-        collate_fn=_CollateBatch(split, pad_token_id),
+        collate_fn=_CollateBatch(split, padding),
         pin_memory=torch.cuda.is_available(),
     )
     yield from loader
@@ -133,9 +122,9 @@ class _Positions(torch.utils.data.Dataset[IntArray]):
 class _CollateBatch:
     """`collate` with its split bound; a class, so that loader processes can receive it."""
 
-    def __init__(self, split: EncodedSplit, pad_token_id: int | None) -> None:
+    def __init__(self, split: EncodedSplit, padding: Padding) -> None:
         self.split = split
-        self.pad_token_id = pad_token_id
+        self.padding = padding
 
     def __call__(self, positions: Any) -> dict[str, Tensor]:
-        return collate(self.split, positions, self.pad_token_id)
+        return collate(self.split, positions, self.padding)

@@ -13,17 +13,20 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from filelock import FileLock
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
+from benchmark.failures import RunError
 from benchmark.models.preprocessor import LoadedPreprocessor
-from benchmark.models.pretrained import Preprocessor
 from benchmark.records import atomic_path
 
 STORED_PIXELS_LIMIT = 256 * 2**20
 """Images are stored when a split has at most this many values (1 GiB as float32)."""
 _CHUNK = 512
+_TRIED_IMAGES = 16
+"""Images looked at before any is trained on: one size is enough to go on with."""
 
 
 class Features(Protocol):
@@ -103,7 +106,7 @@ class ImageFeatures:
     """Images transformed on access, for splits too large to store."""
 
     images: ImageSequence
-    processor: Preprocessor
+    preprocessor: LoadedPreprocessor
     made_on_access: ClassVar[bool] = True
 
     @property
@@ -112,14 +115,13 @@ class ImageFeatures:
 
     def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
         """See `Features.take`."""
-        return {"pixel_values": list(_transform(self.processor, self.images, positions))}
+        return {"pixel_values": list(_transform(self.preprocessor, self.images, positions))}
 
 
 def encode(
     make_rows: Callable[[], Rows],
     preprocessor: LoadedPreprocessor,
     *,
-    max_length: int | None,
     cache: Path,
     key: str,
 ) -> EncodedSplit:
@@ -127,31 +129,27 @@ def encode(
 
     Args:
         make_rows: returns the split's raw rows (shifted ones take time to make).
-        preprocessor: tokenizer or image processor.
-        max_length: longer texts are truncated to this many tokens (None: the tokenizer's).
+        preprocessor: tokenizer or image processor, as fitted to the model.
         cache: folder of the stored arrays.
         key: identity of the rows; with the preprocessor's key it names the stored file.
     """
-    path = cache / "encoded" / f"{preprocessor.key}-{max_length or 'full'}-{key}.safetensors"
+    name = f"{preprocessor.key}-{preprocessor.max_length or 'full'}-{key}.safetensors"
+    path = cache / "encoded" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # one process encodes, the others wait and read
         if not path.exists():
             rows = make_rows()
-            if rows.images is not None and (
-                _pixel_count(rows.images, preprocessor.processor) > STORED_PIXELS_LIMIT
-            ):
-                features = ImageFeatures(rows.images, preprocessor.processor)
+            if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
+                features = ImageFeatures(rows.images, preprocessor)
                 return EncodedSplit(rows.ids, rows.labels, features)
             with atomic_path(path) as temporary:
-                save_file(_encode_arrays(rows, preprocessor.processor, max_length), temporary)
+                save_file(_encode_arrays(rows, preprocessor), temporary)
     return _from_arrays(load_file(path))
 
 
-def encode_rows(
-    rows: Rows, processor: Preprocessor, *, max_length: int | None = None
-) -> EncodedSplit:
+def encode_rows(rows: Rows, preprocessor: LoadedPreprocessor) -> EncodedSplit:
     """Encode rows in memory, without the cache (end-to-end timing measures this)."""
-    return _from_arrays(_encode_arrays(rows, processor, max_length))
+    return _from_arrays(_encode_arrays(rows, preprocessor))
 
 
 def _from_arrays(arrays: dict[str, AnyArray]) -> EncodedSplit:
@@ -162,40 +160,78 @@ def _from_arrays(arrays: dict[str, AnyArray]) -> EncodedSplit:
     return EncodedSplit(ids, labels, TokenFeatures(offsets, arrays))
 
 
-def _encode_arrays(
-    rows: Rows, processor: Preprocessor, max_length: int | None
-) -> dict[str, AnyArray]:
+def _encode_arrays(rows: Rows, preprocessor: LoadedPreprocessor) -> dict[str, AnyArray]:
     arrays: dict[str, AnyArray] = {"ids": rows.ids, "labels": rows.labels}
     if rows.images is not None:
-        parts = [
-            _transform(processor, rows.images, np.arange(start, min(start + _CHUNK, len(rows))))
-            for start in range(0, len(rows), _CHUNK)
-        ]
-        return arrays | {"pixel_values": np.concatenate(parts)}
+        return arrays | {"pixel_values": _all_pixels(rows.images, preprocessor)}
+    columns = _token_lists(rows, preprocessor)
+    lengths = [len(tokens) for tokens in columns["input_ids"]]
+    arrays |= {name: np.concatenate(_int_arrays(lists)) for name, lists in columns.items()}
+    return arrays | {"offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)}
+
+
+def _token_lists(rows: Rows, preprocessor: LoadedPreprocessor) -> dict[str, list[list[int]]]:
     assert rows.texts is not None
+    tokenizer = preprocessor.processor
     pairs = () if rows.text_pairs is None else (list(rows.text_pairs),)
-    encoded = processor(
+    encoded = tokenizer(
         list(rows.texts),
         *pairs,
         truncation=True,
-        max_length=max_length,
+        max_length=preprocessor.max_length,
         return_attention_mask=False,
     )
-    lengths = [len(tokens) for tokens in encoded["input_ids"]]
-    arrays |= {name: np.concatenate(_int_arrays(encoded[name])) for name in encoded}
-    return arrays | {"offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)}
+    columns: dict[str, list[list[int]]] = {name: list(encoded[name]) for name in encoded}
+    # Decoders' tokenizers add nothing to a text, so that an empty one would have no token.
+    for row in (row for row, tokens in enumerate(columns["input_ids"]) if not tokens):
+        known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        first = next((token for token in known if token is not None), 0)
+        for name, lists in columns.items():
+            lists[row] = [first if name == "input_ids" else 0]
+    return columns
 
 
 def _int_arrays(token_lists: Sequence[Sequence[int]]) -> list[IntArray]:
     return [np.asarray(tokens, dtype=np.int64) for tokens in token_lists]
 
 
-def _transform(processor: Preprocessor, images: ImageSequence, positions: IntArray) -> Float32Array:
+def _all_pixels(images: ImageSequence, preprocessor: LoadedPreprocessor) -> Float32Array:
+    starts = range(0, len(images), _CHUNK)
+    chunks = [np.arange(start, min(start + _CHUNK, len(images))) for start in starts]
+    parts = [_transform(preprocessor, images, chunk) for chunk in chunks]
+    _require_one_size(preprocessor, parts)
+    return np.concatenate(parts)
+
+
+def _transform(
+    preprocessor: LoadedPreprocessor, images: ImageSequence, positions: IntArray
+) -> Float32Array:
     batch = [images[int(position)] for position in positions]
-    pixels = processor(images=batch, return_tensors="np", input_data_format="channels_last")
-    return np.ascontiguousarray(pixels["pixel_values"], dtype=np.float32)
+    if preprocessor.channels == 1:
+        batch = [_grey(image) for image in batch]
+    pixels = preprocessor.processor(images=batch, input_data_format="channels_last")["pixel_values"]
+    _require_one_size(preprocessor, pixels)
+    return np.ascontiguousarray(np.stack(pixels), dtype=np.float32)
 
 
-def _pixel_count(images: ImageSequence, processor: Preprocessor) -> int:
-    """Return how many float values the transformed split has."""
-    return int(_transform(processor, images, np.zeros(1, dtype=np.int64)).size) * len(images)
+def _grey(image: AnyArray) -> AnyArray:
+    """Return the brightness of an RGB image, uint8 [height, width, 1] (ITU-R BT.601)."""
+    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
+
+
+def _require_one_size(preprocessor: LoadedPreprocessor, images: Sequence[AnyArray]) -> None:
+    sizes = sorted({tuple(image.shape[-2:]) for image in images})
+    if len(sizes) > 1:
+        shown = ", ".join(f"{height} x {width}" for height, width in sizes[:3])
+        raise RunError(
+            f"the image processor ({type(preprocessor.processor).__name__}) gives images of "
+            f"unlike sizes ({shown}{', ...' if len(sizes) > 3 else ''} pixels), which cannot be "
+            "put into one batch: set 'image_size' on the dataset, or a height and a width as "
+            "'size' in preprocessor_config.json"
+        )
+
+
+def _pixels(images: ImageSequence, preprocessor: LoadedPreprocessor) -> int:
+    """Return how many float values the transformed split has, as some of its rows tell."""
+    some = np.linspace(0, len(images) - 1, min(_TRIED_IMAGES, len(images))).astype(np.int64)
+    return int(_transform(preprocessor, images, some)[0].size) * len(images)

@@ -34,9 +34,10 @@ def label_columns(
             dataset-order: those of the dataset, possibly under other names.
 
     Raises:
-        RunError: the classes differ, or the head does not name them; the message prints both
-            lists.
+        RunError: the classes differ, or the head does not name them (the message prints both
+            lists), or it is a head of sigmoids or of a regression.
     """
+    _require_one_class_a_row(model)
     data = corpus.label_names
     head = labels if isinstance(labels, tuple) else _head_names(model)
     if labels == "dataset-order":
@@ -52,6 +53,16 @@ def label_columns(
         raise _label_mismatch(head, data, "not the dataset's")
     column = {name: index for index, name in enumerate(theirs)}
     return [column[name] for name in ours]
+
+
+def _require_one_class_a_row(model: PreTrainedModel) -> None:
+    kind = getattr(model.config, "problem_type", None)
+    if kind not in (None, "single_label_classification"):
+        raise RunError(
+            f"the published head is not one of exclusive classes (problem_type: {kind}): its "
+            "confidences are not those of a softmax, so scoring it so would give wrong ones; "
+            "fine-tune it instead (leave 'evaluate' out)"
+        )
 
 
 def _head_names(model: PreTrainedModel) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from transformers import AutoImageProcessor, AutoTokenizer
@@ -30,15 +30,19 @@ from benchmark.registry import ModelEntry
 
 @dataclass(frozen=True)
 class LoadedPreprocessor:
-    """A tokenizer or image processor, and a key that is equal when its output is."""
+    """A tokenizer or image processor, and how it is applied.
+
+    Attributes:
+        processor: of the library.
+        key: equal when the output is, but for `max_length`.
+        max_length: longer texts are cut to this many tokens; None: the tokenizer's maximum.
+        channels: of the images it is given: 3, or 1 (grey).
+    """
 
     processor: Preprocessor
     key: str
-
-    @property
-    def pad_token_id(self) -> int | None:
-        """The token that pads texts; None for images."""
-        return getattr(self.processor, "pad_token_id", None)
+    max_length: int | None = None
+    channels: Literal[1, 3] = 3
 
 
 def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPreprocessor:
@@ -129,12 +133,22 @@ def _resize_output(processor: Preprocessor, size: int) -> None:
 
 def _require_image_size(spec: RunSpec, processor: Preprocessor, size: int) -> None:
     """Refuse an image processor that cannot be set to another size."""
-    sample = np.zeros((size + 3, size + 7, 3), dtype=np.uint8)
-    pixels = processor(images=[sample], return_tensors="np", input_data_format="channels_last")
-    shape = pixels["pixel_values"].shape
-    if shape[-2:] != (size, size):
+    shape = _output_shape(processor, size)
+    if shape != (size, size) and not getattr(processor, "do_center_crop", False):
+        # One that keeps the picture's shape gives as many sizes as there are shapes.
+        processor.size = SizeDict(height=size, width=size)
+        shape = _output_shape(processor, size)
+    if shape != (size, size):
         raise RunError(
             f"model {spec.model.name}: its image processor ({type(processor).__name__}) gives "
-            f"{shape[-2]} x {shape[-1]} pixels and cannot be set to the image_size {size} of "
+            f"{shape[0]} x {shape[1]} pixels and cannot be set to the image_size {size} of "
             f"dataset {spec.dataset.name}; leave image_size out"
         )
+
+
+def _output_shape(processor: Preprocessor, size: int) -> tuple[int, ...]:
+    """Return height and width of what becomes of a picture that is not square."""
+    channels = len(getattr(processor, "image_mean", None) or (0, 0, 0))
+    sample = np.zeros((size + 3, size + 7, channels), dtype=np.uint8)
+    pixels = processor(images=[sample], input_data_format="channels_last")
+    return tuple(pixels["pixel_values"][0].shape[-2:])
