@@ -61,6 +61,11 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells in {len(self.columns)} columns")
 
+    def text(self, row: int, key: str) -> str:
+        """Return what a row says in the column of that key; empty where there is none."""
+        keys = [column.key for column in self.columns]
+        return self.rows[row][keys.index(key)].text if key in keys else ""
+
     def to_markdown(self, limit: int | None = None) -> str:
         """Return a pipe table padded so that it also reads well as plain text.
 

@@ -141,6 +141,16 @@ def test_a_folder_of_models_and_tasks_is_imported_by_one_command(
     write_folder(tmp_path / "out")
     assert do_import(tmp_path, report=True) == 0
     page = (tmp_path / "reports" / "imported" / "README.md").read_text()
+    assert "\n3 models, 4 datasets, 1 seed: 12 of 12 runs completed." in page
+    assert "12 models" not in page
+    assert "documents were held out for calibration, by their digest." in page
+    # Nothing is shown of what imports do not know.
+    headers = [line for line in page.splitlines() if line.startswith("| model")]
+    assert len(headers) == 3 * len(TASKS)
+    assert not any(re.search("p50|rows/s|memory|parameters|mixer|family", h) for h in headers)
+    assert not (tmp_path / "reports/imported/figures/temperature-by-family.svg").exists()
+    html = (tmp_path / "reports" / "imported" / "index.html").read_text()
+    assert 'name="mixer" value' not in html
     for model in MODELS:
         assert model in page
         for task in TASKS:

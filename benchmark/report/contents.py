@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_FIGURE_DATASETS = 6
 """Datasets with figures of their own: those with most models. The rest have tables only."""
+MAX_NOTES = 6
+"""Notes on the rows of a dataset that are shown."""
 
 
 _NOT_RESAMPLED = (
@@ -177,10 +179,16 @@ def _shortened(reasons: str) -> str:
 
 
 def _summary(data: ReportData, rows: pd.DataFrame) -> str:
-    classes = len(data.label_names.get(rows["dataset"].iloc[0], ()))
+    dataset = rows["dataset"].iloc[0]
+    classes = len(data.label_names.get(dataset, ()))
     of_classes = f", {plural(classes, 'class', 'classes')}" if classes else ""
     seeds = plural(int(rows["seeds"].max()), "seed")
-    return f"{plural(len(rows), 'model')}, {int(rows['n'].max()):,} test rows{of_classes}, {seeds}."
+    told = data.notes.get(dataset, ())
+    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in told[:MAX_NOTES])
+    if len(told) > MAX_NOTES:
+        notes += f" {plural(len(told) - MAX_NOTES, 'more note')} in the records."
+    size = f"{int(rows['n'].max()):,} test rows"
+    return f"{plural(len(rows), 'model')}, {size}{of_classes}, {seeds}.{notes}"
 
 
 def _dataset_drawings(

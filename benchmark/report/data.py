@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +84,7 @@ class ReportData:
         runs: number of runs that were completed, failed, ...
         machines: hardware and software the runs were made on, most frequent first.
         label_names: class names by dataset.
+        notes: by dataset, what its runs say of the rows: left out, held out, masked.
         finished: first and last time a run finished, ISO 8601.
     """
 
@@ -95,6 +96,7 @@ class ReportData:
     runs: Counter[str] = field(default_factory=Counter)
     machines: tuple[str, ...] = ()
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
 
     def relative(self, folder: str) -> str:
@@ -189,6 +191,7 @@ class _Reader:
         self.runs: Counter[str] = Counter()
         self.machines: Counter[str] = Counter()
         self.label_names: dict[str, tuple[str, ...]] = {}
+        self.notes: dict[str, dict[str, None]] = defaultdict(dict)
         self.finished: list[str] = []
         self.names: set[str] = set()
 
@@ -218,6 +221,9 @@ class _Reader:
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
         if record.data is not None:
             self.label_names.setdefault(record.dataset, record.data.label_names)
+            self.notes[record.dataset] |= dict.fromkeys(record.data.notes)
+        imported = record.provenance.get("imported", {})
+        self.notes[record.dataset] |= dict.fromkeys(imported.get("notes", ()))
         if record.status != "completed":
             failure = record.failure
             stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")
@@ -249,8 +255,11 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
     ]
     labels: dict[str, tuple[str, ...]] = {}
+    notes: dict[str, dict[str, None]] = defaultdict(dict)
     for part in parts:
         labels = part.label_names | labels
+        for dataset, some in part.notes.items():
+            notes[dataset] |= some
     times = sorted(time for part in parts for time in part.finished)
     return ReportData(
         suite=suite,
@@ -261,6 +270,7 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         runs=runs,
         machines=tuple(name for name, _ in machines.most_common()),
         label_names=labels,
+        notes={dataset: tuple(some) for dataset, some in notes.items() if some},
         finished=(times[0], times[-1]) if times else ("", ""),
     )
 

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 
 from benchmark.markup import plural
-from benchmark.report.data import rows_of
+from benchmark.report.data import UNKNOWN, rows_of
 from benchmark.report.figure_style import (
     ERROR_NAME,
     MAX_PANELS,
@@ -138,9 +138,9 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     """Draw each model's temperature with its interval, families grouped by mixer.
 
     Temperatures at a bound (0 or infinity) are left out and counted. Returns None where no
-    temperature is left.
+    temperature of a known family is left.
     """
-    known = table[table["temperature"].notna()]
+    known = table[table["temperature"].notna() & (table["family"] != UNKNOWN)]
     table = known[np.isfinite(known["temperature"]) & (known["temperature"] > 0)]
     if table.empty:
         return None
@@ -164,11 +164,9 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
     mixer_legend(figure, mixers_in(table["mixer"]))
     hidden = len(counts) - len(shown)
     more = f" {plural(hidden, 'more family', 'more families')} not drawn." if hidden else ""
-    at_bound = (
-        f" {plural(bounds, 'model')} with a temperature at a bound left out." if bounds else ""
-    )
+    at_bound = f" {plural(bounds, 'temperature')} at a bound left out." if bounds else ""
     caption = (
-        f"Fitted temperature by family: {plural(len(table), 'model')} on "
+        f"Fitted temperature by family: {plural(table['model'].nunique(), 'model')} on "
         f"{plural(len(datasets), 'dataset')}, one mark each (within a family from top to bottom: "
         f"{', '.join(shorten(str(d)) for d in datasets[:MAX_PANELS])}), mean over seeds; bars: 95% "
         "interval from resampling the calibration rows. A temperature of 1 means that scaling "

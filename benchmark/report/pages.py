@@ -234,9 +234,10 @@ def what_was_run(data: ReportData) -> str:
     """Return one sentence: how many models, datasets, seeds; how many runs are there."""
     frame = data.frame
     total, done = sum(data.runs.values()), data.runs["completed"]
+    families = frame["family"].nunique()
     counts = (
         plural(frame["model"].nunique(), "model"),
-        plural(frame["family"].nunique(), "family", "families"),
+        *([plural(families, "family", "families")] if families else []),
         plural(frame["dataset"].nunique(), "dataset"),
         plural(frame["seed"].nunique(), "seed"),
     )

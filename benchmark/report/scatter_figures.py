@@ -74,7 +74,7 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     table = table[table[ERROR].notna() & table[axis.column].notna()]
     if table.empty:
         return None
-    models = len(table)
+    models = table["model"].nunique()
     table, averaged = _family_means(table, axis)
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()

@@ -17,7 +17,7 @@ from benchmark.markup import (
     file_name,
     percent,
 )
-from benchmark.report.data import MAPS, SHOWN, rows_of
+from benchmark.report.data import MAPS, SHOWN, UNKNOWN, rows_of
 from benchmark.statistics import METRICS, Debiased, Resampled
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Row = Any
 """A named tuple of `data.rows_of`: its fields are the columns of `over_seeds`."""
+
+_NOTHING = (MISSING, UNKNOWN)
+"""A column in which no row says more is left out: imports have neither speed nor memory."""
 
 Best = frozenset[tuple[str, str]]
 """(column, model) pairs that stand out."""
@@ -206,9 +209,10 @@ DETAIL_FIELDS = (
 def _build(rows: pd.DataFrame, fields: Sequence[_Field]) -> Table:
     best = supported_best(rows)
     ordered = rows.sort_values(["accuracy_none", "model"], ascending=[False, True])
+    cells = [[field.cell(row, best) for field in fields] for row in rows_of(ordered)]
+    told = [k for k in range(len(fields)) if any(row[k].text not in _NOTHING for row in cells)]
     return Table(
-        tuple(field.column for field in fields),
-        [tuple(field.cell(row, best) for field in fields) for row in rows_of(ordered)],
+        tuple(fields[k].column for k in told), [tuple(row[k] for k in told) for row in cells]
     )
 
 
