@@ -4,3 +4,5 @@ from .files import fetch_weights as fetch_weights
 from .files import is_missing_file as is_missing_file
 from .revisions import resolve_hub_revision as resolve_hub_revision
 from .settings import access_token as access_token
+from .sizes import data_size as data_size
+from .sizes import weights_size as weights_size
