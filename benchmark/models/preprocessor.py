@@ -27,7 +27,7 @@ from benchmark.models.pretrained import (
     source_options,
 )
 from benchmark.models.scratch import preprocessor_facts, preprocessor_folder
-from benchmark.models.timm_images import is_of_timm, resize_pictures, transform_pictures
+from benchmark.models.timm_images import is_of_timm, resized_pictures, transform_pictures
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -79,7 +79,7 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
         )
     if size is not None and spec.model.modality == "image":
         if is_of_timm(processor):
-            resize_pictures(processor, size)
+            processor = resized_pictures(processor, size)
         elif hasattr(processor, "size"):
             _resize_output(processor, size)
         _require_image_size(spec, processor, size)

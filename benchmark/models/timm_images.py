@@ -33,10 +33,8 @@ def transform_pictures(processor: Preprocessor, images: Sequence[AnyArray]) -> l
     return [processor.val_transforms(picture).numpy() for picture in pictures]
 
 
-def resize_pictures(processor: Preprocessor, size: int) -> None:
-    """Let the transform give `size` x `size` pixels; the share that is cut off stays the same."""
-    import timm
-
-    config = processor.data_config
-    config["input_size"] = (config["input_size"][0], size, size)
-    processor.val_transforms = timm.data.create_transform(**config, is_training=False)
+def resized_pictures(processor: Preprocessor, size: int) -> Preprocessor:
+    """Return a transform to `size` x `size` pixels; the share that is cut off stays the same."""
+    channels = processor.data_config["input_size"][0]
+    sized = {**processor.data_config, "input_size": (channels, size, size)}
+    return type(processor)(pretrained_cfg=sized)
