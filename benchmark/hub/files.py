@@ -20,7 +20,7 @@ def fetch_settings(repository: str, commit: str, *, remote_code: bool = False) -
     Raises:
         UnavailableError: they are not to be had.
     """
-    _fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
+    fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
 
 
 def fetch_weights(repository: str, commit: str, *, allow_pickle: bool = False) -> None:
@@ -29,11 +29,11 @@ def fetch_weights(repository: str, commit: str, *, allow_pickle: bool = False) -
     Raises:
         UnavailableError: they are not to be had.
     """
-    folder = _fetch_files(repository, commit, [*_SETTINGS_FILES, *_SAFETENSORS])
+    folder = fetch_files(repository, commit, [*_SETTINGS_FILES, *_SAFETENSORS])
     if any(folder.glob("model*.safetensors")):
         return
     if allow_pickle:
-        _fetch_files(repository, commit, [*_SETTINGS_FILES, *_PICKLES])
+        fetch_files(repository, commit, [*_SETTINGS_FILES, *_PICKLES])
         return
     raise UnavailableError(
         f"model {repository} (commit {commit}) has no safetensors weights"
@@ -49,8 +49,12 @@ def is_missing_file(error: BaseException) -> bool:
     return any(isinstance(cause, LocalEntryNotFoundError) for cause in causes(error))
 
 
-def _fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
-    """Return the folder of a model's files that match; none in subfolders (other formats)."""
+def fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
+    """Return the folder of a model's files that match; none in subfolders (other formats).
+
+    Raises:
+        UnavailableError: they are not to be had.
+    """
     hub = client()
     try:
         folder = with_retries(

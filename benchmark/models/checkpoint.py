@@ -20,6 +20,7 @@ from benchmark.models.pretrained import (
     naming,
     source_name,
     source_options,
+    trusted_code,
 )
 from benchmark.models.scratch import scratch_config
 from benchmark.plan import RunSpec
@@ -122,9 +123,13 @@ def _backbone_weights(model: PreTrainedModel) -> Iterator[tuple[str, Parameter]]
 
 
 def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
-    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
+    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU.
+
+    Raises:
+        UnavailableError: it needs code of its own, which this process does not allow.
+    """
     model: PreTrainedModel = _MODEL_CLASSES[entry.modality].from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=entry.trust_remote_code
+        folder, use_safetensors=True, trust_remote_code=trusted_code(entry)
     )
     model.eval()
     return model

@@ -67,7 +67,7 @@ def _is_tokenizer(processor: Preprocessor) -> bool:
 
 def _agree_on_padding(tokenizer: Preprocessor, model: PreTrainedModel) -> None:
     config: Any = model.config.get_text_config()
-    token_id = config.pad_token_id
+    token_id = getattr(config, "pad_token_id", None)
     if token_id is None or not 0 <= token_id < len(tokenizer):
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, 0)
         token_id = next(token for token in known if token is not None)

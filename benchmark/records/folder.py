@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmark.markup import without_credentials
 from benchmark.records.files import ResultsError, write_text
 from benchmark.records.record import SCHEMA_VERSION, Record
 
@@ -102,8 +103,8 @@ class RunFolder:
             ) from None
 
     def write_record(self, record: Record) -> None:
-        """Write the run's record atomically."""
-        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+        """Write the run's record atomically; credentials in addresses are left out."""
+        write_text(self.record, without_credentials(record.model_dump_json(indent=1)) + "\n")
 
     def read_spec(self) -> dict[str, Any]:
         """Return what `spec.json` says, or an empty dictionary where it is missing or damaged."""
@@ -114,8 +115,8 @@ class RunFolder:
         return spec if isinstance(spec, dict) else {}
 
     def write_spec(self, json_text: str) -> None:
-        """Write `spec.json` atomically."""
-        write_text(self.spec, json_text + "\n")
+        """Write `spec.json` atomically; credentials in addresses are left out."""
+        write_text(self.spec, without_credentials(json_text) + "\n")
 
 
 def shared_cache(results: Path) -> Path:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import escape_csv, file_name, to_csv
+from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
 from benchmark.records import ResultsError
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
@@ -183,7 +183,7 @@ def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(without_credentials(text), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

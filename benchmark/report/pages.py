@@ -101,6 +101,11 @@ def _to_markdown(value: Any) -> str:
     return value if isinstance(value, Markdown) else escape_markdown(str(value))
 
 
+def _to_html(value: Any) -> Any:
+    """Make text visible; jinja escapes it. What is HTML already, or no text, stays as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment(markdown: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("benchmark.report"),
@@ -110,7 +115,7 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
         # Markdown is escaped by `finalize`, for its own rules, in place of HTML's.
         autoescape=not markdown,
-        finalize=_to_markdown if markdown else None,
+        finalize=_to_markdown if markdown else _to_html,
     )
     environment.globals.update(notes=NOTES, plural=plural, percent=percent, decimals=decimals)
     environment.globals["file_name"] = file_name
