@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from benchmark.registry import Registry
 
 
+_LONGEST_NUMBER = 9
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
     parser = argparse.ArgumentParser(
@@ -71,8 +74,11 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    # Longer numbers make names of folders that no file system takes.
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a whole number of at least 1 (and {_LONGEST_NUMBER} digits)"
+        )
     return int(text)
 
 
@@ -273,7 +279,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
-    from benchmark.report import declared_published, write_report
+    from benchmark.report import RowSources, declared_published, write_report
 
     suite = specs[0].suite
     folder = write_report(
@@ -283,6 +289,7 @@ def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Name
         suite=suite,
         expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
+        row_sources=RowSources.named_by(registry),
     )
     print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 
