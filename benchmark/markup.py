@@ -237,6 +237,16 @@ _LATEX = {
 }
 
 
+def ascii_json(document: str) -> str:
+    r"""Return a JSON document with all but plain ASCII escaped (`\u202e`), of the same content."""
+    return re.sub(r"[^\n -~]", lambda found: _json_escape(found[0]), document)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 def escape_latex(text: str) -> str:
     """Return `text` so that LaTeX typesets it as it is."""
     return "".join(_LATEX.get(character, character) for character in visible(text))

@@ -107,7 +107,7 @@ def _to_html(value: Any) -> Any:
 
 
 def _environment(markdown: bool) -> Environment:
-    environment = Environment(
+    environment = Environment(  # nosec B701 # finalize escapes markdown
         loader=PackageLoader("benchmark.report"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -158,7 +158,7 @@ def render_html(contents: Contents) -> str:
         where_it_ran=where_it_ran(contents.data),
         problems=problems if problems.rows else None,
         mixers=_mixers(contents),
-        diagram=lambda evaluation: Markup(diagram(evaluation)),
+        diagram=lambda evaluation: Markup(diagram(evaluation)),  # nosec B704 # made of figures
         max_rows=MAX_HTML_ROWS,
         max_models=MAX_HTML_MODELS,
         breakable=_breakable,
@@ -223,7 +223,7 @@ def _inline_svg(drawing: Drawing) -> Markup:
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     label = escape(drawing.alt)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # nosec B704 # label is escaped
 
 
 def _data_uri(image: bytes) -> str:

@@ -156,7 +156,7 @@ def run_module(
         filter(None, [root, environment.get("PYTHONPATH", "")])
     )
     try:
-        ended = subprocess.run(
+        ended = subprocess.run(  # nosec B603 # ourselves
             [sys.executable, "-m", module],
             input=json.dumps(request),
             stdout=subprocess.DEVNULL,
