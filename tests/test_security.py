@@ -536,6 +536,20 @@ def test_image_that_is_no_file(endless: Callable[[str], Path], tmp_path: Path) -
         read(image_entry(tmp_path / "rows.csv", splits={"test": 0.3}))
 
 
+@pytest.mark.parametrize("name", ["record.json", "spec.json", "logits.safetensors"])
+def test_file_of_a_run_that_is_no_file(
+    endless: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    write_tree(tmp_path / "results", MODELS[:2], rows=60, seeds=[0], shifts=())
+    place = next((tmp_path / "results").glob("embedded/vit-tiny/*/seed-0")) / name
+    place.unlink(missing_ok=True)
+    endless(name).rename(place)
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    problems = (tmp_path / "reports/embedded/tables/problems.csv").read_text()
+    assert f"{name}: {endless.kind}, not a file" in problems  # type: ignore[attr-defined]
+
+
 def test_logits_that_are_no_file(endless: Callable[[str], Path], tmp_path: Path) -> None:
     path = endless("logits.npz")
     options = ("--model", "m", "--dataset", "d", "--results", tmp_path / "results")

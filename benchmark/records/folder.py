@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from benchmark.markup import without_credentials
 from benchmark.records.files import ResultsError, write_text
 from benchmark.records.record import SCHEMA_VERSION, Record
+from benchmark.shell import special_kind
 
 _RECORD = "record.json"
 
@@ -85,8 +86,13 @@ class RunFolder:
         """Read the run's record, or return None where there is none.
 
         Raises:
-            ResultsError: the file is not a record of this schema version.
+            ResultsError: the file is not a record of this schema version, or one of the run's
+                files is none that can be read to its end, such as a named pipe.
         """
+        for file in (self.record, self.spec, self.logits):
+            kind = special_kind(file)
+            if kind is not None:
+                raise ResultsError(f"{file}: is {kind}, not a file; remove it")
         try:
             text = self.record.read_text(encoding="utf-8")
         except FileNotFoundError:
