@@ -36,6 +36,7 @@ weights that it lacks are refused: the runs that start from one are redone."""
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
+    *("evaluation_resolution", "twin", "rows"),
     # which datasets it meets,
     "datasets",
     # and names of inputs, whose resolved identity is keyed instead.

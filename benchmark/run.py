@@ -143,14 +143,29 @@ def _print_registry(registry: Registry) -> None:
 def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    rows = []
+    from benchmark.execution import cost_table
+
+    rows, to_do = [], []
     for spec in specs:
         stages = _stages_to_do(spec, options)
         rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
+        to_do += [spec] if stages else []
     print(tabulate(rows, headers=("run", "to do")))
-    to_do = sum(row[1] != "nothing" for row in rows)
-    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {to_do} have something to do.")
+    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {len(to_do)} have something to do.")
+    costs = cost_table([_resolved(spec, options.results) for spec in to_do])
+    print(f"\n{costs}" if costs else "", end="\n" if costs else "")
     return 0
+
+
+def _resolved(spec: RunSpec, results: Path) -> RunSpec:
+    """Return the run with its inputs' identities, or as it is where they are not to be had."""
+    from benchmark.execution import resolve
+    from benchmark.failures import RunError
+
+    try:
+        return resolve(spec, results)
+    except RunError:
+        return spec
 
 
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:

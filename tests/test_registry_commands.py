@@ -502,6 +502,7 @@ HEADINGS = {
     "Registry": "## File",
     "ModelEntry": "## Models",
     "Pretraining": "### Pretraining",
+    "Processor": "### Processor",
     "DatasetEntry": "## Datasets",
     "Columns": "### Columns",
     "Splits": "### Splits",

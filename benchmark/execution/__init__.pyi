@@ -2,6 +2,7 @@ from .console import DisplayProgress as DisplayProgress
 from .console import RunDisplay as RunDisplay
 from .console import TimingDisplay as TimingDisplay
 from .console import describe as describe
+from .estimates import cost_table as cost_table
 from .launch import LaunchError as LaunchError
 from .launch import available_cores as available_cores
 from .launch import check_launch as check_launch

@@ -10,6 +10,9 @@ from benchmark.plan import RunSpec
 from benchmark.records import ModelFacts, Record, Status, describe_machine
 from benchmark.registry import Pretraining
 
+_FACTS = {"loss", "mixup", "cutmix", "distillation", "teacher_mixer"}
+"""Of the pretraining, which records hold as they are."""
+
 
 def run_record(
     spec: RunSpec,
@@ -54,7 +57,12 @@ def _model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
     entry, pretraining = spec.model, spec.model.pretraining
     if entry.scratch is not None:
         pretraining = Pretraining(
-            examples=0, label_smoothing=False, mixup=False, distillation=False
+            examples=0,
+            loss="cross_entropy",
+            label_smoothing=False,
+            mixup=False,
+            cutmix=False,
+            distillation=False,
         )
     smooths = spec.recipe is not None and spec.recipe.label_smoothing > 0
     return ModelFacts(
@@ -65,7 +73,7 @@ def _model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         parameters=parameters,
         pretraining_examples=pretraining.examples,
         label_smoothing=True if smooths else pretraining.label_smoothing,
-        mixup=pretraining.mixup,
-        distillation=pretraining.distillation,
+        **pretraining.model_dump(include=_FACTS),
+        evaluation_resolution=entry.evaluation_resolution,
         reference=entry.reference,
     )

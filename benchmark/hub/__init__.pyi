@@ -10,3 +10,5 @@ from .own_code import remote_code_is_allowed as remote_code_is_allowed
 from .own_code import secrets_hidden as secrets_hidden
 from .revisions import resolve_hub_revision as resolve_hub_revision
 from .settings import access_token as access_token
+from .sizes import data_size as data_size
+from .sizes import weights_size as weights_size

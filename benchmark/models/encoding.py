@@ -226,8 +226,8 @@ def _require_one_size(preprocessor: LoadedPreprocessor, images: Sequence[AnyArra
         raise RunError(
             f"the image processor ({type(preprocessor.processor).__name__}) gives images of "
             f"unlike sizes ({shown}{', ...' if len(sizes) > 3 else ''} pixels), which cannot be "
-            "put into one batch: set 'image_size' on the dataset, or a height and a width as "
-            "'size' in preprocessor_config.json"
+            "put into one batch: set 'image_size' on the dataset or 'processor: {size: N}' on the "
+            "model"
         )
 
 

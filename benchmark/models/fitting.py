@@ -113,7 +113,7 @@ def _with_channels(preprocessor: LoadedPreprocessor, channels: int | None) -> Lo
             raise RunError(
                 f"the model takes images of {channels} channel{'s' * (channels > 1)}, but the "
                 f"image processor's image_mean and image_std are of {len(means)}: give "
-                f"{channels} value{'s' * (channels > 1)} each in preprocessor_config.json"
+                f"{channels} value{'s' * (channels > 1)} each under 'processor' of the model"
             )
     elif channels is not None:
         raise RunError(f"the model takes images of {channels} channels; 1 or 3 can be read")

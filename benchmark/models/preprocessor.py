@@ -65,13 +65,19 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
             for file in sorted(path for path in spec.model.path.iterdir() if path.is_file()):
                 require_fetched(file)
     size = spec.dataset.image_size
-    key = _hash([source_name(spec.model), spec.model_revision, *([size] if size else [])])
+    changes = [part for part in (size, _overrides(spec.model)) if part]
+    key = _hash([source_name(spec.model), spec.model_revision, *changes])
     processor = _auto_preprocessor(spec, source_name(spec.model))
     if size is not None and spec.model.modality == "image":
         if hasattr(processor, "size"):
             _resize_output(processor, size)
         _require_image_size(spec, processor, size)
     return LoadedPreprocessor(processor, key)
+
+
+def _overrides(entry: ModelEntry) -> dict[str, Any]:
+    """Return what the entry's image processor does instead of what its file says."""
+    return {} if entry.processor is None else entry.processor.options()
 
 
 def _hash(content: list[Any]) -> str:
@@ -87,6 +93,7 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
     try:
         if entry.modality == "text":
             return _with_vocabulary(entry, AutoTokenizer.from_pretrained(source, **options))
+        options |= _overrides(entry)
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except ImportError as error:
         raise missing_library(entry, error) from None

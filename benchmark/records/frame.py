@@ -24,7 +24,8 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     """Return one tidy frame: a row per run and scored split.
 
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
-    pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each metric
+    pretraining_examples loss label_smoothing mixup cutmix distillation teacher_mixer
+    evaluation_resolution`; `split shifted n`; for each metric
     and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
     where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from benchmark.records.timing import Timing
-from benchmark.registry import MixedPrecision, Mixer, Modality
+from benchmark.registry import Loss, MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -73,9 +73,13 @@ class ModelFacts(_Stored):
     source: str
     parameters: int | None = None
     pretraining_examples: float | None = None
+    loss: Loss | None = None
     label_smoothing: bool | None = None
     mixup: bool | None = None
+    cutmix: bool | None = None
     distillation: bool | None = None
+    teacher_mixer: Mixer | None = None
+    evaluation_resolution: int | None = None
     reference: str | None = None
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from benchmark.registry import hub_facts
-from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean, hub_page
+from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean
 from benchmark.registry.hub_facts import HubError, Kind, ask_hub
+from benchmark.registry.hub_names import hub_page
 from benchmark.registry.loading import RegistryFiles
 from benchmark.registry.problems import in_words
 from benchmark.registry.source import RegistryError

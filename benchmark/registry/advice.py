@@ -32,7 +32,7 @@ def warnings(files: RegistryFiles) -> list[str]:
     """Return what is allowed but may be a slip, each with file and line."""
     return [
         f"{files.place(section, name)}: warning: {section}.{name}: {text}"
-        for section, name, text in (*_unused(files), *_twins(files), *_own_code(files))
+        for section, name, text in (*_unused(files), *_repeated(files), *_own_code(files))
     ] + _unpinned(files)
 
 
@@ -57,7 +57,7 @@ def _unused(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
             yield "recipes", name, "no model uses it"
 
 
-def _twins(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
+def _repeated(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
     first: dict[tuple[object, ...], str] = {}
     for section, entry in _hub_entries(files):
         variant = (entry.config, entry.files) if isinstance(entry, DatasetEntry) else ()

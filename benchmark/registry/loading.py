@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Recipe, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
 from benchmark.registry.source import Location, RegistryError, Source
+from benchmark.registry.twins import twin_problems
 
 DEFAULT_REGISTRY = Path(__file__).parents[2] / "registry.yaml"
 
@@ -68,7 +69,12 @@ class RegistryFiles:
         except ValidationError as error:
             problems = [*invalid_nodes(sources, error, Registry), *problems]
         refuse(problems)
-        return cls(registry, tuple(sources))
+        files = cls(registry, tuple(sources))
+        refuse(
+            files.describe(("models", name, "twin"), text)
+            for name, text in twin_problems(registry.models)
+        )
+        return files
 
     def place(self, section: str, name: str) -> str:
         """Return file:line of an entry."""
