@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-timm install lint format types imports docs example clean
+.PHONY: run test test-timm install lint audit format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
@@ -32,6 +32,12 @@ $(STAMP): pyproject.toml constraints.txt
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/bandit --quiet --recursive benchmark scripts --configfile pyproject.toml
+
+# Known vulnerabilities of what constraints.txt pins. Asks the advisory database of the network, so
+# it is no part of lint, which works without one.
+audit: install
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: install
 	$(BIN)/ruff check --fix

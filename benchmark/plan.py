@@ -138,12 +138,18 @@ def plan(
             folder of their own, so that they never stand in for full ones.
 
     Raises:
-        SelectionError: a name is unknown, or no model meets a dataset of its modality.
+        SelectionError: a name is unknown, two suites would share a name, or no model meets a
+            dataset of its modality.
     """
     chosen = _choose_suite(registry, suite)
     model_entries = _select("model", models, chosen.models, registry.models)
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
     suite_name = chosen.name if limit is None else f"{chosen.name}-limit-{limit}"
+    if limit is not None and suite_name in registry.suites:
+        raise SelectionError(
+            f"suite '{chosen.name}' limited to {limit} rows is kept as '{suite_name}', which is "
+            "the name of another suite: rename that one, or take another limit"
+        )
     specs = [
         _run_spec(registry, suite_name, model, dataset, seed, limit)
         for seed in range(chosen.seeds if seeds is None else seeds)

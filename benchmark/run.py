@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from benchmark.registry import Registry
 
 
+_LONGEST_NUMBER = 9
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
     parser = argparse.ArgumentParser(
@@ -48,6 +51,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="own",
         help="loadgen: cross-check with MLCommons' load generator (extra: loadgen)",
     )
+    how.add_argument(
+        "--allow-remote-code",
+        action="store_true",
+        help="let checkpoints run the code they bring, where the registry says trust_remote_code",
+    )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
@@ -66,8 +74,11 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    # Longer numbers make names of folders that no file system takes.
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a whole number of at least 1 (and {_LONGEST_NUMBER} digits)"
+        )
     return int(text)
 
 
@@ -76,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     from benchmark.execution import LaunchError, quiet_libraries
+    from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, plan
     from benchmark.registry import Registry, RegistryError
 
     quiet_libraries()
+    allow_remote_code(options.allow_remote_code)
     try:
         registry = Registry.load(options.registry)
         if options.list:
@@ -156,7 +169,13 @@ def _resolved(spec: RunSpec, results: Path) -> RunSpec:
 
 
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
-    from benchmark.execution import SCORED_STAGES, needs_timing, resolve, stale_stages
+    from benchmark.execution import (
+        SCORED_STAGES,
+        needs_timing,
+        note_on_code,
+        resolve,
+        stale_stages,
+    )
     from benchmark.failures import RunError
 
     try:
@@ -168,7 +187,8 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     if options.timing != "off":
         timed = not needs_timing(resolved, options.results, options.timing)
         stages += [] if timed and not options.force else ["timing"]
-    return stages
+    note = note_on_code(spec)
+    return [*stages, *([f"({note})"] if note and stages else [])]
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
@@ -191,7 +211,7 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
-    from benchmark.execution import Finished, RunDisplay, run_in_workers
+    from benchmark.execution import Finished, RunDisplay, run_apart
 
     pending = [spec for spec in specs if options.force or _needs_work(spec, options.results)]
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
@@ -200,7 +220,7 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
     from benchmark.execution import available_cores, gpu_count
 
     gpus = gpu_count()
-    events = run_in_workers(
+    events = run_apart(
         pending,
         options.results,
         workers=options.workers or gpus or available_cores(),
@@ -274,7 +294,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
-    from benchmark.report import declared_published, write_report
+    from benchmark.report import RowSources, declared_published, write_report
 
     suite = specs[0].suite
     folder = write_report(
@@ -284,6 +304,7 @@ def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Name
         suite=suite,
         expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
+        row_sources=RowSources.named_by(registry),
     )
     print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 

@@ -79,10 +79,14 @@ def image_model(folder: Path) -> dict[str, bytes]:
 CODE = """
 import os, pathlib
 import torch
+from huggingface_hub import get_token
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-pathlib.Path(os.environ["CODE_RAN"]).touch()
+# What a thief would look at first.
+with pathlib.Path(os.environ["CODE_RAN"]).open("a") as loot:
+    loot.write(f"{dict(os.environ)} {get_token()} ")
+    loot.write(pathlib.Path("/proc/self/environ").read_bytes().decode())
 
 class BagConfig(PreTrainedConfig):
     model_type = "lab-bag"
@@ -596,17 +600,33 @@ def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
     assert not ran.exists()
     assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
 
+    # The registry's word is not enough: it may have come from elsewhere.
     write_registry(registry, models(trust_remote_code="true"), sources)
-    trusted = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    unasked = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    assert unasked.returncode == 1
+    for record in records(tmp_path).values():
+        assert record.status == "unavailable"
+        assert record.failure is not None
+        assert "add --allow-remote-code" in record.failure.message
+    assert not ran.exists()
+    assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
+
+    allowed = ("--allow-remote-code",)
+    secrets = {"HF_TOKEN": TOKEN, "LAB_API_KEY": TOKEN}
+    trusted = run(hub, registry, tmp_path, *allowed, home=home, CODE_RAN=str(ran), **secrets)
     assert "3 of 3 runs completed" in trusted.stdout, trusted.stderr
     assert ran.exists()
+    assert TOKEN not in ran.read_text()
     done = records(tmp_path)
     assert done["hub/words"].provenance["model_revision"] == commit
     assert np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "local/words"))
     assert not np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "tuned/words"))
     # Timing reads the fine-tuned model back, in a process that has not seen its code.
-    only_tuned = ("--timing", "quick", "--models", "tuned")
-    timed = run(hub, registry, tmp_path, *only_tuned, home=home, CODE_RAN=str(ran))
+    ran.unlink()
+    only_tuned = (*allowed, "--timing", "quick", "--models", "tuned")
+    timed = run(hub, registry, tmp_path, *only_tuned, home=home, CODE_RAN=str(ran), **secrets)
+    assert ran.exists()
+    assert TOKEN not in ran.read_text()
     assert "tuned/words/seed-0  p50" in timed.stdout, timed.stdout
     assert "custom code" not in timed.stdout + timed.stderr  # no question on the terminal
 

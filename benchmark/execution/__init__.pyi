@@ -11,6 +11,8 @@ from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator
 from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
+from .own_code import note_on_code as note_on_code
+from .own_code import run_apart as run_apart
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
 from .scoring import score_run as score_run

@@ -104,13 +104,25 @@ def _quick(
     memories = measure_memory([_job(group[0], results) for group in groups])
     for group, memory in zip(groups, memories, strict=True):
         try:
-            subject = _subject(group[0], results)
-            timing = time_model(subject.model, subject.sample, temperature=subject.temperature)
+            if group[0].model.trust_remote_code:  # its code stays out of this process
+                timing = _in_fresh_process(group[0], results)
+            else:
+                subject = _subject(group[0], results)
+                timing = time_model(subject.model, subject.sample, temperature=subject.temperature)
             if timing.memory is None and not isinstance(memory, Exception):
                 timing = timing.model_copy(update={"memory": memory})
             yield group, timing
         except Exception as error:
             yield group, outcome(error, "timing")[1]
+
+
+def _in_fresh_process(spec: RunSpec, results: Path) -> Timing:
+    from benchmark.timing import time_jobs
+
+    answer = time_jobs([_job(spec, results)], level="quick", processes=1)[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _full(
@@ -159,6 +171,7 @@ def _job(spec: RunSpec, results: Path) -> TimingJob:
         name=spec.name,
         loader=f"{__name__}:load_subject",
         arguments={"spec": spec.model_dump_json(), "results": str(results)},
+        own_code=spec.model.trust_remote_code,
     )
 
 

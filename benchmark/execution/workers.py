@@ -24,6 +24,7 @@ from benchmark.execution.run_record import run_record
 from benchmark.execution.stages import execute
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Record
+from benchmark.shell import guarded_output
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -193,6 +194,11 @@ class _PipeProgress:
 def _serve(connection: Connection, results: Path, force: bool) -> None:
     """Execute the runs that arrive on `connection` until it closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with guarded_output():
+        _work(connection, results, force)
+
+
+def _work(connection: Connection, results: Path, force: bool) -> None:
     while True:
         try:
             spec = RunSpec.model_validate_json(connection.recv())

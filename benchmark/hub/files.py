@@ -29,7 +29,7 @@ def fetch_settings(repository: str, commit: str, *, remote_code: bool = False) -
     Raises:
         UnavailableError: they are not to be had.
     """
-    _fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
+    fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def fetch_checkpoint(
         UnavailableError: they are not to be had.
     """
     settings = [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])]
-    folder = _fetch_files(repository, commit, [*settings, *_SAFETENSORS])
+    folder = fetch_files(repository, commit, [*settings, *_SAFETENSORS])
     names = find_weights(folder, SAFETENSORS)
     if names:
         return CheckpointFiles(folder, folder, names)
@@ -60,7 +60,7 @@ def fetch_checkpoint(
         conversion = find_conversion(repository, commit, _PICKLES, _SAFETENSORS)
     if conversion is not None:
         index = f"{SAFETENSORS}.index.json"
-        converted = _fetch_files(repository, conversion.commit, [*_SAFETENSORS, index])
+        converted = fetch_files(repository, conversion.commit, [*_SAFETENSORS, index])
         names = find_weights(converted, SAFETENSORS)
         if names:
             return CheckpointFiles(folder, converted, names, conversion.description)
@@ -68,7 +68,7 @@ def fetch_checkpoint(
     problem = f"model {repository} (commit {commit}) has no safetensors weights{cached}"
     if not allow_pickle:
         raise UnavailableError(f"{problem}, and {REFUSED_PICKLE}")
-    folder = _fetch_files(repository, commit, [*settings, *_PICKLES])
+    folder = fetch_files(repository, commit, [*settings, *_PICKLES])
     names = find_weights(folder, PICKLE)
     if names:
         return CheckpointFiles(folder, folder, names)
@@ -82,8 +82,12 @@ def is_missing_file(error: BaseException) -> bool:
     return any(isinstance(cause, LocalEntryNotFoundError) for cause in causes(error))
 
 
-def _fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
-    """Return the folder of a model's files that match; none in subfolders (other formats)."""
+def fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
+    """Return the folder of a model's files that match; none in subfolders (other formats).
+
+    Raises:
+        UnavailableError: they are not to be had.
+    """
     hub = client()
     try:
         folder = with_retries(

@@ -23,6 +23,7 @@ from benchmark.models.pretrained import (
     missing_library,
     naming,
     source_name,
+    trusted_code,
 )
 from benchmark.models.scratch import scratch_config
 from benchmark.models.weights import checkpoint_files, require_tensors
@@ -60,7 +61,7 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
 def _pretrained_model(spec: RunSpec, label_options: dict[str, Any]) -> PreTrainedModel:
     entry = spec.model
     files = checkpoint_files(spec)
-    code = {"trust_remote_code": entry.trust_remote_code, "token": access_token()}
+    code = {"trust_remote_code": trusted_code(entry), "token": access_token()}
     try:
         if files.is_pickle:
             with naming(entry):
@@ -93,9 +94,13 @@ def _pretrained_model(spec: RunSpec, label_options: dict[str, Any]) -> PreTraine
 
 
 def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
-    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU."""
+    """Return the entry's fine-tuned model saved in `folder`, in evaluation mode on the CPU.
+
+    Raises:
+        UnavailableError: it needs code of its own, which this process does not allow.
+    """
     model: PreTrainedModel = _MODEL_CLASSES[entry.modality].from_pretrained(
-        folder, use_safetensors=True, trust_remote_code=entry.trust_remote_code
+        folder, use_safetensors=True, trust_remote_code=trusted_code(entry)
     )
     model.eval()
     return model

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from benchmark.failures import UnavailableError, first_line
-from benchmark.hub import access_token
+from benchmark.hub import access_token, refusal_of_code
 from benchmark.models import lfm2_convolution, text_cnn
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
@@ -37,10 +37,26 @@ def register_models() -> None:
 register_models()
 
 
+def trusted_code(entry: ModelEntry) -> bool:
+    """Say whether `from_pretrained` may run code that comes with an entry's checkpoint.
+
+    Raises:
+        UnavailableError: the entry asks for it, but this process does not allow it.
+    """
+    refusal = refusal_of_code() if entry.trust_remote_code else None
+    if refusal is not None:
+        raise UnavailableError(f"model {entry.name}: {refusal}")
+    return entry.trust_remote_code
+
+
 def source_options(spec: RunSpec) -> dict[str, Any]:
-    """Return the options of `from_pretrained` that say where an entry's files come from."""
+    """Return the options of `from_pretrained` that say where an entry's files come from.
+
+    Raises:
+        UnavailableError: it needs code of its own, which this process does not allow.
+    """
     # Never None, with which the library asks a question on the terminal and waits.
-    code = {"trust_remote_code": spec.model.trust_remote_code}
+    code = {"trust_remote_code": trusted_code(spec.model)}
     if spec.model.hub is None:
         return code
     return {
@@ -103,6 +119,6 @@ def load_problem(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return (
             "it needs code of its own, which is run only for those who trust it: read the code, "
-            "then set 'trust_remote_code: true'"
+            "then set 'trust_remote_code: true' and add --allow-remote-code"
         )
     return first_line(error)

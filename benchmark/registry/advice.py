@@ -32,7 +32,7 @@ def warnings(files: RegistryFiles) -> list[str]:
     """Return what is allowed but may be a slip, each with file and line."""
     return [
         f"{files.place(section, name)}: warning: {section}.{name}: {text}"
-        for section, name, text in (*_unused(files), *_repeated(files))
+        for section, name, text in (*_unused(files), *_repeated(files), *_own_code(files))
     ] + _unpinned(files)
 
 
@@ -65,6 +65,17 @@ def _repeated(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
         if source in first:
             yield section, entry.name, f"the same hub repository and revision as {first[source]}"
         first.setdefault(source, entry.name)
+
+
+def _own_code(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
+    for name, model in files.registry.models.items():
+        if model.trust_remote_code:
+            yield (
+                "models",
+                name,
+                "runs code of its own (trust_remote_code): run.py lets it only with "
+                "--allow-remote-code; read the code first",
+            )
 
 
 def _unpinned(files: RegistryFiles) -> list[str]:

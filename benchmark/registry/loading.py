@@ -63,7 +63,7 @@ class RegistryFiles:
     def assemble(cls, sources: Sequence[Source]) -> RegistryFiles:
         """Merge and validate files that are parsed, nearest first; see `Registry.load`."""
         tree = _merge(sources)
-        problems = [*broken_references(sources, tree)]
+        problems = [*_renamed(sources), *broken_references(sources, tree)]
         try:
             registry = Registry.model_validate(tree)
         except ValidationError as error:
@@ -160,6 +160,18 @@ def _complete_entries(tree: dict[str, Any], folder: Path) -> None:
                 entry.setdefault("name", name)
                 if isinstance(entry.get("path"), str):
                     entry["path"] = str(_local(folder, entry["path"]))
+
+
+def _renamed(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a problem for each entry with a name beside its key: two could have the same one."""
+    for source in sources:
+        tree = source.plain()
+        for section in NAMED_SECTIONS:
+            entries = tree.get(section) if isinstance(tree, dict) else None
+            for key, entry in entries.items() if isinstance(entries, dict) else ():
+                if isinstance(entry, dict) and entry.get("name", key) != key:
+                    text = f"the name of an entry is its key, '{key}': leave this out"
+                    yield source.describe((section, key, "name"), text)
 
 
 def _local(folder: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.markup import visible
 from benchmark.records import (
     PARTS,
     Record,
@@ -19,6 +20,7 @@ from benchmark.records import (
     suites_of,
     tidy_rows,
 )
+from benchmark.report.row_sources import RowSources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,7 @@ def is_shown(metric: str, map_name: str) -> bool:
 
 
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
+_TEXTS = ("model", "dataset", "family", "suite")
 UNKNOWN = "unknown"
 """Shown for a mixer, family or modality that a record does not have."""
 
@@ -100,6 +103,7 @@ class ReportData:
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
+    row_sources: RowSources = field(default_factory=RowSources)
 
     def relative(self, folder: str) -> str:
         """Return a run's folder as seen from the suite's folder."""
@@ -212,6 +216,8 @@ class _Reader:
             return
         self._note(record)
         for row in tidy_rows(folder, record, is_shown):
+            # Names of a tree from elsewhere can be any text, and reach figures and file names.
+            row |= {name: visible(row[name]) for name in _TEXTS if isinstance(row[name], str)}
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
@@ -225,10 +231,10 @@ class _Reader:
             self.weights.setdefault(record.model, str(record.provenance["weights"]))
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
         if record.data is not None:
-            self.label_names.setdefault(record.dataset, record.data.label_names)
-            self.notes[record.dataset] |= dict.fromkeys(record.data.notes)
+            self.label_names.setdefault(visible(record.dataset), record.data.label_names)
+            self.notes[visible(record.dataset)] |= dict.fromkeys(record.data.notes)
         imported = record.provenance.get("imported", {})
-        self.notes[record.dataset] |= dict.fromkeys(imported.get("notes", ()))
+        self.notes[visible(record.dataset)] |= dict.fromkeys(imported.get("notes", ()))
         if record.status != "completed":
             failure = record.failure
             stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")

@@ -22,7 +22,12 @@ LAUNCH = ("accelerate", "launch", "benchmark/run.py")
 
 @dataclass(frozen=True)
 class ModelPage:
-    """What a model's page shows."""
+    """What a model's page shows.
+
+    Attributes:
+        command: makes the model's runs anew.
+        is_foreign: whether it stands in the results, rather than being made here.
+    """
 
     model: str
     facts: tuple[tuple[str, str], ...]
@@ -30,6 +35,17 @@ class ModelPage:
     metrics: tuple[tuple[str, Table], ...]
     evaluations: tuple[Evaluation, ...]
     command: str
+    is_foreign: bool
+
+    @property
+    def about_command(self) -> str:
+        """What stands before the command."""
+        if self.is_foreign:
+            return (
+                "The command that the results say they were made with (spec.json). It comes from "
+                "wherever they come from: read it before you run it."
+            )
+        return "Run it again with one command:"
 
 
 def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[ModelPage]:
@@ -41,6 +57,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
     frame = data.frame
     # One row per run: its unshifted scores, or the row that says it has none.
     runs = frame.loc[(frame["split"] == "test") | frame["split"].isna(), _PAGE_FIELDS]
+    commands = {model: _command(data.suite, own) for model, own in runs.groupby("model")}
     return [
         ModelPage(
             model=str(model),
@@ -48,7 +65,8 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
             runs=_runs_table(data, own),
             metrics=metrics.get(str(model), ()),
             evaluations=tuple(of_model.get(str(model), ())),
-            command=_command(data.suite, own),
+            command=commands[model][0],
+            is_foreign=commands[model][1],
         )
         for model, own in runs.groupby("model", observed=True)
     ]
@@ -65,15 +83,16 @@ def _metric_tables(data: ReportData) -> dict[str, tuple[tuple[str, Table], ...]]
     return found
 
 
-def _command(suite: str, runs: pd.DataFrame) -> str:
-    """Return the command that makes a model's runs anew; an import keeps its own."""
+def _command(suite: str, runs: pd.DataFrame) -> tuple[str, bool]:
+    """Return the command that makes a model's runs anew, and whether the results brought it."""
     spec = RunFolder(Path(runs["folder"].iloc[0])).read_spec()
     if isinstance(spec.get("command"), str):
-        return str(spec["command"])
+        return str(spec["command"]), True
     model, limit = str(runs["model"].iloc[0]), spec.get("limit")
     limited = [] if limit is None else ["--limit", str(limit)]
     suite = suite.removesuffix(f"-limit-{limit}")
-    return shlex.join([*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"])
+    words = [*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"]
+    return shlex.join(words), False
 
 
 def _facts(runs: pd.DataFrame, weights: str | None) -> tuple[tuple[str, str], ...]:

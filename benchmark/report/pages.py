@@ -101,8 +101,13 @@ def _to_markdown(value: Any) -> str:
     return value if isinstance(value, Markdown) else escape_markdown(str(value))
 
 
+def _to_html(value: Any) -> Any:
+    """Make text visible; jinja escapes it. What is HTML already, or no text, stays as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment(markdown: bool) -> Environment:
-    environment = Environment(
+    environment = Environment(  # nosec B701 # finalize escapes markdown
         loader=PackageLoader("benchmark.report"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -110,7 +115,7 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
         # Markdown is escaped by `finalize`, for its own rules, in place of HTML's.
         autoescape=not markdown,
-        finalize=_to_markdown if markdown else None,
+        finalize=_to_markdown if markdown else _to_html,
     )
     environment.globals.update(notes=NOTES, plural=plural, percent=percent, decimals=decimals)
     environment.globals["file_name"] = file_name
@@ -153,7 +158,7 @@ def render_html(contents: Contents) -> str:
         where_it_ran=where_it_ran(contents.data),
         problems=problems if problems.rows else None,
         mixers=_mixers(contents),
-        diagram=lambda evaluation: Markup(diagram(evaluation)),
+        diagram=lambda evaluation: Markup(diagram(evaluation)),  # nosec B704 # made of figures
         max_rows=MAX_HTML_ROWS,
         max_models=MAX_HTML_MODELS,
         breakable=_breakable,
@@ -218,7 +223,7 @@ def _inline_svg(drawing: Drawing) -> Markup:
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     label = escape(drawing.alt)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # nosec B704 # label is escaped
 
 
 def _data_uri(image: bytes) -> str:
