@@ -265,7 +265,7 @@ def escape_csv(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = visible_lines(value)
-    is_formula = text.lstrip()[:1] in _FORMULA_START and not _NUMBER.fullmatch(text)
+    is_formula = value.lstrip()[:1] in _FORMULA_START and not _NUMBER.fullmatch(text)
     return "'" + text if is_formula else text
 
 
