@@ -256,7 +256,7 @@ _FORMULA_START = frozenset("=+-@" + "＝＋－＠")  # noqa: RUF001 (spreadsheet
 
 
 def escape_csv(value: object) -> object:
-    """Return `value`; text is `visible`, and begins with an apostrophe where it is like a formula.
+    """Return `value`; text is made visible, with an apostrophe before what is like a formula.
 
     Numbers stay numbers, also those that are texts already, such as "-0.51".
     """
@@ -264,8 +264,8 @@ def escape_csv(value: object) -> object:
         return ""
     if not isinstance(value, str):
         return value
-    text = visible(value)
-    is_formula = text.lstrip()[:1] in _FORMULA_START and not _NUMBER.fullmatch(text)
+    text = visible_lines(value)
+    is_formula = value.lstrip()[:1] in _FORMULA_START and not _NUMBER.fullmatch(text)
     return "'" + text if is_formula else text
 
 

@@ -144,12 +144,7 @@ def plan(
     chosen = _choose_suite(registry, suite)
     model_entries = _select("model", models, chosen.models, registry.models)
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
-    suite_name = chosen.name if limit is None else f"{chosen.name}-limit-{limit}"
-    if limit is not None and suite_name in registry.suites:
-        raise SelectionError(
-            f"suite '{chosen.name}' limited to {limit} rows is kept as '{suite_name}', which is "
-            "the name of another suite: rename that one, or take another limit"
-        )
+    suite_name = _suite_name(registry, chosen, limit)
     specs = [
         _run_spec(registry, suite_name, model, dataset, seed, limit)
         for seed in range(chosen.seeds if seeds is None else seeds)
@@ -164,6 +159,19 @@ def plan(
             f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
         )
     return specs
+
+
+def _suite_name(registry: Registry, suite: Suite, limit: int | None) -> str:
+    """Return the name under which a suite's runs are kept."""
+    if limit is None:
+        return suite.name
+    name = f"{suite.name}-limit-{limit}"
+    if name in registry.suites:
+        raise SelectionError(
+            f"suite '{suite.name}' limited to {limit} rows is kept as '{name}', which is the name "
+            "of another suite: rename that one, or take another limit"
+        )
+    return name
 
 
 def _run_spec(

@@ -234,7 +234,7 @@ def test_a_missing_library_is_named(make_spec: Callable[..., RunSpec], tmp_path:
     (tmp_path / "config.json").write_text(TIMM_CONFIG)
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     spec, corpus = local_spec(make_spec("vit"), tmp_path), corpus_of(("a", "b"))
-    message = "requires the timm library .*: pip install it and run"
+    message = "requires the timm library .*: pip install timm, and torchvision .* and run"
     with pytest.raises(UnavailableError, match=message):
         load_preprocessor(spec, corpus, tmp_path)
     with pytest.raises(UnavailableError, match=message):
