@@ -14,7 +14,7 @@ from benchmark.statistics import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("low", "high", "floor_mean", "floor_q95")
+PARTS = ("low", "high", "floor_mean", "floor_q95", "null_variance", "variance_slope")
 """What may be appended to the name of a metric's column."""
 
 _RUN_KEYS = ("suite", "dataset", "split", "model")
@@ -26,7 +26,8 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
     pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each metric
     and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
-    where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended;
+    where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended, and, of
+    the debiased squared error, `_null_variance` and `_variance_slope`;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
     `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
     `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,

@@ -131,9 +131,16 @@ def _debiased_estimate(kind: Debiased, path: TemperaturePath) -> Estimate:
     confidence, correct = path.center.confidence, path.center.correct
     index = assign_bins(confidence, DEFAULT_BINS, "equal_mass")
     sums = debiased_sums(confidence - correct, index, DEFAULT_BINS)
-    error = sums.interval(extra_variance=path.debiased_variance())
+    extra = path.debiased_variance()
+    error = sums.interval(extra_variance=extra)
     if kind.squared:
-        return Estimate(error.squared, error.squared_low, error.squared_high)
+        return Estimate(
+            error.squared,
+            error.squared_low,
+            error.squared_high,
+            null_variance=sums.null_variance + extra,
+            variance_slope=sums.variance_slope,
+        )
     return Estimate(error.root, error.low, error.high)
 
 
