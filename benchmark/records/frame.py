@@ -14,7 +14,7 @@ from benchmark.statistics import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("low", "high", "floor_mean", "floor_q95", "null_variance", "variance_slope")
+PARTS = ("low", "high", "floor_mean", "floor_q95", "null_variance", "variance_slope", "no_interval")
 """What may be appended to the name of a metric's column."""
 
 _RUN_KEYS = ("suite", "dataset", "split", "model")

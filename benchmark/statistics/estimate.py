@@ -14,6 +14,7 @@ class Estimate:
         value: The metric.
         low: Lower end of its interval; None where no interval is valid.
         high: Upper end; None likewise.
+        no_interval: Why there is none though such a metric has one elsewhere, in words.
         floor_mean: Mean of the metric under perfect calibration; None unless it is an ECE.
         floor_q95: 95% quantile of the same.
         null_variance: Variance of `value` if the truth were 0; only of the debiased squared error,
@@ -25,6 +26,7 @@ class Estimate:
     value: float
     low: float | None = None
     high: float | None = None
+    no_interval: str | None = None
     floor_mean: float | None = None
     floor_q95: float | None = None
     null_variance: float | None = None
