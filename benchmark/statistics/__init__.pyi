@@ -10,6 +10,7 @@ from .comparison import compare as compare
 from .comparison import compare_all as compare_all
 from .comparison import holm as holm
 from .confidence_errors import binned_ece as binned_ece
+from .contrast import PairedDifference as PairedDifference
 from .contrast import SquaredContrast as SquaredContrast
 from .contrast import signed_root as signed_root
 from .estimate import Estimate as Estimate
@@ -17,8 +18,8 @@ from .intervals import score_split as score_split
 from .logit_arrays import check_rows as check_rows
 from .map_scores import score_other_maps as score_other_maps
 from .metric import Debiased as Debiased
-from .metric import Metric as Metric
 from .metric import Influence as Influence
+from .metric import Metric as Metric
 from .metric import Share as Share
 from .metrics import METRICS as METRICS
 from .metrics import metrics_for as metrics_for

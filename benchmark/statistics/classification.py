@@ -83,7 +83,8 @@ METRICS = (
     ),
     Metric(
         "macro_f1", "macro-averaged F1", "macro F1", macro_f1, "higher",
-        Influence(macro_f1_influence, follows_temperature=False, by_class=True), PLAIN, "as scikit-learn",
+        Influence(macro_f1_influence, follows_temperature=False, by_class=True), PLAIN,
+        "as scikit-learn",
     ),
     Metric(
         "roc_auc", "area under the ROC curve, one class against the rest", "AUC", roc_auc, "higher",

@@ -331,7 +331,7 @@ def _judge(
         return found if kind.squared else found.rooted()
     difference = metric(one) - metric(other)
     if isinstance(kind, Influence):
-        moved = 0.0
+        moved: Float64Array | float = 0.0
         if kind.follows_temperature:
             moved = temperature_moves(metric, first.path) - temperature_moves(metric, second.path)
         return mean_difference(difference, kind.effect(one) - kind.effect(other), moved)

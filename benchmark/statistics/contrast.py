@@ -31,7 +31,8 @@ class PairedDifference(NamedTuple):
 
     def rooted(self) -> PairedDifference:
         """Return the signed roots of difference and ends: in the units of the error itself."""
-        return PairedDifference(*(signed_root(value) for value in self[:3]), self.p_value)
+        difference, low, high = (signed_root(value) for value in self[:3])
+        return PairedDifference(difference, low, high, self.p_value)
 
 
 def signed_root(value: float) -> float:
@@ -59,9 +60,9 @@ class SquaredContrast:
     def of(cls, models: Sequence[ErrorParts], weights: Sequence[float]) -> SquaredContrast:
         """Estimate it with its variance.
 
-        The squared error of a model is a U-statistic: of every row a linear part, 2 g e with the
-        gap g of its bin and the row's own e around it, and of every pair of rows in a bin a part
-        that stays where g is 0. Both are summed over models before they are squared, so that what
+        The squared error of a model is a U-statistic: of every row a linear part, 2 g e + g^2 with
+        the gap g of its bin and the row's own e around it, and of every pair of rows in a bin a
+        part that stays where g is 0. Both are summed over models before they are squared, so that what
         the models have in common cancels.
 
         Args:
@@ -69,17 +70,15 @@ class SquaredContrast:
             weights: One for each model, such as 1 and -1.
         """
         pairs = list(zip(weights, (_residuals(model) for model in models), strict=True))
-        squares = [debiased_sums(m.gap, m.index, DEFAULT_BINS).squared for m in models]
+        squares = [debiased_sums(m.gap, m.bins, DEFAULT_BINS).squared for m in models]
         value = sum(w * square for w, square in zip(weights, squares, strict=True))
         level = sum(abs(w) * square for w, square in zip(weights, squares, strict=True))
         n = len(models[0].gap)
-        linear = sum(w * 2 * one.bin_gap * one.residual for w, one in pairs)
+        linear = sum(w * (2 * one.bin_gap * one.residual + one.bin_gap**2) for w, one in pairs)
         # Over the plain squares, which are biased but never negative: a ratio of two such is not.
         mass = sum(abs(w) * float((one.bin_gap**2).mean()) for w, one in pairs)
-        slope = float((np.asarray(linear) ** 2).sum()) / n**2 / mass if mass > 0 else 0.0
-        null = sum(
-            w * v * _pair_covariance(one, other) for w, one in pairs for v, other in pairs
-        )
+        slope = float(np.asarray(linear).var()) / n / mass if mass > 0 else 0.0
+        null = sum(w * v * _pair_covariance(one, other) for w, one in pairs for v, other in pairs)
         moved = sum(w * model.refitted for w, model in zip(weights, models, strict=True))
         extra = float(np.asarray(moved).var())
         return cls(float(value), float(level), max(float(null), 0.0) + extra, slope)
@@ -115,18 +114,18 @@ class SquaredContrast:
 class _Residuals(NamedTuple):
     """Of every row [n]: its bin, the gap of the bin, its own around it, and the bin's rows - 1."""
 
-    index: IntArray
+    bins: IntArray
     bin_gap: Float64Array
     residual: Float64Array
     others: Float64Array
 
 
 def _residuals(model: ErrorParts) -> _Residuals:
-    count = np.bincount(model.index, minlength=DEFAULT_BINS)
-    total = np.bincount(model.index, model.gap, minlength=DEFAULT_BINS)
-    gap = (total / np.maximum(count, 1))[model.index]
-    others = np.maximum(count - 1, 1)[model.index].astype(np.float64)
-    return _Residuals(model.index, gap, model.gap - gap, others)
+    count = np.bincount(model.bins, minlength=DEFAULT_BINS)
+    total = np.bincount(model.bins, model.gap, minlength=DEFAULT_BINS)
+    gap = (total / np.maximum(count, 1))[model.bins]
+    others = np.maximum(count - 1, 1)[model.bins].astype(np.float64)
+    return _Residuals(model.bins, gap, model.gap - gap, others)
 
 
 def _pair_covariance(one: _Residuals, other: _Residuals) -> float:
@@ -134,6 +133,6 @@ def _pair_covariance(one: _Residuals, other: _Residuals) -> float:
 
     Pairs of rows count that share a bin in both models.
     """
-    cell = one.index * DEFAULT_BINS + other.index
+    cell = one.bins * DEFAULT_BINS + other.bins
     product = one.residual * other.residual / np.sqrt(one.others * other.others)
     return 2 * float((np.bincount(cell, product) ** 2).sum()) / len(cell) ** 2

@@ -8,7 +8,7 @@ not carry an interval, the estimate says so.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from benchmark.statistics.skewed_interval import (
     MOST_SKEWED,
     TOO_FEW_WRONG,
     Moments,
+    quantile_of,
+    rarer,
     share_interval,
     skewed_interval,
     too_few,
@@ -93,7 +95,7 @@ def score_split(
     )
     after = ScoredSplit(
         TemperaturePath.build(rows, fit.temperature, refitted.resampled),
-        refitted.estimate.no_interval,
+        refitted,
         seed,
     )
     metrics = metrics_for(rows.n_classes)
@@ -114,12 +116,12 @@ class ScoredSplit:
 
     Attributes:
         path: How the temperature may vary.
-        unknown_temperature: Why that cannot be said, if it cannot.
+        refitted: The temperature's refits; None if it is known.
         seed: Of simulations.
     """
 
     path: TemperaturePath
-    unknown_temperature: str | None
+    refitted: RefittedTemperatures | None
     seed: int
 
     def estimate(self, metric: Metric) -> Estimate:
@@ -151,7 +153,9 @@ class ScoredSplit:
             moments = moments.plus(temperature_moves(metric, self.path).var())
         if reason is not None or not math.isfinite(moments.variance):
             return Estimate(value, no_interval=reason)
-        return Estimate(value, *skewed_interval(value, moments))
+        return Estimate(
+            value, *skewed_interval(value, moments, quantile_of(self.path.center.correct))
+        )
 
     def _missing(self, follows_temperature: bool, by_class: bool) -> str | None:
         """Say what an interval would need that the rows do not have."""
@@ -159,22 +163,24 @@ class ScoredSplit:
         found = too_few(scored.correct)
         if found is None and by_class:
             return too_few_of_class(scored.labels, scored.predicted, scored.rows.n_classes)
-        return found or (self.unknown_temperature if follows_temperature else None)
+        if found is None and follows_temperature and self.refitted is not None:
+            return self.refitted.estimate.no_interval
+        return found
 
     def _debiased(self, kind: Debiased) -> Estimate:
         parts = self.path.parts()
-        sums = debiased_sums(parts.gap, parts.index, DEFAULT_BINS)
+        sums = debiased_sums(parts.gap, parts.bins, DEFAULT_BINS)
         extra = float(parts.refitted.var())
-        error = sums.interval(extra_variance=extra)
+        quantile = quantile_of((1.0, rarer(self.path.center.correct)))
+        error = sums.interval(extra_variance=extra, quantile=quantile)
         reason = self._missing(follows_temperature=True, by_class=False)
+        found = Estimate(error.root, error.low, error.high)
         if kind.squared:
-            ends = error.squared_low, error.squared_high
-            known = sums.null_variance + extra, sums.variance_slope
-        else:
-            ends, known = (error.low, error.high), (None, None)
-        low, high = ends if reason is None else (None, None)
-        value = error.squared if kind.squared else error.root
-        return Estimate(value, low, high, reason, null_variance=known[0], variance_slope=known[1])
+            found = Estimate(
+                error.squared, error.squared_low, error.squared_high,
+                null_variance=sums.null_variance + extra, variance_slope=sums.variance_slope,
+            )  # fmt: skip
+        return found if reason is None else replace(found, low=None, high=None, no_interval=reason)
 
 
 def temperature_moves(metric: Metric, path: TemperaturePath) -> Float64Array:

@@ -23,7 +23,6 @@ from benchmark.statistics.logit_arrays import (
 )
 from benchmark.statistics.temperature import check_temperature, scale_shifted
 
-
 DOUBT_BITS = 16
 
 
@@ -134,10 +133,8 @@ class Predictions:
             yield block.rows, weights
 
 
-def _log_odds(
-    others: FloatArray, block: Block, top: IntArray, temperature: float
-) -> Float64Array:
-    """Return the log of `others` [m], the odds against the prediction, where they vanish as well."""
+def _log_odds(others: FloatArray, block: Block, top: IntArray, temperature: float) -> Float64Array:
+    """Return the log of `others` [m], odds against the prediction, also where they vanish."""
     with np.errstate(divide="ignore"):
         log_odds = np.log(others, dtype=np.float64)
     # Near the smallest number of its type a sum has few digits, and below it none.

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from scipy.special import ndtri
 
 from benchmark.arrays import BoolArray, Float64Array, IntArray, UInt16Array
 from benchmark.statistics.calibration_error import (
@@ -35,6 +34,8 @@ from benchmark.statistics.skewed_interval import (
     MOST_SKEWED,
     TOO_FEW_CALIBRATION,
     Moments,
+    quantile_of,
+    rarer,
     too_few,
     twist,
 )
@@ -55,6 +56,7 @@ WIDEST_REACH = 3.0
 REFIT_NODES, WIDE_REFIT_NODES = 12, 40
 NARROW_REACH = 0.6
 NEWTON_STEPS = 12
+AT_LIMIT = "the temperature has no optimum"
 TEST_NODES, WIDE_TEST_NODES = 6, 20
 
 
@@ -136,10 +138,12 @@ class RefittedTemperatures:
         estimate: The temperature; without interval if the fit did not converge, or where the
             calibration rows hold too few errors to say what another such split would have given.
         resampled: [resamples] temperatures; all equal to the fit's if it did not converge.
+        rarer: Calibration rows predicted wrong, or right, whichever are fewer.
     """
 
     estimate: Estimate
     resampled: Float64Array
+    rarer: int
 
 
 def refit_temperatures(
@@ -174,7 +178,9 @@ def refit_temperatures(
         True
     """
     if fit.status != "converged":
-        return RefittedTemperatures(Estimate(fit.temperature), np.full(resamples, fit.temperature))
+        held = np.full(resamples, fit.temperature)
+        reason = TOO_FEW_CALIBRATION if fit.status == "at_zero" else AT_LIMIT
+        return RefittedTemperatures(Estimate(fit.temperature, no_interval=reason), held, 0)
     rows = check_rows(logits, labels)
     reach = _refit_reach(rows, fit)
     nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
@@ -185,8 +191,9 @@ def refit_temperatures(
     temperatures[below], temperatures[above] = 0.0, math.inf
     if rows.n_rows <= RESAMPLED_GROUPS and (below | above).any():
         _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
-    estimate = _temperature_interval(fit.temperature, reach, nodes, slopes, _correct(rows))
-    return RefittedTemperatures(estimate, temperatures)
+    correct = _correct(rows)
+    estimate = _temperature_interval(fit.temperature, reach, nodes, slopes, correct)
+    return RefittedTemperatures(estimate, temperatures, rarer(correct))
 
 
 def _correct(rows: LogitRows) -> BoolArray:
@@ -217,12 +224,12 @@ def _temperature_interval(
         return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
     errors = np.sqrt([one.variance for one in moments])
     scores = twist(slopes.mean(axis=0) / errors, skewness)
-    z = float(ndtri((1 + DEFAULT_LEVEL) / 2))
+    z = quantile_of((1.0, rarer(correct)))
     if not scores[0] < -z < z < scores[-1]:
         return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
     # A high inverse temperature is a low temperature.
-    ends = [temperature * math.exp(-reach * _crossing(nodes, scores, at)) for at in (z, -z)]
-    return Estimate(temperature, *ends)
+    low, high = (temperature * math.exp(-reach * _crossing(nodes, scores, at)) for at in (z, -z))
+    return Estimate(temperature, low, high)
 
 
 def _crossing(nodes: Float64Array, scores: Float64Array, at: float) -> float:
@@ -270,12 +277,12 @@ class ErrorParts(NamedTuple):
 
     Attributes:
         gap: [n] confidence minus correct.
-        index: [n] the equal-mass bin of each row.
+        bins: [n] the equal-mass bin of each row.
         refitted: [resamples] the squared error at each refitted temperature, in the same bins.
     """
 
     gap: Float64Array
-    index: IntArray
+    bins: IntArray
     refitted: Float64Array
 
 

@@ -13,17 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv, ndtr, ndtri
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from benchmark.arrays import BoolArray, Float64Array, IntArray
 from benchmark.statistics.calibration_error import DEFAULT_LEVEL
 
 FEWEST = 10
 """Rows predicted wrong, and rows predicted right, without which no interval is given."""
-MOST_SKEWED = 0.5
-"""Skewness of a mean beyond which too few rows make up its spread; 16 equal mistakes have .25."""
+MOST_SKEWED = 1.0
+"""Skewness of a mean beyond which single rows make up its spread: one mistake alone has 1."""
 FEWEST_OF_CLASS = 10
 """Rows of every class, and predictions of it, without which a mean over classes has no interval."""
+NORMAL = float(ndtri((1 + DEFAULT_LEVEL) / 2))
 TOO_FEW_WRONG, TOO_FEW_RIGHT = "too few errors", "too few right"
 TOO_FEW_OF_CLASS = "too few rows of a class"
 TOO_FEW_CALIBRATION = "too few errors among the calibration rows"
@@ -57,7 +58,7 @@ class Moments(NamedTuple):
 
 
 def skewed_interval(
-    value: float, moments: Moments, level: float = DEFAULT_LEVEL
+    value: float, moments: Moments, quantile: float = NORMAL
 ) -> tuple[float, float]:
     """Return the interval of a mean, or of what moves with one, mended for its skewness.
 
@@ -65,14 +66,42 @@ def skewed_interval(
     T + g T^2 / 3 + g^2 T^3 / 27 + g / 6, with g the skewness of the mean, into a statistic that is
     normal to the second order; monotone, so that it can be inverted.
 
+    Args:
+        value: The mean.
+        moments: Of it.
+        quantile: Of the transformed statistic, from `quantile_of`.
+
     >>> low, high = skewed_interval(0.1, Moments(0.01**2, third=0.3 * 0.01**3))
     >>> round(low, 4), round(high, 4)
     (0.083, 0.1251)
     """
-    error, z = math.sqrt(moments.variance), float(ndtri((1 + level) / 2))
-    return value - error * _untwist(z, moments.skewness), value - error * _untwist(
-        -z, moments.skewness
-    )
+    error = math.sqrt(moments.variance)
+    ends = (_untwist(score, moments.skewness) for score in (quantile, -quantile))
+    low, high = (value - error * end for end in ends)
+    return low, high
+
+
+def rarer(correct: BoolArray) -> int:
+    """Count the wrong rows, or the right ones where those are fewer, of [n]."""
+    right = int(np.count_nonzero(correct))
+    return min(right, len(correct) - right)
+
+
+def quantile_of(*parts: tuple[float, int], level: float = DEFAULT_LEVEL) -> float:
+    """Return Student's quantile for a sum of independent parts.
+
+    A spread that rare rows make up is known no better than from their number, so each part has as
+    many degrees of freedom as its rarer rows, less one (Welch 1947 for their sum).
+
+    Args:
+        parts: Variance of each and its rarer rows, from `rarer`.
+        level: Of the interval, in (0, 1).
+    """
+    total = sum(variance for variance, _ in parts)
+    shares = [
+        (variance / total) ** 2 / max(rare - 1, 1) for variance, rare in parts if variance > 0
+    ]
+    return float(stdtrit(1 / sum(shares), (1 + level) / 2)) if shares else NORMAL
 
 
 def normal_score(value: float, moments: Moments) -> float:
