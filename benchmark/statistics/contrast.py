@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from benchmark.arrays import Float64Array, IntArray
@@ -62,8 +63,8 @@ class SquaredContrast:
 
         The squared error of a model is a U-statistic: of every row a linear part, 2 g e + g^2 with
         the gap g of its bin and the row's own e around it, and of every pair of rows in a bin a
-        part that stays where g is 0. Both are summed over models before they are squared, so that what
-        the models have in common cancels.
+        part that stays where g is 0. Both are summed over models before they are squared, so that
+        what the models have in common cancels.
 
         Args:
             models: The same rows in the same order.
@@ -86,29 +87,37 @@ class SquaredContrast:
     def test(self, level: float = DEFAULT_LEVEL) -> PairedDifference:
         """Return the differences that a normal test does not reject, and the p value of 0.
 
-        The variance is that of the hypothesis: if the difference is d, the errors cannot add up to
-        less than |d|; else to what they were estimated at.
+        The variance is that of the hypothesis. If the difference is d, the errors cannot add up to
+        less than |d|; and of the level that was estimated, what lies between the estimated
+        difference and d is noise: without taking it off, chance differences would be forgiven, for
+        they come with a level that is high by chance.
         """
         z = float(ndtri((1 + level) / 2))
         spread = math.sqrt(self._variance(0.0))
         score = self.value / spread if spread > 0 else math.copysign(math.inf, self.value)
         p_value = 1.0 if self.value == 0 else two_sided(score)
-        high = self._end(self.value, z)
-        low = -self._end(-self.value, z)
-        return PairedDifference(self.value, low, high, p_value)
+        return PairedDifference(
+            self.value, self.value - self._reach(z, -1), self.value + self._reach(z, 1), p_value
+        )
 
     def _variance(self, difference: float) -> float:
-        return self.null_variance + self.variance_slope * max(self.level, abs(difference), 0.0)
+        """Return the variance of the estimate if the true difference were this."""
+        level = max(self.level - abs(self.value - difference), abs(difference))
+        return self.null_variance + self.variance_slope * level
 
-    def _end(self, value: float, z: float) -> float:
-        """Return the largest d with d - value <= z sqrt(variance of d)."""
-        end = value + z * math.sqrt(self._variance(0.0))
-        if end <= max(self.level, 0.0):
-            return end
-        # Beyond, the variance grows with d: (d - value)^2 = z^2 (null + slope d).
+    def _reach(self, z: float, side: Literal[-1, 1]) -> float:
+        """Return how far to one side differences are not rejected."""
+
+        def excess(reach: float) -> float:
+            return reach**2 - z * z * self._variance(self.value + side * reach)
+
+        # Where even the largest level there can be is rejected.
         half = z * z * self.variance_slope / 2
-        root = half * half + z * z * (self.null_variance + self.variance_slope * value)
-        return value + half + math.sqrt(max(root, 0.0)) if end > 0 else end
+        level = abs(self.value) + max(self.level, 0.0)
+        most = half + math.sqrt(
+            half**2 + z * z * (self.null_variance + self.variance_slope * level)
+        )
+        return float(brentq(excess, 0.0, most * (1 + 1e-9))) if most > 0 else 0.0
 
 
 class _Residuals(NamedTuple):

@@ -149,13 +149,14 @@ class ScoredSplit:
         reason = self._missing(kind.follows_temperature, kind.by_class)
         if reason is None and abs(moments.skewness) > MOST_SKEWED:
             reason = TOO_FEW_WRONG
-        if kind.follows_temperature:
-            moments = moments.plus(temperature_moves(metric, self.path).var())
+        parts = [(moments.variance, rarer(self.path.center.correct))]
+        if kind.follows_temperature and self.refitted is not None:
+            moved = float(temperature_moves(metric, self.path).var())
+            parts.append((moved, self.refitted.rarer))
+            moments = moments.plus(moved)
         if reason is not None or not math.isfinite(moments.variance):
             return Estimate(value, no_interval=reason)
-        return Estimate(
-            value, *skewed_interval(value, moments, quantile_of(self.path.center.correct))
-        )
+        return Estimate(value, *skewed_interval(value, moments, quantile_of(*parts)))
 
     def _missing(self, follows_temperature: bool, by_class: bool) -> str | None:
         """Say what an interval would need that the rows do not have."""
