@@ -90,7 +90,7 @@ def _clustered(squares: Float64Array, codes: IntArray) -> Float64Array:
     sums = sums[:, np.unique(codes)]
     n = sums.shape[1]
     centered = sums - sums.mean(axis=1, keepdims=True)
-    return np.asarray(centered @ centered.T) * (n / max(n - 1, 1))
+    return np.asarray(centered @ centered.T * (n / max(n - 1, 1)))
 
 
 def _accepted(sums: Float64Array, covariance: Float64Array, quantile: float) -> tuple[float, float]:

@@ -27,8 +27,8 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each metric
     and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
     where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended, and, of
-    the debiased squared error, `_null_variance` and `_variance_slope`; where rows do not carry an interval, `_no_interval` says
-    in words why;
+    the debiased squared error, `_null_variance` and `_variance_slope`; where rows do not carry an
+    interval, `_no_interval` says in words why;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
     `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
     `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
@@ -131,7 +131,8 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     their metric says (`Metric.over_seeds`): most by their mean, the debiased calibration error by
     the signed root of the mean of its signed squares, for the squares are what is unbiased. Bounds
     of intervals are averaged in the same way, which takes the seeds' errors as fully correlated
-    and so is conservative; where a seed has none, and a reason, so has the average. `seeds` counts the runs; of what is no number the first value is kept.
+    and so is conservative; where a seed has none, and a reason, so has the average. `seeds` counts
+    the runs; of what is no number the first value is kept.
 
     Args:
         frame: From `load_results`; runs without scores are left out.

@@ -30,12 +30,8 @@ class Compared(NamedTuple):
 COMPARED = (
     Compared("accuracy", False, "accuracy (pp)", 100, 2),
     Compared("nll", True, "NLL after", 1, 4),
-    Compared(
-        "debiased_calibration_error", False, "debiased error before, root of squares (pp)", 100, 2
-    ),
-    Compared(
-        "debiased_calibration_error", True, "debiased error after, root of squares (pp)", 100, 2
-    ),
+    Compared("debiased_calibration_error", False, "debiased error before (pp, squares)", 100, 2),
+    Compared("debiased_calibration_error", True, "debiased error after (pp, squares)", 100, 2),
 )
 
 
