@@ -234,6 +234,8 @@ def share_difference(first: BoolArray, second: BoolArray) -> PairedDifference:
         share = (math.sqrt(max(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
         variance = n * (2 * share + difference * (1 - difference))
         gap = won - lost - n * difference
+        if gap == 0:
+            return 0.0
         return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
     value = (won - lost) / n
