@@ -30,6 +30,7 @@ from benchmark.statistics.resampling import (
 )
 from benchmark.statistics.skewed_interval import (
     MOST_SKEWED,
+    NO_CHANCE,
     Moments,
     normal_score,
     skewed_interval,
@@ -207,8 +208,8 @@ def mean_difference(
     if abs(moments.skewness) > MOST_SKEWED:
         return TOO_FEW_DIFFERENT
     moments = moments.plus(float(np.var(moved)))
-    if not math.isfinite(moments.variance):  # a label of probability 0
-        return "a label has probability 0"
+    if not math.isfinite(moments.variance):
+        return NO_CHANCE
     p_value = two_sided(normal_score(difference, moments))
     return PairedDifference(difference, *skewed_interval(difference, moments), p_value)
 

@@ -28,6 +28,7 @@ from benchmark.statistics.resampling import (
 )
 from benchmark.statistics.skewed_interval import (
     MOST_SKEWED,
+    NO_CHANCE,
     TOO_FEW_WRONG,
     Moments,
     quantile_of,
@@ -139,12 +140,13 @@ class ScoredSplit:
         if isinstance(kind, Share):
             hits = kind.hits(scored)
             return Estimate(value, *share_interval(int(hits.sum()), len(hits)))
-        # An infinite NLL, from a label of probability 0, has no interval.
-        if isinstance(kind, Influence) and math.isfinite(value):
+        if isinstance(kind, Influence):
             return self._by_influence(metric, kind, value)
         return Estimate(value)
 
     def _by_influence(self, metric: Metric, kind: Influence, value: float) -> Estimate:
+        if math.isinf(value):
+            return Estimate(value, no_interval=NO_CHANCE)
         moments = Moments.of(kind.effect(self.path.center))
         reason = self._missing(kind.follows_temperature, kind.by_class)
         if reason is None and abs(moments.skewness) > MOST_SKEWED:
@@ -154,7 +156,9 @@ class ScoredSplit:
             moved = float(temperature_moves(metric, self.path).var())
             parts.append((moved, self.refitted.rarer))
             moments = moments.plus(moved)
-        if reason is not None or not math.isfinite(moments.variance):
+        if reason is None and not math.isfinite(moments.variance):
+            reason = NO_CHANCE
+        if reason is not None:
             return Estimate(value, no_interval=reason)
         return Estimate(value, *skewed_interval(value, moments, quantile_of(*parts)))
 

@@ -27,6 +27,7 @@ FEWEST_OF_CLASS = 10
 NORMAL = float(ndtri((1 + DEFAULT_LEVEL) / 2))
 TOO_FEW_WRONG, TOO_FEW_RIGHT = "too few errors", "too few right"
 TOO_FEW_OF_CLASS = "too few rows of a class"
+NO_CHANCE = "a label has probability 0"
 TOO_FEW_CALIBRATION = "too few errors among the calibration rows"
 
 
