@@ -1,6 +1,6 @@
 """Simulate how often every printed interval contains the truth, and write a table of it.
 
-    python scripts/study_intervals.py [--replications 500] [--cells 3,17] [--document docs/statistics.md]
+    python scripts/study_intervals.py [--replications 500] [--document docs/statistics.md]
 
 Labels are drawn from softmax(b z) of the logits z that are scored, so that the true temperature is
 1/b and every other truth follows from a large reference sample with its probabilities, without

@@ -50,7 +50,7 @@ def matched_pairs(
 
     Args:
         frame: runs, with the folder of their logits; pairs without are listed by ratio only.
-        clean: averaged unshifted rows, on which matching is done.
+        clean: averaged unshifted rows, which are matched.
         claim: the contrast.
         metric: the outcome; only the debiased calibration error is compared row by row.
     """
@@ -75,14 +75,10 @@ def matched_pairs(
                 both = []
             compared.append((pair, _compare(both, pair, problems)))
         pairs += _tested(compared)
-        together = _pooled(matched, metric, map_name)
-        pooled += [together] if together else []
+        pooled += _pooled(matched, metric, map_name)
+    said = tuple(dict.fromkeys(problems))
     return MatchedPairs(
-        rule=RULE,
-        metric=metric,
-        pairs=tuple(pairs),
-        pooled=tuple(pooled),
-        problems=tuple(dict.fromkeys(problems)),
+        rule=RULE, metric=metric, pairs=tuple(pairs), pooled=tuple(pooled), problems=said
     )
 
 
@@ -243,11 +239,11 @@ def _tested(compared: list[tuple[Pair, _Found | None]]) -> list[Pair]:
     return done + bare + [pair for pair, found in compared if not found]
 
 
-def _pooled(matched: list[_Match], metric: str, map_name: ClaimMap) -> PooledPairs | None:
-    """Return one ratio of the matched pairs, from the squares that records hold."""
+def _pooled(matched: list[_Match], metric: str, map_name: ClaimMap) -> list[PooledPairs]:
+    """Return one ratio of the matched pairs, where records hold the squares."""
     column = f"{metric}_squared_{map_name}"
     if metric != PRIMARY_METRIC or not matched or column not in matched[0].first:
-        return None
+        return []
     pairs = [
         PairedSquares(
             match.dataset,
@@ -257,4 +253,4 @@ def _pooled(matched: list[_Match], metric: str, map_name: ClaimMap) -> PooledPai
         for match in matched
     ]
     found = pooled_ratio([pair for pair in pairs if np.isfinite(pair.squares).all()] or pairs)
-    return PooledPairs(map=map_name, pairs=len(pairs), **found._asdict())
+    return [PooledPairs(map=map_name, pairs=len(pairs), **found._asdict())]

@@ -358,20 +358,14 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
 
 def _pooled(pooled: PooledPairs, contrast: tuple[str, str]) -> str:
     """Say what all pairs of a map come to, with families as what is replicated."""
-    of = f"Over all {plural(pooled.pairs, 'pair')} {when(pooled.map)} scaling"
-    if pooled.ratio is None:
-        value = "the ratio of root mean squared errors cannot be told"
-    else:
-        value = f"the ratio of root mean squared errors is {ratio_text(pooled.ratio)}"
-    ends = [
-        f"{word} {ratio_text(end)}"
-        for word, end in (("at least", pooled.low), ("at most", pooled.high))
-        if end is not None
-    ]
-    limits = " and ".join(ends) or "no limit can be given"
+    value = "cannot be told" if pooled.ratio is None else f"is {ratio_text(pooled.ratio)}"
+    limits = (("at least", pooled.low), ("at most", pooled.high))
+    ends = [f"{word} {ratio_text(end)}" for word, end in limits if end is not None]
+    counts = zip(pooled.families, contrast, strict=True)
     return (
-        f"{of} {value}: {limits} (95%, clustered by {pooled.families[0]} {contrast[0]} and"
-        f" {pooled.families[1]} {contrast[1]} families)"
+        f"Over all {plural(pooled.pairs, 'pair')} {when(pooled.map)} scaling the ratio of root mean"
+        f" squared errors {value}: {' and '.join(ends) or 'no limit can be given'} (95%, clustered"
+        f" by {' and '.join(f'{count} {side}' for count, side in counts)} families)"
     )
 
 

@@ -221,7 +221,7 @@ def share_difference(first: BoolArray, second: BoolArray) -> PairedDifference:
 
     >>> right, also = np.arange(300) < 297, np.arange(300) < 292
     >>> [round(value, 3) for value in share_difference(right, also)]
-    [0.017, 0.003, 0.038, 0.025]
+    [0.017, 0.004, 0.038, 0.025]
     """
     n = len(first)
     won = int(np.count_nonzero(first & ~second))

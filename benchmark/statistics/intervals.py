@@ -91,14 +91,9 @@ def score_split(
         refitted = refit_temperatures(
             calibration_logits, calibration_labels, fit, resamples=resamples, seed=seed
         )
-    before = ScoredSplit(
-        TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples), None, seed
-    )
-    after = ScoredSplit(
-        TemperaturePath.build(rows, fit.temperature, refitted.resampled),
-        refitted,
-        seed,
-    )
+    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
+    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled)
+    splits = {"before": ScoredSplit(fixed, None, seed), "after": ScoredSplit(free, refitted, seed)}
     metrics = metrics_for(rows.n_classes)
     return SplitEstimates(
         rows.n_rows,
@@ -106,7 +101,7 @@ def score_split(
         refitted.estimate,
         **{
             name: {metric.name: scored.estimate(metric) for metric in metrics}
-            for name, scored in (("before", before), ("after", after))
+            for name, scored in splits.items()
         },
     )
 

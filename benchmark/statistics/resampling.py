@@ -56,7 +56,8 @@ WIDEST_REACH = 3.0
 REFIT_NODES, WIDE_REFIT_NODES = 12, 40
 NARROW_REACH = 0.6
 NEWTON_STEPS = 12
-AT_LIMIT = "the temperature has no optimum"
+_AT = dict.fromkeys(("at_infinity", "flat"), "the temperature has no optimum")
+_AT["at_zero"] = TOO_FEW_CALIBRATION
 TEST_NODES, WIDE_TEST_NODES = 6, 20
 
 
@@ -157,30 +158,27 @@ def refit_temperatures(
     """Give the temperature an interval, and refit it on resamples of the calibration split.
 
     The gradient of each row is tabulated at Chebyshev points of log T around the fit. The interval
-    holds the temperatures at which a mean gradient of 0 is not rejected, mended for skewness (see
-    `skewed_interval`). A resample's gradient is a weighted sum of those of the rows, and its root
-    is found by Newton steps on the interpolant. Those with a root outside that range are refitted
-    in full; in groups of rows, they count as 0 or inf.
+    holds the temperatures at which a mean gradient of 0 is not rejected (see `skewed_interval`). A
+    resample's gradient is a weighted sum of those of the rows; its root is found on the
+    interpolant. Those with a root outside are refitted in full; in groups, they count as 0 or inf.
 
     Args:
         logits: [m, K] calibration logits.
         labels: [m] calibration labels.
         fit: What `fit_temperature` returned for them.
-        resamples: How many.
-        seed: Of the resamples.
+        resamples: How many, drawn by `seed`.
+        seed: See above.
 
     Example:
         >>> labels = np.arange(400) % 2
         >>> logits = np.random.default_rng(0).normal(size=(400, 2)) + np.eye(2)[labels]
         >>> fit = fit_temperature(logits, labels)
-        >>> estimate = refit_temperatures(logits, labels, fit, resamples=200).estimate
-        >>> estimate.low < fit.temperature < estimate.high
-        True
+        >>> estimate = refit_temperatures(logits, labels, fit, resamples=9).estimate
+        >>> assert estimate.low < fit.temperature < estimate.high
     """
     if fit.status != "converged":
         held = np.full(resamples, fit.temperature)
-        reason = TOO_FEW_CALIBRATION if fit.status == "at_zero" else AT_LIMIT
-        return RefittedTemperatures(Estimate(fit.temperature, no_interval=reason), held, 0)
+        return RefittedTemperatures(Estimate(fit.temperature, no_interval=_AT[fit.status]), held, 0)
     rows = check_rows(logits, labels)
     reach = _refit_reach(rows, fit)
     nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
@@ -189,8 +187,9 @@ def refit_temperatures(
     temperatures = fit.temperature * np.exp(-reach * _roots(nodes, sums))
     below, above = sums[:, -1] <= 0, sums[:, 0] >= 0
     temperatures[below], temperatures[above] = 0.0, math.inf
-    if rows.n_rows <= RESAMPLED_GROUPS and (below | above).any():
-        _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
+    outside = np.flatnonzero(below | above)
+    if rows.n_rows <= RESAMPLED_GROUPS and outside.size:
+        _refit_in_full(rows, outside, temperatures, seed)
     correct = _correct(rows)
     estimate = _temperature_interval(fit.temperature, reach, nodes, slopes, correct)
     return RefittedTemperatures(estimate, temperatures, rarer(correct))

@@ -74,7 +74,7 @@ def skewed_interval(
 
     >>> low, high = skewed_interval(0.1, Moments(0.01**2, third=0.3 * 0.01**3))
     >>> round(low, 4), round(high, 4)
-    (0.083, 0.1251)
+    (0.0837, 0.1265)
     """
     error = math.sqrt(moments.variance)
     ends = (_untwist(score, moments.skewness) for score in (quantile, -quantile))
