@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--document", type=Path, help="markdown file with the coverage markers")
     arguments = parser.parse_args()
     chosen = range(len(CELLS)) if arguments.cells is None else map(int, arguments.cells.split(","))
-    lines = [HEADER, "| --- " * HEADER.count(" |") + "|"]
+    lines = [HEADER, "| --- " * (HEADER.count("|") - 1) + "|"]
     print("\n".join(lines), flush=True)
     for number in chosen:
         lines.append(row_of(CELLS[number], arguments.replications))

@@ -23,13 +23,11 @@ from benchmark.statistics.calibration_error import assign_bins
 METRIC = "debiased_calibration_error"
 ALIKE = 0.7
 """Correlation of the noise of the two pictures of a row."""
-REFERENCE_ROWS = 100_000
+REFERENCE_ROWS = 50_000
 RESAMPLES = 200
 BEGIN, END = "<!-- pairs: begin -->", "<!-- pairs: end -->"
-HEADER = (
-    "| K | accuracies | true errors | n | m | rejected before | covered before "
-    "| rejected after | covered after |"
-)
+HEADER = "| K | accuracies | true errors | n | m | rejected before | covered before "
+HEADER_AFTER = "| rejected after | covered after "
 
 
 class Model(NamedTuple):
@@ -107,7 +105,7 @@ def find_model(n_classes: int, accuracy: float, error: float) -> Model:
     return Model(signal, float(brentq(excess, 0.2, 0.999, xtol=1e-4)))
 
 
-def replicate(cell: Cell, models: tuple[Model, Model], seed: int) -> list[float]:
+def replicate(cell: Cell, models: tuple[Model, Model], seed: int, stages: int) -> list[float]:
     """Whether no difference is rejected, and whether the truth is covered, before and after."""
     rng = np.random.default_rng([seed, CELLS.index(cell)])
     test = pictures(rng, cell.n, cell.n_classes, models)
@@ -126,7 +124,7 @@ def replicate(cell: Cell, models: tuple[Model, Model], seed: int) -> list[float]
         for which in (0, 1)
     ]
     found = []
-    for after, errors in ((False, cell.errors), (True, (0.0, 0.0))):
+    for after, errors in ((False, cell.errors), (True, (0.0, 0.0)))[:stages]:
         result = compare(
             *outputs, f"{METRIC}_squared", after_scaling=after, resamples=RESAMPLES, seed=seed
         )
@@ -138,13 +136,13 @@ def replicate(cell: Cell, models: tuple[Model, Model], seed: int) -> list[float]
     return found
 
 
-def row_of(cell: Cell, replications: int) -> str:
+def row_of(cell: Cell, replications: int, stages: int) -> str:
     """Simulate one cell and return its line of the table."""
     first, second = (
         find_model(cell.n_classes, accuracy, error)
         for accuracy, error in zip(cell.accuracies, cell.errors, strict=True)
     )
-    found = [replicate(cell, (first, second), seed) for seed in range(replications)]
+    found = [replicate(cell, (first, second), seed, stages) for seed in range(replications)]
     shares = np.nanmean(np.array(found, float), axis=0)
     facts = [
         str(cell.n_classes),
@@ -169,13 +167,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replications", type=int, default=1000)
     parser.add_argument("--cells", help="numbers of cells, such as 3,17; all by default")
+    parser.add_argument("--before", action="store_true", help="before scaling only, in a third")
     parser.add_argument("--document", type=Path, help="markdown file with the pairs markers")
     arguments = parser.parse_args()
-    lines = [HEADER, "| --- " * HEADER.count(" |") + "|"]
+    header = HEADER + ("" if arguments.before else HEADER_AFTER) + "|"
+    lines = [header, "| --- " * (header.count("|") - 1) + "|"]
     print("\n".join(lines), flush=True)
     chosen = range(len(CELLS)) if arguments.cells is None else map(int, arguments.cells.split(","))
     for number in chosen:
-        lines.append(row_of(CELLS[number], arguments.replications))
+        lines.append(row_of(CELLS[number], arguments.replications, 1 if arguments.before else 2))
         print(lines[-1], flush=True)
     if arguments.document:
         replace_table(arguments.document, "\n".join(lines))

@@ -167,7 +167,6 @@ def refit_temperatures(
         labels: [m] calibration labels.
         fit: What `fit_temperature` returned for them.
         resamples: How many, drawn by `seed`.
-        seed: See above.
 
     Example:
         >>> labels = np.arange(400) % 2
