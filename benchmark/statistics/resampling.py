@@ -166,7 +166,8 @@ def refit_temperatures(
         logits: [m, K] calibration logits.
         labels: [m] calibration labels.
         fit: What `fit_temperature` returned for them.
-        resamples: How many, drawn by `seed`.
+        resamples: How many.
+        seed: Of the resamples.
 
     Example:
         >>> labels = np.arange(400) % 2
@@ -176,8 +177,8 @@ def refit_temperatures(
         >>> assert estimate.low < fit.temperature < estimate.high
     """
     if fit.status != "converged":
-        held = np.full(resamples, fit.temperature)
-        return RefittedTemperatures(Estimate(fit.temperature, no_interval=_AT[fit.status]), held, 0)
+        held = Estimate(fit.temperature, no_interval=_AT[fit.status])
+        return RefittedTemperatures(held, np.full(resamples, fit.temperature), 0)
     rows = check_rows(logits, labels)
     reach = _refit_reach(rows, fit)
     nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
@@ -186,9 +187,8 @@ def refit_temperatures(
     temperatures = fit.temperature * np.exp(-reach * _roots(nodes, sums))
     below, above = sums[:, -1] <= 0, sums[:, 0] >= 0
     temperatures[below], temperatures[above] = 0.0, math.inf
-    outside = np.flatnonzero(below | above)
-    if rows.n_rows <= RESAMPLED_GROUPS and outside.size:
-        _refit_in_full(rows, outside, temperatures, seed)
+    if rows.n_rows <= RESAMPLED_GROUPS:
+        _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
     correct = _correct(rows)
     estimate = _temperature_interval(fit.temperature, reach, nodes, slopes, correct)
     return RefittedTemperatures(estimate, temperatures, rarer(correct))
@@ -263,6 +263,8 @@ def _roots(nodes: Float64Array, values: Float64Array) -> Float64Array:
 
 def _refit_in_full(rows: LogitRows, which: IntArray, temperatures: Float64Array, seed: int) -> None:
     wanted = set(which.tolist())
+    if not wanted:
+        return
     for at, counts in resample_counts(rows.n_rows, len(temperatures), seed, CALIBRATION_STREAM):
         for resample in wanted.intersection(range(at.start, at.stop)):
             drawn = np.repeat(np.arange(rows.n_rows), counts[resample - at.start].astype(np.int64))
