@@ -302,9 +302,14 @@ def interval(low: float | None, high: float | None, places: int) -> str:
 
 
 def estimate(
-    value: float | None, low: float | None, high: float | None, places: int, scale: float = 1
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    places: int,
+    scale: float = 1,
+    why: object = None,
 ) -> str:
-    """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval.
+    """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval, or '1.69 (too few errors)'.
 
     An unbiased estimate of an error can fall below 0, where its interval is cut. A value outside
     its own interval would mislead, so the words 'not told from 0' stand in its place.
@@ -312,7 +317,9 @@ def estimate(
     if not is_number(value):
         return MISSING
     if not is_number(low) or not is_number(high):
-        return decimals(scale * value, places)
+        # Frames hold NaN where there is no text.
+        reason = f" ({why})" if isinstance(why, str) else ""
+        return f"{decimals(scale * value, places)}{reason}"
     bounds = interval(scale * low, scale * high, places)
     told = "not told from 0" if value < low else decimals(scale * value, places)
     return f"{told} {bounds}"

@@ -30,7 +30,7 @@ class SplitScores(_Stored):
 
     `maps` has estimates by map and metric: of `none` and `temperature` with their intervals, of
     other maps as bare values. `against_temperature` has, by map and metric, what the map gives
-    minus what the temperature gives, from a paired bootstrap of the rows with both maps fixed.
+    minus what the temperature gives, on the same rows with both maps fixed.
     """
 
     n: int
@@ -48,11 +48,12 @@ class MapFacts(_Stored):
 
 
 class Temperature(_Stored):
-    """The fitted temperature: how well the optimum was met, and its bootstrap interval."""
+    """The fitted temperature: how well the optimum was met, and its interval or why it has none."""
 
     value: float
     low: float | None
     high: float | None
+    no_interval: str | None = None
     status: Literal["converged", "at_zero", "at_infinity", "flat"]
     nll_before: float
     nll_after: float

@@ -291,7 +291,7 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that no record had, empty, so that callers need not ask for each."""
     wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
     wanted += [*FACTS, *TIMING, "timing_reasons", "temperature_status"]
-    wanted += [f"temperature{end}" for end in ("", "_low", "_high")]
+    wanted += [f"temperature{end}" for end in ("", "_low", "_high", "_no_interval")]
     for metric in SHOWN:
         for map_name in MAPS:
             wanted += [f"{metric}_{map_name}", *(f"{metric}_{map_name}_{part}" for part in PARTS)]

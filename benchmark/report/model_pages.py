@@ -119,7 +119,7 @@ _PAGE_FIELDS = [
             *("temperature", "debiased_calibration_error_none"),
             "debiased_calibration_error_temperature",
         )
-        for end in ("", "_low", "_high")
+        for end in ("", "_low", "_high", "_no_interval")
     ),
 ]
 """What the pages use; rows of all columns would take long to walk."""
@@ -144,11 +144,17 @@ def _runs_table(data: ReportData, runs: pd.DataFrame) -> Table:
     return Table(_RUN_COLUMNS, cells)
 
 
+def _estimate(run: Any, name: str, scale: float = 1) -> str:
+    """Return a value with its interval, or why it has none."""
+    ends = ("", "_low", "_high", "_no_interval")
+    value, low, high, why = (getattr(run, name + end) for end in ends)
+    return estimate(value, low, high, 2, scale, why)
+
+
 def _run_texts(data: ReportData, run: Any) -> tuple[str, ...]:
     def error(map_name: str) -> str:
         name = f"debiased_calibration_error_{map_name}"
-        value, low, high = (getattr(run, name + end) for end in ("", "_low", "_high"))
-        return estimate(value, low, high, 2, scale=100)
+        return _estimate(run, name, scale=100)
 
     before, after = decimals(100 * run.ece_15_none, 2), decimals(100 * run.ece_15_temperature, 2)
     return (
@@ -159,7 +165,7 @@ def _run_texts(data: ReportData, run: Any) -> tuple[str, ...]:
         f"{before} → {after}",
         error("none"),
         error("temperature"),
-        estimate(run.temperature, run.temperature_low, run.temperature_high, 2),
+        _estimate(run, "temperature"),
         decimals(run.latency_p50_ms, 2),
         data.relative(run.folder),
     )

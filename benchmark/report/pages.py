@@ -65,7 +65,7 @@ NOTES = {
     "maps": (
         "Would more than one number help? Scores after no map → temperature scaling → the other "
         "map with the least cross-validated NLL on the calibration rows. What it wins is judged on "
-        "the test rows, by a paired bootstrap with both maps held fixed, so the interval lacks "
+        "the same test rows, with both maps held fixed, so the interval lacks "
         "what the choice and the calibration rows add."
     ),
     "no_maps": NOT_FITTED,
