@@ -133,9 +133,7 @@ class EstimatingEquation:
         correlation: The working spread and correlations.
     """
 
-    def __init__(
-        self, x: Matrix, errors: SquaredErrors, nesting: Nesting, clusters: Codes
-    ) -> None:
+    def __init__(self, x: Matrix, errors: SquaredErrors, nesting: Nesting, clusters: Codes) -> None:
         order = np.lexsort((nesting.checkpoint, nesting.family))
         self.order = order
         self.x = x[order]

@@ -165,4 +165,5 @@ class RowLikelihood:
         square = np.exp(2 * np.clip(means + sigma**2, -340, 340))
         with np.errstate(over="ignore", divide="ignore"):
             variance = self.errors.null_variance / square**2 + self.errors.slope / square
-        return np.minimum(variance / 4 + self.step**2, UNINFORMATIVE)
+        noise: Vector = np.minimum(variance / 4 + self.step**2, UNINFORMATIVE)
+        return noise
