@@ -40,6 +40,8 @@ MOST_TOGETHER = 0.95
 STEPS, ROUNDS = 60, 4
 LARGEST_STEP = 0.8
 RIDGE = 1e-10
+WIDENING = 1.6
+"""Steps outward in search of an interval's end grow by this factor."""
 
 
 class Correlation(NamedTuple):
@@ -178,7 +180,8 @@ class EstimatingEquation:
     def linearise(self, coefficients: Vector) -> Linearised:
         """Return the equation as a linear one at `coefficients`."""
         sigma, family, checkpoint = self.correlation
-        means = self.x @ coefficients
+        # Lower means say the same of every row: nothing below can be measured.
+        means = np.maximum(self.x @ coefficients, self.likelihood.lowest)
         noise = self.likelihood.noise(means, sigma)
         residual = self.likelihood.score(means, sigma) * (sigma**2 + noise)
         own = noise + sigma**2 * (1 - family - checkpoint)
@@ -196,7 +199,7 @@ class EstimatingEquation:
             step *= min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), 1e-300))
             coefficients[free] += step
             np.clip(coefficients, -60, 60, out=coefficients)
-            measurable = self.x @ coefficients > self.likelihood.lowest - 1
+            measurable = self.x @ coefficients > self.likelihood.lowest
             if float((np.abs(x @ step) * measurable).max()) < 1e-6:
                 break
         return coefficients
@@ -266,7 +269,11 @@ class EstimatingEquation:
         return ContrastTest(float(rows.direction @ at.residual), float(np.sqrt(variance)), rows.df)
 
     def interval(self, alpha: float, index: int = 0) -> tuple[float, float]:
-        """Return the ends of the range of values not rejected; infinite where it has no end."""
+        """Return the ends of the range of values not rejected; infinite where it has no end.
+
+        It is the range around the estimate. Errors near the noise can leave so few families with
+        evidence against an extreme value that this is not rejected where nearer ones are.
+        """
         center = float(np.clip(self.coefficients[index], -LARGEST, LARGEST))
         return self._end(center, -1, alpha, index), self._end(center, 1, alpha, index)
 
@@ -275,13 +282,21 @@ class EstimatingEquation:
             tested = self.test(center + side * distance, index)
             return -side * tested.statistic - float(stats.t.ppf(1 - alpha / 2, tested.df))
 
-        inner, outer = 0.0, max(2 * min(self.test(center, index).standard_error, 1.0), 0.05)
-        while excess(outer) <= 0:
-            inner, outer = outer, 1.6 * outer
-            if abs(center + side * outer) > LARGEST:
-                return side * float(np.inf)
-        found = optimize.brentq(excess, inner, outer, xtol=1e-4)
-        return center + side * float(found)
+        first = max(2 * min(self.test(center, index).standard_error, 1.0), 0.05)
+        farthest = LARGEST - side * center
+        tried = [first * WIDENING**step for step in range(STEPS)]
+        # No difference is among the values tried, so that interval and p value agree.
+        tried = sorted(d for d in (*tried, -side * center) if 0 < d < farthest)
+        inner = 0.0
+        for outer in (*tried, farthest):
+            if excess(outer) > 0:
+                break
+            inner = outer
+        else:
+            return side * float(np.inf)
+        if excess(inner) > 0:  # the estimate ran off to where everything is rejected
+            return side * float(np.inf)
+        return center + side * float(optimize.brentq(excess, inner, outer, xtol=1e-4))
 
 
 class RobustRows(NamedTuple):

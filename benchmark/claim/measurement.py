@@ -28,7 +28,7 @@ STEP = 0.04
 MOST_STEPS = 700
 MOST_BINS = 4_000.0
 """Effective bins above which the chi-square is a normal for all purposes."""
-UNINFORMATIVE = 1e6
+UNINFORMATIVE = 1e12
 """Variance of a log error that is as good as unknown."""
 BELOW_NOISE = 400.0
 """The grid ends where the true square is this many times below the noise."""
