@@ -35,12 +35,12 @@ def checkpoints(frame: pd.DataFrame) -> pd.DataFrame:
     and the recipe flags as 0/1. Unknown facts stay missing. So are the parts of the variance of
     squared errors (`squared_errors`).
     """
-    averaged = average_seeds(_with_variance_parts(frame))
+    averaged = average_seeds(with_variance_parts(frame))
     averaged["shifted"] = averaged["shifted"].astype(bool)
     return _with_covariates(averaged)
 
 
-def _with_variance_parts(frame: pd.DataFrame) -> pd.DataFrame:
+def with_variance_parts(frame: pd.DataFrame) -> pd.DataFrame:
     """Add `<squared>_<map>_null_variance` and `_slope` where records carry its interval."""
     added: dict[str, Vector] = {}
     for map_name in CLAIM_MAPS.values():
