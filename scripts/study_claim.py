@@ -4,10 +4,10 @@
     python scripts/study_claim.py --only giant --studies 100
     python scripts/study_claim.py --kind exact    # one of the two kinds, for one core each
 
-Two kinds of study: *measured* ones, whose true calibration errors are seen through simulated test
-rows, so that errors near what a test set can resolve and mixers measured with unlike precision
-occur as in life; and *exact* ones, whose errors are known, with unbalanced, unequal, heavy-tailed and
-giant families, confounding and incomplete crossing.
+Two kinds of study: *measured* ones, whose true calibration errors are seen through simulated
+test rows, so that errors near what a test set can resolve and mixers measured with unlike
+precision occur as in life; and *exact* ones, whose errors are known, with unbalanced, unequal,
+heavy-tailed and giant families, confounding and incomplete crossing.
 
 The former test, of logs above a floor, is run on the same studies with `--old` and PYTHONPATH at a
 checkout of commit a08831a.

@@ -20,9 +20,9 @@ def predict_new_dataset(
 
     log ratio on dataset d = center + N(0, tau^2). Each dataset's ratio is the step from the common
     one that the equation would take there, with the working covariance, in which datasets share
-    families. tau^2 is Paule and Mandel's (1982); the interval is that of Higgins et al. (2009), with
-    one degree of freedom less than datasets. Two datasets tell next to nothing of a third: one degree of
-    freedom, a quantile of 12.7.
+    families. tau^2 is Paule and Mandel's (1982); the interval is that of Higgins et al. (2009),
+    with one degree of freedom less than datasets. Two datasets tell next to nothing of a third:
+    one degree of freedom, a quantile of 12.7.
 
     Args:
         equation: with the contrast as its first column.

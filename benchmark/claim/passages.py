@@ -85,8 +85,8 @@ def _power(power: Power | None) -> Iterator[str]:
     yield (
         f"The smallest effect that {plural(power.families_now, 'family', 'families')} can show with"
         f" a chance of {power.power:.0%} is a ratio of {ratio_text(ratio)} (or"
-        f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies, judged by the verdict's"
-        " own test at the observed variances"
+        f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies at the observed"
+        " variances, judged by the verdict's own test"
     )
 
 
@@ -225,7 +225,7 @@ def _mixers(result: ClaimResult) -> Passage | None:
 
 def _gaps(result: ClaimResult) -> Passage | None:
     sentence = (
-        "Mean confidence minus accuracy, in points, as the mean over families with its 95% interval:"
+        "Mean confidence minus accuracy, in points: the mean over families with its 95% interval;"
         " above 0 models are over-confident, below 0 under-confident"
     )
     table = _table(
@@ -273,8 +273,8 @@ def _shares(result: ClaimResult) -> Passage:
     sentences = [
         f"The mixer {answer[result.verdict.primary_factor]} the primary factor: that needs the"
         " largest share of the variance of log errors within datasets, with an interval above 0."
-        f" {_mixer_share(shares)} What noise alone would give is subtracted; intervals are 95%, over"
-        f" {shares.resamples:,} resamples of {plural(shares.families, 'family', 'families')}"
+        f" {_mixer_share(shares)} What noise alone would give is subtracted; intervals are 95%,"
+        f" over {shares.resamples:,} resamples of {plural(shares.families, 'family', 'families')}"
     ]
     if shares.problem:
         sentences.append(f"Family has no share: {shares.problem}")
