@@ -176,7 +176,7 @@ def test_robust_rows_equal_dense_algebra() -> None:
     equation = fit(2)
     at = equation.at(0.1)
     rows = robust_rows(equation, at, 0)
-    n, k = at.x.shape
+    n = len(at.x)
     dense = np.linalg.inv(equation.sums.solve(np.eye(n), at.own, equation.correlation))
     root = np.linalg.cholesky((dense + dense.T) / 2)
     whitened = np.linalg.solve(root, at.x)
