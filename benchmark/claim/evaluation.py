@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.claim.bin_variants import with_bin_variants
 from benchmark.claim.calibration_rows import accuracy_column, with_calibration_rows_error
@@ -25,7 +25,6 @@ from benchmark.claim.result import (
     ClaimMap,
     ClaimResult,
     Effect,
-    Permutation,
     SpecificationCurve,
     VarianceShares,
     when,
@@ -59,46 +58,66 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     wider = with_calibration_rows_error(with_bin_variants(frame))
     averaged, unknown = split_off_unknown(checkpoints(wider))
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    columns = primary_columns(claim)
-    primary, problem = _try_analysis(clean, claim, metric, first, columns)
-    (other,) = set(CLAIM_MAPS.values()) - {first}
-    secondary, _ = _try_analysis(clean, claim, metric, other, columns)
-    permutation: Permutation | None = None
-    unadjusted: Effect | None = None
-    adjusted: Effect | None = None
-    repeated: tuple[Effect, ...] = ()
-    shares, curve, power = VarianceShares(problem=problem), SpecificationCurve(), None
+    primary, problem = _try_analysis(clean, claim, metric, first, primary_columns(claim))
     dropped = dropped_runs(frame) + unknown
     if primary is not None:
-        effect, design, equation = primary
-        permutation = permute_labels(clean, claim, design, equation)
-        unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
-        repeated = _repeat_without_gaps(clean, claim, metric, first, design)
-        shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
-        curve = specification_curve(averaged, claim, (adjusted or effect).covariates)
-        power = power_of(claim, effect, equation)
-        dropped += dropped_checkpoints(clean, design)
-    return ClaimResult(
-        contrast=claim.contrast,
-        alpha=claim.alpha,
-        equivalence_ratio=claim.equivalence_ratio,
-        primary_map=first,
-        metric=metric,
-        primary=None if primary is None else primary.effect,
-        primary_problem=problem,
-        unadjusted=unadjusted,
-        adjusted=adjusted,
-        secondary=None if secondary is None else secondary.effect,
-        repeated=repeated,
-        permutation=permutation,
-        signed_gaps=signed_gaps(clean),
-        matched_pairs=matched_pairs(frame, clean, claim, metric),
-        variance_shares=shares,
-        specification_curve=curve,
-        seed_variance=seed_variance(frame, metric, first),
-        verdict=decide(claim, None if primary is None else primary.effect, problem, power, shares),
-        dropped=tuple(dropped),
-    )
+        dropped += dropped_checkpoints(clean, primary.design)
+    facts: dict[str, Any] = {
+        "contrast": claim.contrast,
+        "alpha": claim.alpha,
+        "equivalence_ratio": claim.equivalence_ratio,
+        "primary_map": first,
+        "metric": metric,
+        "primary_problem": problem,
+        "signed_gaps": signed_gaps(clean),
+        "matched_pairs": matched_pairs(frame, clean, claim, metric),
+        "seed_variance": seed_variance(frame, metric, first),
+        "dropped": tuple(dropped),
+    }
+    return ClaimResult(**facts, **_parts(averaged, clean, claim, metric, primary, problem))
+
+
+def _parts(
+    averaged: pd.DataFrame,
+    clean: pd.DataFrame,
+    claim: Claim,
+    metric: str,
+    primary: _Analysis | None,
+    problem: str | None,
+) -> dict[str, Any]:
+    """Return the fields of the result that rest on the primary analysis."""
+    first = CLAIM_MAPS[claim.primary]
+    (other,) = set(CLAIM_MAPS.values()) - {first}
+    secondary, _ = _try_analysis(clean, claim, metric, other, primary_columns(claim))
+    parts: dict[str, Any] = {"secondary": None if secondary is None else secondary.effect}
+    if primary is None:
+        shares = VarianceShares(problem=problem)
+        absent = dict.fromkeys(("primary", "unadjusted", "adjusted", "permutation"))
+        return {
+            **parts,
+            **absent,
+            "repeated": (),
+            "variance_shares": shares,
+            "specification_curve": SpecificationCurve(),
+            "verdict": decide(claim, None, problem, None, shares),
+        }
+    effect, design, equation = primary
+    unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
+    shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
+    power = power_of(claim, effect, equation)
+    return {
+        **parts,
+        "primary": effect,
+        "unadjusted": unadjusted,
+        "adjusted": adjusted,
+        "repeated": _repeat_without_gaps(clean, claim, metric, first, design),
+        "permutation": permute_labels(clean, claim, design, equation),
+        "variance_shares": shares,
+        "specification_curve": specification_curve(
+            averaged, claim, (adjusted or effect).covariates
+        ),
+        "verdict": decide(claim, effect, None, power, shares),
+    }
 
 
 def primary_columns(claim: Claim) -> tuple[str, ...]:

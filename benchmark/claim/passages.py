@@ -27,10 +27,12 @@ from benchmark.claim.wording import (
     level_text,
     p_statement,
     p_value,
+    percent_text,
+    points_text,
     range_text,
     ratio_text,
 )
-from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, plural
+from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, plural
 
 
 class Passage(NamedTuple):
@@ -177,15 +179,14 @@ def _not_adjusted(effects: Iterable[tuple[str, Effect]]) -> Iterator[str]:
 def _datasets(result: ClaimResult) -> Passage | None:
     if result.primary is None:
         return None
-    effect = result.primary
-    new = effect.new_dataset
-    sentence = (
-        f"Of a new dataset nothing can be said: {effect.new_dataset_problem}"
-        if new is None
-        else f"On a new dataset the ratio is predicted to be {ratio_text(new.ratio)}"
-        f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much the"
-        " ratios of these datasets differ beyond their errors"
-    )
+    effect, new = result.primary, result.primary.new_dataset
+    sentence = f"Of a new dataset nothing can be said: {effect.new_dataset_problem}"
+    if new is not None:
+        sentence = (
+            f"On a new dataset the ratio is predicted to be {ratio_text(new.ratio)}"
+            f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much the"
+            " ratios of these datasets differ beyond their errors"
+        )
     table = _table(
         ("dataset", "families", "problem"),
         ("ratio", "interval", "p"),
@@ -236,9 +237,7 @@ def _gaps(result: ClaimResult) -> Passage | None:
                 when(item.map),
                 item.mixer,
                 f"{100 * item.gap:+.2f}",
-                MISSING
-                if item.low is None or item.high is None
-                else interval(100 * item.low, 100 * item.high, 2),
+                points_text(item.low, item.high),
                 str(item.families),
                 str(item.over_confident),
                 str(item.under_confident),
@@ -281,11 +280,11 @@ def _shares(result: ClaimResult) -> Passage:
     rows = [
         (
             item.factor,
-            _percent(item.share),
-            f"{_percent(item.low)} to {_percent(item.high)}",
-            _percent(item.by_chance),
+            percent_text(item.share),
+            f"{percent_text(item.low)} to {percent_text(item.high)}",
+            percent_text(item.by_chance),
             str(item.columns),
-            _percent(item.probability_largest),
+            percent_text(item.probability_largest),
         )
         for item in sorted(shares.shares, key=lambda item: -item.share)
     ]
@@ -296,12 +295,8 @@ def _shares(result: ClaimResult) -> Passage:
 def _mixer_share(shares: VarianceShares) -> str:
     """Return the mixer's share with its interval, never without."""
     item = next(item for item in shares.shares if item.factor == "mixer")
-    ends = f"{_percent(item.low)} to {_percent(item.high)}"
-    return f"The mixer's share is {_percent(item.share)} (95% interval {ends})."
-
-
-def _percent(share: float) -> str:
-    return f"{decimals(100 * share, 0)}%"
+    ends = f"{percent_text(item.low)} to {percent_text(item.high)}"
+    return f"The mixer's share is {percent_text(item.share)} (95% interval {ends})."
 
 
 def _specifications(result: ClaimResult) -> Passage | None:
@@ -364,7 +359,6 @@ def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage | None:
 
 
 def _pair_row(pair: Pair) -> tuple[str, ...]:
-    low, high = (None if end is None else 100 * end for end in (pair.low, pair.high))
     return (
         pair.dataset,
         when(pair.map),
@@ -374,7 +368,7 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{100 * pair.accuracy_difference:+.1f}",
         MISSING if pair.ratio is None else ratio_text(pair.ratio),
         f"{100 * pair.difference:+.2f}",
-        interval(low, high, 2) or MISSING,
+        points_text(pair.low, pair.high),
         p_value(pair.p_adjusted),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmark.claim.bin_variants import VARIANTS
 from benchmark.claim.result import RatioInterval
-from benchmark.markup import MISSING, decimals
+from benchmark.markup import MISSING, decimals, interval
 from benchmark.statistics import METRICS
 
 SMALLEST_P = 1e-4
@@ -95,6 +95,17 @@ def times_text(interval: RatioInterval, second: str) -> str:
     if math.isinf(interval.ratio):
         return f"measurable where that of {second} models is too small to be"
     return f"{ratio_text(interval.ratio)} times that of {second} models"
+
+
+def percent_text(share: float) -> str:
+    """Return a share in whole percents."""
+    return f"{decimals(100 * share, 0)}%"
+
+
+def points_text(low: float | None, high: float | None) -> str:
+    """Return an interval of fractions in percentage points; a dash where there is none."""
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return interval(low, high, 2) or MISSING
 
 
 def level_text(alpha: float) -> str:
