@@ -105,18 +105,19 @@ def _parts(
     unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
     shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
     power = power_of(claim, effect, equation)
+    permutation = permute_labels(clean, claim, design, equation)
     return {
         **parts,
         "primary": effect,
         "unadjusted": unadjusted,
         "adjusted": adjusted,
         "repeated": _repeat_without_gaps(clean, claim, metric, first, design),
-        "permutation": permute_labels(clean, claim, design, equation),
+        "permutation": permutation,
         "variance_shares": shares,
         "specification_curve": specification_curve(
             averaged, claim, (adjusted or effect).covariates
         ),
-        "verdict": decide(claim, effect, None, power, shares),
+        "verdict": decide(claim, effect, None, power, shares, permutation),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize, stats
 
-from benchmark.claim.estimating_equation import EstimatingEquation
+from benchmark.claim.estimating_equation import LARGEST, EstimatingEquation
 from benchmark.claim.measurement import Matrix, Vector
 from benchmark.claim.result import RatioInterval
 
@@ -38,8 +38,10 @@ def predict_new_dataset(
     df = float(count - 1)
     error = float(np.sqrt(variance + center_variance))
     reach = float(stats.t.ppf(1 - alpha / 2, df)) * error
-    with np.errstate(over="ignore"):
-        low, high = np.exp([center - reach, center + reach])
+    low, high = (
+        float(np.exp(end)) if abs(end) < LARGEST else np.inf if end > 0 else 0.0
+        for end in (center - reach, center + reach)
+    )
     return (
         RatioInterval(
             ratio=float(np.exp(np.clip(center, -700, 700))),

@@ -184,8 +184,8 @@ def _datasets(result: ClaimResult) -> Passage | None:
     if new is not None:
         sentence = (
             f"On a new dataset the ratio is predicted to be {ratio_text(new.ratio)}"
-            f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much the"
-            " ratios of these datasets differ beyond their errors"
+            f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much"
+            " the ratios of these datasets differ beyond their errors"
         )
     table = _table(
         ("dataset", "families", "problem"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from benchmark.claim.result import (
     Effect,
     Outcome,
+    Permutation,
     Power,
     RatioInterval,
     VarianceShares,
@@ -18,6 +19,7 @@ from benchmark.claim.wording import (
     covariate_name,
     level_text,
     limits_text,
+    p_statement,
     range_text,
     ratio_text,
     times_text,
@@ -57,8 +59,12 @@ def decide(
     problem: str | None,
     power: Power | None,
     shares: VarianceShares,
+    permutation: Permutation | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried, and beside it that on a new one."""
+    """Judge the ratio on the datasets tried, and beside it that on a new one.
+
+    Where the exchange of labels does not bear out a difference, that is said and does not decide.
+    """
     if effect is None:
         reason = problem or "the contrast could not be estimated"
         return Verdict(
@@ -76,6 +82,12 @@ def decide(
         )
     outcome = judge(claim, effect.estimate)
     reason = _reason(claim, effect.estimate, outcome)
+    found = outcome in ("supported", "contradicted")
+    if found and permutation is not None and permutation.p_value > claim.alpha:
+        reason += (
+            ", which takes families to be about normal: exchanging labels among them gives"
+            f" {p_statement(permutation.p_value)}"
+        )
     return Verdict(
         outcome=outcome,
         new_dataset=None if effect.new_dataset is None else judge(claim, effect.new_dataset),
@@ -143,10 +155,10 @@ def new_dataset_sentence(claim: Claim, effect: Effect) -> str:
     opening = f"For a new dataset, {known} put the ratio at {ratio_text(new.ratio)}"
     if outcome == "undecided":
         return (
-            f"{opening} ({level} prediction interval {range_text(new)}), so of it nothing is"
+            f"{opening} ({level} prediction interval: {range_text(new)}), so of it nothing is"
             " decided: that takes more datasets."
         )
-    return f"{opening} ({level} prediction interval {range_text(new)}): {outcome} there too."
+    return f"{opening} ({level} prediction interval: {range_text(new)}): {outcome} there too."
 
 
 def what_would_decide(power: Power) -> str:
