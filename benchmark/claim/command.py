@@ -1,7 +1,7 @@
 """Test the claim: are models that mix by attention better calibrated than by convolution?
 
 `python -m benchmark.claim results/<suite>` prints the result, `--table` tests a published table
-instead, and `--simulate` shows that the test keeps its promises.
+instead. `scripts/study_claim.py` shows that the test keeps its promises.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if (options.table is None) != (options.columns is None):
         _parser().error("--table and --columns go together: the map explains the table's columns")
-    if options.studies < 1:
-        _parser().error("--studies must be at least 1")
     from benchmark.claim.data import ClaimError
     from benchmark.records import ResultsError
     from benchmark.registry import RegistryError
@@ -81,17 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
     )
-    parser.add_argument("--simulate", action="store_true", help="check the test on made-up studies")
-    parser.add_argument("--studies", type=int, default=1000, help="studies to simulate a design")
     parser.add_argument("--json", action="store_true", help="print JSON instead of markdown")
     return parser
 
 
 def _output(options: argparse.Namespace) -> str:
-    if options.simulate:
-        from benchmark.claim.simulation import simulate
-
-        return simulate(options.studies)
     claim = declared_claim(options.registry)
     result, title = (
         _from_records(options.results, claim)

@@ -17,6 +17,7 @@ from benchmark.claim.result import (
     Power,
     RatioInterval,
     Specification,
+    VarianceShares,
     when,
 )
 from benchmark.claim.wording import (
@@ -27,10 +28,12 @@ from benchmark.claim.wording import (
     level_text,
     p_statement,
     p_value,
+    percent_text,
+    points_text,
     range_text,
     ratio_text,
 )
-from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, plural
+from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, plural
 
 
 class Passage(NamedTuple):
@@ -53,6 +56,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _contrast(result),
         _datasets(result),
         _mixers(result),
+        _gaps(result),
         _permutation(result),
         _shares(result),
         _specifications(result),
@@ -80,24 +84,13 @@ def _table(
 def _power(power: Power | None) -> Iterator[str]:
     if power is None:
         return
-    chance = f"{power.power:.0%}"
-    families = plural(power.families_now, "family", "families")
     ratio = power.smallest_detectable_ratio
-    if ratio is None:
-        yield f"With {families} no ratio that was tried would be detected with a chance of {chance}"
-    else:
-        yield (
-            f"The smallest effect that {families} can detect with a chance of {chance} is a ratio"
-            f" of {ratio_text(ratio)} (or {ratio_text(1 / ratio)}), by {power.studies:,} simulated"
-            " studies at the observed variances"
-        )
-    for wanted, count in (
-        ("to detect the observed effect", power.families_for_observed_effect),
-        ("to show equivalence", power.families_for_equivalence),
-    ):
-        if count is not None and count > power.families_now:
-            more = plural(count - power.families_now, "more family", "more families")
-            yield f"About {more} {wanted}"
+    yield (
+        f"The smallest effect that {plural(power.families_now, 'family', 'families')} can show with"
+        f" a chance of {power.power:.0%} is a ratio of {ratio_text(ratio)} (or"
+        f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies at the observed"
+        " variances, judged by the verdict's own test"
+    )
 
 
 def _contrast(result: ClaimResult) -> Passage:
@@ -115,15 +108,15 @@ def _contrast(result: ClaimResult) -> Passage:
         sentences += _spreads(*effects[0])
     sentences += _not_adjusted(effects)
     sentences += [
-        f"{label}: {effect.at_floor} of {effect.contrast_rows} errors were too small to be told"
-        " from zero and count as the smallest measurable one"
+        f"{label}: {effect.unresolved} of {effect.contrast_rows} errors lie below twice their"
+        " standard error; they weigh by what they say, and none is raised to a floor"
         for label, effect in effects
-        if effect.at_floor
+        if effect.unresolved
     ]
     table = _table(
-        ("analysis", "model", "adjusted for"),
+        ("analysis", "adjusted for"),
         ("ratio", "interval", "p", "rows", "checkpoints", "families"),
-        [row for label, effect in effects for row in _effect_rows(label, effect)],
+        [_effect_row(label, effect) for label, effect in effects],
     )
     return Passage("The contrast", tuple(sentences), table)
 
@@ -131,6 +124,9 @@ def _contrast(result: ClaimResult) -> Passage:
 def _named_effects(result: ClaimResult) -> Iterator[tuple[str, Effect]]:
     if result.primary is not None:
         yield f"{when(result.primary_map)} scaling (primary)", result.primary
+    for how, effect in (("unadjusted", result.unadjusted), ("and accuracy", result.adjusted)):
+        if effect is not None:
+            yield f"{when(effect.map)} scaling, {how}", effect
     if result.secondary is not None:
         yield f"{when(result.secondary.map)} scaling (secondary)", result.secondary
     for effect in result.repeated:
@@ -139,16 +135,10 @@ def _named_effects(result: ClaimResult) -> Iterator[tuple[str, Effect]]:
         yield f"{when(effect.map)} scaling, without {covariate_list(without)}", effect
 
 
-def _effect_rows(label: str, effect: Effect) -> list[tuple[str, ...]]:
+def _effect_row(label: str, effect: Effect) -> tuple[str, ...]:
     adjusted = covariate_list((*effect.covariates, "dataset"))
     sizes = (str(effect.rows), str(effect.checkpoints), _families(effect.families))
-    return [
-        (label, model, adjusted, *_estimate_cells(estimate), *sizes)
-        for model, estimate in (
-            ("mixed model", effect.estimate),
-            ("cluster-robust check", effect.cluster_robust),
-        )
-    ]
+    return (label, adjusted, *_estimate_cells(effect.estimate), *sizes)
 
 
 def _families(counts: dict[str, int]) -> str:
@@ -190,14 +180,14 @@ def _not_adjusted(effects: Iterable[tuple[str, Effect]]) -> Iterator[str]:
 def _datasets(result: ClaimResult) -> Passage | None:
     if result.primary is None:
         return None
-    sentences = (
-        []
-        if result.primary.disagreement_p is None
-        else [
-            "Whether the datasets' ratios are the same (Welch's test):"
-            f" {p_statement(result.primary.disagreement_p)}"
-        ]
-    )
+    effect, new = result.primary, result.primary.new_dataset
+    sentence = f"Of a new dataset nothing can be said: {effect.new_dataset_problem}"
+    if new is not None:
+        sentence = (
+            f"On a new dataset the ratio is predicted to be {ratio_text(new.ratio)}"
+            f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much"
+            " the ratios of these datasets differ beyond their errors"
+        )
     table = _table(
         ("dataset", "families", "problem"),
         ("ratio", "interval", "p"),
@@ -208,10 +198,10 @@ def _datasets(result: ClaimResult) -> Passage | None:
                 item.problem or "",
                 *_estimate_cells(item.estimate),
             )
-            for item in result.primary.datasets
+            for item in effect.datasets
         ],
     )
-    return Passage("By dataset", tuple(sentences), table)
+    return Passage("By dataset", (sentence,), table)
 
 
 def _mixers(result: ClaimResult) -> Passage | None:
@@ -235,6 +225,30 @@ def _mixers(result: ClaimResult) -> Passage | None:
     return Passage("All mixers", (sentence,), _table(("mixer",), numbers, rows))
 
 
+def _gaps(result: ClaimResult) -> Passage | None:
+    sentence = (
+        "Mean confidence minus accuracy, in points: the mean over families with its 95% interval;"
+        " above 0 models are over-confident, below 0 under-confident"
+    )
+    table = _table(
+        ("scaling", "mixer"),
+        ("signed gap (pp)", "95% interval (pp)", "families", "over-confident", "under-confident"),
+        [
+            (
+                when(item.map),
+                item.mixer,
+                f"{100 * item.gap:+.2f}",
+                points_text(item.low, item.high),
+                str(item.families),
+                str(item.over_confident),
+                str(item.under_confident),
+            )
+            for item in result.signed_gaps
+        ],
+    )
+    return None if table is None else Passage("Over- or under-confident", (sentence,), table)
+
+
 def _permutation(result: ClaimResult) -> Passage | None:
     test = result.permutation
     if test is None:
@@ -244,9 +258,10 @@ def _permutation(result: ClaimResult) -> Passage | None:
         f"Exchanging mixer labels among families ({how} {test.assignments:,} labellings, within"
         f" {plural(test.strata, 'group')} of families that share their datasets) gives"
         f" {p_statement(test.p_value)}; the smallest p it could have reached is"
-        f" {p_value(test.smallest_p)}"
+        f" {p_value(test.smallest_p)}. It assumes no normal families and stands beside the"
+        " verdict, which rests on the interval alone"
     )
-    return Passage("Permutation test", (sentence,))
+    return Passage("Exchange of labels", (sentence,))
 
 
 def _shares(result: ClaimResult) -> Passage:
@@ -257,20 +272,20 @@ def _shares(result: ClaimResult) -> Passage:
     answer = {True: "is", False: "is not", None: "cannot be shown to be"}
     sentences = [
         f"The mixer {answer[result.verdict.primary_factor]} the primary factor: that needs the"
-        " largest share of the variance of log errors within datasets. What noise alone would give"
-        f" is subtracted; intervals are 95%, over {shares.resamples:,} resamples of"
-        f" {plural(shares.families, 'family', 'families')}"
+        " largest share of the variance of log errors within datasets, with an interval above 0."
+        f" {_mixer_share(shares)} What noise alone would give is subtracted; intervals are 95%,"
+        f" over {shares.resamples:,} resamples of {plural(shares.families, 'family', 'families')}"
     ]
     if shares.problem:
         sentences.append(f"Family has no share: {shares.problem}")
     rows = [
         (
             item.factor,
-            _percent(item.share),
-            f"{_percent(item.low)} to {_percent(item.high)}",
-            _percent(item.by_chance),
+            percent_text(item.share),
+            f"{percent_text(item.low)} to {percent_text(item.high)}",
+            percent_text(item.by_chance),
             str(item.columns),
-            _percent(item.probability_largest),
+            percent_text(item.probability_largest),
         )
         for item in sorted(shares.shares, key=lambda item: -item.share)
     ]
@@ -278,8 +293,11 @@ def _shares(result: ClaimResult) -> Passage:
     return Passage(title, tuple(sentences), _table(("factor",), numbers, rows))
 
 
-def _percent(share: float) -> str:
-    return f"{decimals(100 * share, 0)}%"
+def _mixer_share(shares: VarianceShares) -> str:
+    """Return the mixer's share with its interval, never without."""
+    item = next(item for item in shares.shares if item.factor == "mixer")
+    ends = f"{percent_text(item.low)} to {percent_text(item.high)}"
+    return f"The mixer's share is {percent_text(item.share)} (95% interval {ends})."
 
 
 def _specifications(result: ClaimResult) -> Passage | None:
@@ -292,7 +310,9 @@ def _specifications(result: ClaimResult) -> Passage | None:
         f" ({curve.excluding_one_below} with an interval that excludes 1) and {curve.above_one}"
         f" above 1 ({curve.excluding_one_above} excluding 1); {curve.not_estimable} could not be"
         f" estimated. Ratios go from {ratios[0]} to {ratios[-1]}, with median"
-        f" {ratios[len(ratios) // 2]}"
+        f" {ratios[len(ratios) // 2]}."
+        " They are mixed models of log errors, with a floor under errors too small to measure; the"
+        " verdict does not rest on them"
     )
     groups: dict[tuple[str, str, str], list[Specification]] = {}
     for item in curve.specifications:
@@ -341,7 +361,6 @@ def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage | None:
 
 
 def _pair_row(pair: Pair) -> tuple[str, ...]:
-    low, high = (None if end is None else 100 * end for end in (pair.low, pair.high))
     return (
         pair.dataset,
         when(pair.map),
@@ -351,7 +370,7 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{100 * pair.accuracy_difference:+.1f}",
         MISSING if pair.ratio is None else ratio_text(pair.ratio),
         f"{100 * pair.difference:+.2f}",
-        interval(low, high, 2) or pair.no_interval or MISSING,
+        pair.no_interval or points_text(pair.low, pair.high),
         p_value(pair.p_adjusted),
     )
 
