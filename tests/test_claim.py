@@ -80,9 +80,12 @@ def test_one_interval_judges_difference_and_equivalence() -> None:
     assert judge(Claim(), interval.model_copy(update={"low": 0})) == "supported"
 
 
-def test_the_exchange_of_labels_stands_beside_the_verdict() -> None:
+def test_a_difference_needs_the_exchange_of_labels_too() -> None:
     result = evaluate_claim(runs(ratio=0.1, families=(3, 3)))
-    assert result.verdict.outcome == "supported"
+    assert result.primary is not None
+    assert result.primary.estimate.high < 1
+    assert result.verdict.outcome == "undecided"
+    assert "exchanging labels among them gives p = 0.10, and 0.1 at" in result.verdict.sentences[1]
     assert result.permutation is not None
     assert result.permutation.smallest_p == pytest.approx(0.1)
     passages = {passage.title: passage for passage in claim_passages(result)}

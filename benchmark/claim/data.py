@@ -53,6 +53,8 @@ def with_variance_parts(frame: pd.DataFrame) -> pd.DataFrame:
     added: dict[str, Vector] = {}
     for map_name in CLAIM_MAPS.values():
         column = f"{PRIMARY_METRIC}_squared_{map_name}"
+        if not {f"{column}_null_variance", f"{column}_low"} & set(frame.columns):
+            continue  # published errors
         root = frame[f"{PRIMARY_METRIC}_{map_name}"].to_numpy(dtype=float)
         squared = np.sign(root) * root**2
         null, slope, low, high = (

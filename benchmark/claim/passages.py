@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
+from benchmark.claim.pair_passage import pairs_passage
+from benchmark.claim.passage import Passage, table_of
 from benchmark.claim.result import (
     ClaimResult,
     Effect,
-    Pair,
-    PooledPairs,
     Power,
     RatioInterval,
     Specification,
@@ -33,15 +32,7 @@ from benchmark.claim.wording import (
     range_text,
     ratio_text,
 )
-from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, plural
-
-
-class Passage(NamedTuple):
-    """A titled piece of the result: sentences, then perhaps a table."""
-
-    title: str
-    sentences: tuple[str, ...]
-    table: Table | None = None
+from benchmark.markup import MISSING, decimals, plural
 
 
 def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list[Passage]:
@@ -60,7 +51,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _permutation(result),
         _shares(result),
         _specifications(result),
-        _pairs(result, about_pairs),
+        pairs_passage(result, about_pairs),
         _seeds(result),
         _dropped(result),
     )
@@ -69,16 +60,6 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         for passage in passages
         if passage is not None and (passage.sentences or passage.table)
     ]
-
-
-def _table(
-    texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]
-) -> Table | None:
-    """Return a table with columns of text, then columns of numbers; None without rows."""
-    columns = [Column(name, name, "left") for name in texts]
-    columns += [Column(name, name) for name in numbers]
-    cells = [tuple(Cell(text) for text in row) for row in rows]
-    return Table(tuple(columns), cells) if cells else None
 
 
 def _power(power: Power | None) -> Iterator[str]:
@@ -113,7 +94,7 @@ def _contrast(result: ClaimResult) -> Passage:
         for label, effect in effects
         if effect.unresolved
     ]
-    table = _table(
+    table = table_of(
         ("analysis", "adjusted for"),
         ("ratio", "interval", "p", "rows", "checkpoints", "families"),
         [_effect_row(label, effect) for label, effect in effects],
@@ -188,7 +169,7 @@ def _datasets(result: ClaimResult) -> Passage | None:
             f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much"
             " the ratios of these datasets differ beyond their errors"
         )
-    table = _table(
+    table = table_of(
         ("dataset", "families", "problem"),
         ("ratio", "interval", "p"),
         [
@@ -222,7 +203,7 @@ def _mixers(result: ClaimResult) -> Passage | None:
         " the contrast was declared as a test; the others are shown for orientation"
     )
     numbers = ("ratio", "interval", "p", "families", "checkpoints")
-    return Passage("All mixers", (sentence,), _table(("mixer",), numbers, rows))
+    return Passage("All mixers", (sentence,), table_of(("mixer",), numbers, rows))
 
 
 def _gaps(result: ClaimResult) -> Passage | None:
@@ -230,7 +211,7 @@ def _gaps(result: ClaimResult) -> Passage | None:
         "Mean confidence minus accuracy, in points: the mean over families with its 95% interval;"
         " above 0 models are over-confident, below 0 under-confident"
     )
-    table = _table(
+    table = table_of(
         ("scaling", "mixer"),
         ("signed gap (pp)", "95% interval (pp)", "families", "over-confident", "under-confident"),
         [
@@ -290,7 +271,7 @@ def _shares(result: ClaimResult) -> Passage:
         for item in sorted(shares.shares, key=lambda item: -item.share)
     ]
     numbers = ("share", "interval", "by chance", "columns", "largest in")
-    return Passage(title, tuple(sentences), _table(("factor",), numbers, rows))
+    return Passage(title, tuple(sentences), table_of(("factor",), numbers, rows))
 
 
 def _mixer_share(shares: VarianceShares) -> str:
@@ -318,7 +299,7 @@ def _specifications(result: ClaimResult) -> Passage | None:
     for item in curve.specifications:
         rows = "shifted" if item.shifted else "in distribution"
         groups.setdefault((estimator_name(item.metric), when(item.map), rows), []).append(item)
-    table = _table(
+    table = table_of(
         ("estimator", "scaling", "test rows"),
         ("specifications", "ratios", "below 1", "above 1"),
         [(*group, *_group_cells(items)) for group, items in sorted(groups.items())],
@@ -334,57 +315,6 @@ def _group_cells(items: Sequence[Specification]) -> tuple[str, ...]:
         f"{ratio_text(estimates[0].ratio)} to {ratio_text(estimates[-1].ratio)}",
         str(sum(estimate.high < 1 for estimate in estimates)),
         str(sum(estimate.low > 1 for estimate in estimates)),
-    )
-
-
-def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage | None:
-    matched = result.matched_pairs
-    if not matched.rule:
-        return None
-    sentences = [f"Rule: {matched.rule}"]
-    if not matched.pairs:
-        sentences.append("No two models are alike enough")
-    sentences += [_pooled(pooled, result.contrast) for pooled in matched.pooled]
-    table = _table(
-        ("dataset", "scaling", *result.contrast),
-        (
-            "size ratio",
-            "accuracy difference (pp)",
-            "error ratio",
-            "difference of squares, root (pp)",
-            "95% interval (pp)",
-            "p (Holm)",
-        ),
-        [_pair_row(pair) for pair in matched.pairs],
-    )
-    return Passage("Matched pairs", (*sentences, *more, *matched.problems), table)
-
-
-def _pair_row(pair: Pair) -> tuple[str, ...]:
-    return (
-        pair.dataset,
-        when(pair.map),
-        pair.first,
-        pair.second,
-        compact(pair.size_ratio),
-        f"{100 * pair.accuracy_difference:+.1f}",
-        MISSING if pair.ratio is None else ratio_text(pair.ratio),
-        f"{100 * pair.difference:+.2f}",
-        pair.no_interval or points_text(pair.low, pair.high),
-        p_value(pair.p_adjusted),
-    )
-
-
-def _pooled(pooled: PooledPairs, contrast: tuple[str, str]) -> str:
-    """Say what all pairs of a map come to, with families as what is replicated."""
-    value = "cannot be told" if pooled.ratio is None else f"is {ratio_text(pooled.ratio)}"
-    limits = (("at least", pooled.low), ("at most", pooled.high))
-    ends = [f"{word} {ratio_text(end)}" for word, end in limits if end is not None]
-    counts = zip(pooled.families, contrast, strict=True)
-    return (
-        f"Over all {plural(pooled.pairs, 'pair')} {when(pooled.map)} scaling the ratio of root mean"
-        f" squared errors {value}: {' and '.join(ends) or 'no limit can be given'} (95%, clustered"
-        f" by {' and '.join(f'{count} {side}' for count, side in counts)} families)"
     )
 
 
@@ -412,4 +342,4 @@ def _dropped(result: ClaimResult) -> Passage:
         *(f"{count}: {status}, {reason}" for (status, reason), count in counts.most_common()),
     ]
     rows = [(item.name, item.status, item.reason) for item in result.dropped]
-    return Passage(title, tuple(sentences), _table(("left out", "status", "reason"), (), rows))
+    return Passage(title, tuple(sentences), table_of(("left out", "status", "reason"), (), rows))

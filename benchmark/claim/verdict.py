@@ -38,19 +38,31 @@ _OPENINGS = {
 }
 
 
-def judge(claim: Claim, interval: RatioInterval) -> Outcome:
+def judge(claim: Claim, interval: RatioInterval, permutation: Permutation | None = None) -> Outcome:
     """Apply the rules in order; one interval serves them all.
 
     1. Equivalent: it lies inside the equivalence margin.
-    2. Supported or contradicted: it lies below or above 1.
+    2. Supported or contradicted: it lies below or above 1, and the exchange of labels, which does
+       not take families to be about normal, rejects at the same level. With few families there
+       are too few labellings for that.
     3. Undecided otherwise.
     """
     margin = claim.equivalence_ratio
     if 1 / margin < interval.low and interval.high < margin:
         return "equivalent"
+    if _excludes_one(interval) and not _is_borne_out(claim, permutation):
+        return "undecided"
     if interval.high < 1:
         return "supported"
     return "contradicted" if interval.low > 1 else "undecided"
+
+
+def _excludes_one(interval: RatioInterval) -> bool:
+    return interval.high < 1 or interval.low > 1
+
+
+def _is_borne_out(claim: Claim, permutation: Permutation | None) -> bool:
+    return permutation is None or permutation.p_value <= claim.alpha
 
 
 def decide(
@@ -61,10 +73,7 @@ def decide(
     shares: VarianceShares,
     permutation: Permutation | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried, and beside it that on a new one.
-
-    Where the exchange of labels does not bear out a difference, that is said and does not decide.
-    """
+    """Judge the ratio on the datasets tried, and beside it that on a new one."""
     if effect is None:
         reason = problem or "the contrast could not be estimated"
         return Verdict(
@@ -80,21 +89,17 @@ def decide(
             power=None,
             primary_factor=None,
         )
-    outcome = judge(claim, effect.estimate)
-    reason = _reason(claim, effect.estimate, outcome)
-    found = outcome in ("supported", "contradicted")
-    if found and permutation is not None and permutation.p_value > claim.alpha:
-        reason += (
-            ", which takes families to be about normal: exchanging labels among them gives"
-            f" {p_statement(permutation.p_value)}"
-        )
+    outcome = judge(claim, effect.estimate, permutation)
+    reason = _reason(claim, effect.estimate, outcome, permutation)
     return Verdict(
         outcome=outcome,
-        new_dataset=None if effect.new_dataset is None else judge(claim, effect.new_dataset),
+        new_dataset=(
+            None if effect.new_dataset is None else judge(claim, effect.new_dataset, permutation)
+        ),
         sentences=(
             _first_sentence(claim, effect, outcome),
             _second_sentence(claim, effect, power, outcome, reason),
-            new_dataset_sentence(claim, effect),
+            new_dataset_sentence(claim, effect, permutation),
         ),
         reasons=(reason,),
         interval=effect.estimate,
@@ -103,13 +108,21 @@ def decide(
     )
 
 
-def _reason(claim: Claim, interval: RatioInterval, outcome: Outcome) -> str:
+def _reason(
+    claim: Claim, interval: RatioInterval, outcome: Outcome, permutation: Permutation | None
+) -> str:
     margin = claim.equivalence_ratio
     inside = f"inside {1 / margin:.2f} to {margin:.2f}"
     if outcome == "equivalent":
         return f"the interval lies {inside}"
     if outcome != "undecided":
-        return "the interval excludes 1"
+        return "the interval excludes 1 and the exchange of labels bears it out"
+    if permutation is not None and _excludes_one(interval):
+        return (
+            "the interval excludes 1, but takes families to be about normal: exchanging labels"
+            f" among them gives {p_statement(permutation.p_value)}, and"
+            f" {permutation.smallest_p:.2g} at the least that it could"
+        )
     if interval.low == 0 and math.isinf(interval.high):
         return "no ratio at all can be excluded: the errors cannot be told from zero"
     return "the interval includes 1 and reaches beyond the equivalence margin"
@@ -145,12 +158,14 @@ def _second_sentence(
     return f"{sentence}; {what_would_decide(power)}."
 
 
-def new_dataset_sentence(claim: Claim, effect: Effect) -> str:
+def new_dataset_sentence(
+    claim: Claim, effect: Effect, permutation: Permutation | None = None
+) -> str:
     """Say what the datasets tried tell of another one."""
     new = effect.new_dataset
     if new is None:
         return f"Of a new dataset nothing can be said: {effect.new_dataset_problem}."
-    level, outcome = level_text(claim.alpha), judge(claim, new)
+    level, outcome = level_text(claim.alpha), judge(claim, new, permutation)
     known = plural(int(new.df) + 1, "dataset")
     opening = f"For a new dataset, {known} put the ratio at {ratio_text(new.ratio)}"
     if outcome == "undecided":
