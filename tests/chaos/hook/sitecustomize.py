@@ -1,0 +1,97 @@
+"""Faults on order: what FAULTS asks for happens at a named function, in any process.
+
+Python imports a module of this name at its start wherever it is first on the path, so every
+process of a launch has it. FAULTS is a JSON list of faults (see `chaos.faults.Fault`); without it
+nothing happens.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import json
+import os
+import signal
+import sys
+import time
+
+_FAULTS = json.loads(os.environ.get("FAULTS", "[]"))
+
+
+def _happen(fault):
+    do, at = fault["do"], fault["at"]
+    if fault.get("once"):  # once in all processes together, also after a restart
+        try:
+            os.close(os.open(fault["once"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    if do == "raise":
+        raise RuntimeError(f"injected at {at}")
+    if do == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if do == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if do == "sleep":
+        time.sleep(fault["seconds"])
+    if do == "note":
+        with open(fault["file"], "a") as file:
+            file.write(f"{os.getpid()} {time.time()}\n")
+
+
+def _wrapped(function, faults):
+    calls = 0
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        for fault in faults:
+            rank = fault.get("rank")
+            if rank is not None and rank != int(os.environ.get("RANK", "0")):
+                continue
+            if fault.get("call") in (None, calls) and fault.get("when", "before") == "before":
+                _happen(fault)
+        result = function(*args, **kwargs)
+        for fault in faults:
+            if fault.get("call") in (None, calls) and fault.get("when") == "after":
+                _happen(fault)
+        return result
+
+    return call
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, inner, name):
+        self._inner, self._name = inner, name
+
+    def create_module(self, spec):
+        return self._inner.create_module(spec)
+
+    def exec_module(self, module):
+        self._inner.exec_module(module)
+        places = {fault["at"] for fault in _FAULTS if fault["at"].startswith(self._name + ":")}
+        for place in places:
+            *owners, last = place.partition(":")[2].split(".")
+            owner = functools.reduce(getattr, owners, module)
+            faults = [fault for fault in _FAULTS if fault["at"] == place]
+            setattr(owner, last, _wrapped(getattr(owner, last), faults))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    _names = frozenset(fault["at"].partition(":")[0] for fault in _FAULTS)
+
+    def find_spec(self, name, path, target=None):
+        if name not in self._names:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _Loader(spec.loader, name)
+                return spec
+        return None
+
+
+if _FAULTS:
+    sys.meta_path.insert(0, _Finder())
