@@ -1,4 +1,4 @@
-"""What every command does about its shell: folders as arguments, Ctrl-C, pipes, unusable files."""
+"""What every command does about its shell: folders as arguments, signals, pipes, unusable files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import errno
 import functools
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import ParamSpec
 
 Parameters = ParamSpec("Parameters")
@@ -34,8 +39,8 @@ def as_folder(text: str) -> Path:
 def command(main: Callable[Parameters, int]) -> Callable[Parameters, int]:
     """Turn what a person or a full disk can do to a command into a line and an exit code.
 
-    130: Ctrl-C. 2: a file cannot be read or written. 0: whoever read the output has seen enough,
-    as `| head` does.
+    130: Ctrl-C; 129 and 143: SIGHUP and SIGTERM, where a command heeds them (`heed_signals`). 2: a
+    file cannot be read or written. 0: whoever read the output has seen enough, as `| head` does.
     """
 
     @functools.wraps(main)
@@ -43,9 +48,9 @@ def command(main: Callable[Parameters, int]) -> Callable[Parameters, int]:
         try:
             code = main(*args, **kwargs)
             sys.stdout.flush()  # here, where a closed pipe can be told from an error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped) as stop:
             print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
-            return 130
+            return stop.exit_code if isinstance(stop, Stopped) else 130
         except OSError as error:
             if isinstance(error, BrokenPipeError) and _reader_has_left():
                 _discard_output()
@@ -72,3 +77,144 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _OUTPUT)
     os.close(nowhere)
+
+
+# --- being asked to end -----------------------------------------------------------------------
+
+GRACE_S = 25.0
+"""How long what is under way may take to come to its end. torchrun, Slurm and Kubernetes kill
+after 30 seconds by default."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """This process was asked to end, and has come to a point where it can."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class _Endings:
+    """What this process has been asked, and how patient it is."""
+
+    asked: int | None = None
+    patient = False
+    grace_s = GRACE_S
+
+
+def heed_signals(grace_s: float = GRACE_S, *, silent: bool = False) -> None:
+    """End on SIGTERM, SIGHUP and Ctrl-C at the next point where nothing is lost.
+
+    Outside `patiently` that is at once, by raising `Stopped`; within, where `stop_if_asked` is
+    called, but no later than `grace_s` seconds on, when the process is ended. A second Ctrl-C ends
+    it at once. What was ignored when the process started (nohup) stays so.
+    """
+    _Endings.grace_s = grace_s
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        again = _Endings.asked is not None
+        if again and number == signal.SIGINT:
+            _end_now(number)
+        if again:
+            return
+        _Endings.asked = number
+        _in_time(number, grace_s)
+        if not _Endings.patient:
+            raise Stopped(number)
+        if not silent:
+            say = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
+            text = f"\nEnding after the epoch or stage under way, in {grace_s:g} s at most{say}.\n"
+            os.write(2, text.encode())
+
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, heed)
+
+
+def asked_to_stop() -> bool:
+    """Say whether this process has been asked to end."""
+    return _Endings.asked is not None
+
+
+def stop() -> None:
+    """End here, where nothing is lost.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped(_Endings.asked or signal.SIGTERM)
+
+
+def stop_if_asked() -> None:
+    """End here if this process has been asked to (see `stop`)."""
+    if asked_to_stop():
+        stop()
+
+
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Work that ends only where it says so (`stop_if_asked`)."""
+    stop_if_asked()
+    _Endings.patient = True
+    try:
+        yield
+    finally:
+        _Endings.patient = False
+
+
+def _in_time(number: int, grace_s: float) -> None:
+    def end() -> None:
+        time.sleep(grace_s)
+        _end_now(number)
+
+    # A thread ends the process also while the main one is inside a library.
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _end_now(number: int) -> None:
+    """End without clean-up; child processes of ours notice and end, too."""
+    show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
+    os.write(2, show_cursor + b"Interrupted. Run the same command again to continue.\n")
+    os._exit(128 + number)
+
+
+# --- processes that belong together -----------------------------------------------------------
+
+
+def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Let this process get a signal as soon as its parent is gone.
+
+    Args:
+        parent: the parent's process id, which may be gone already.
+        number: the signal.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_launcher() -> None:
+    """Come to an end (as on SIGTERM) when the launcher that started this process is gone.
+
+    Without a launcher nothing happens: a command that a shell started goes on without it, as
+    nohup asks.
+    """
+    parent = os.getppid()
+    if "RANK" in os.environ or _is_launcher(parent):
+        end_with_parent(parent, signal.SIGTERM)
+
+
+def _is_launcher(process: int) -> bool:
+    import psutil
+
+    try:
+        words = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return False
+    marks = ("accelerate", "torchrun", "torch.distributed")
+    return any(Path(word).name.startswith(marks) for word in words[:4])

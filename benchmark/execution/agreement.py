@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from benchmark.execution.launch import COLLECTIVE_TIMEOUT, launched_processes, process_index
 from benchmark.failures import OtherProcessError, RunError, first_line
+from benchmark.shell import asked_to_stop, stop
 
 ResultT = TypeVar("ResultT")
 
@@ -80,6 +81,12 @@ def from_first(point: str, work: Callable[[], ResultT]) -> ResultT:
     result = together(point, lambda: work() if process_index() == 0 else None)
     shared: ResultT = exchange(lambda: broadcast_object_list([result])[0])
     return shared
+
+
+def stop_point(point: str) -> None:
+    """End here, all processes together, if any of them has been asked to (see `shell.stop`)."""
+    if any(vote(point, int(asked_to_stop()))):
+        stop()
 
 
 def settle(error: BaseException) -> None:

@@ -7,13 +7,10 @@ stage needs them, so that finding nothing to do, or re-scoring cached logits, co
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from benchmark.data import CLEAN_SPLITS, load_corpus
 from benchmark.execution.agreement import (
@@ -21,18 +18,21 @@ from benchmark.execution.agreement import (
     from_first,
     gather_objects,
     settle,
+    stop_point,
     together,
     vote,
 )
 from benchmark.execution.inputs import Inputs, encode_splits
 from benchmark.execution.launch import launched_processes, make_accelerator, process_index
+from benchmark.execution.machine import GivingWay, Share
 from benchmark.execution.progress import Progress, SilentProgress
 from benchmark.execution.resolution import resolve, stale_stages, usable_record
 from benchmark.execution.run_record import run_record
 from benchmark.execution.trained_model import TrainedModel, read_trained_model, save_trained_model
-from benchmark.failures import OtherProcessError, outcome
+from benchmark.failures import OtherProcessError, RunError, outcome
 from benchmark.plan import RunSpec, Stage, content_hash
 from benchmark.records import (
+    Claim,
     DataFacts,
     LogitsSplit,
     Record,
@@ -40,6 +40,7 @@ from benchmark.records import (
     Status,
     Training,
     shared_cache,
+    try_claim,
     write_logits,
 )
 from benchmark.registry import Recipe
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _EVALUATION_BATCH = 256
+RETRY_S = 1.0
 SCORED_STAGES: tuple[Stage, ...] = ("training", "logits", "scores")
 
 
@@ -61,8 +63,9 @@ def execute(
 ) -> Record:
     """Do what is missing of one run and return its record, which is also written to disk.
 
-    In a launch of several processes every process must call this with the same arguments.
-    A run that fails gives a record that says why; only an interruption raises.
+    Waits while another command works on this run, or times something on this machine. In a launch
+    of several processes every process must call this with the same arguments. A run that fails
+    gives a record that says why; only an interruption raises, or processes that have parted.
 
     Args:
         spec: the run, as `plan` made it.
@@ -70,44 +73,46 @@ def execute(
         force: redo every stage, whatever is cached.
         progress: told of each step.
     """
-    run = _Run(spec, Path(results), force, progress or SilentProgress())
+    while (record := try_execute(spec, Path(results), force=force, progress=progress)) is None:
+        time.sleep(RETRY_S)
+    return record
+
+
+def try_execute(
+    spec: RunSpec, results: Path, *, force: bool = False, progress: Progress | None = None
+) -> Record | None:
+    """Do as `execute` does, but return None where that would have to wait."""
+    run = _Run(spec, results, force, progress or SilentProgress())
     if launched_processes() > 1:
         make_accelerator()  # from here on the processes can meet
         same = content_hash({"spec": spec.model_dump(mode="json"), "force": force})
         vote(f"start of {spec.name} ({same})")
-    try:
-        with _sole_writer(run.folder):
-            return run.record()
-    except OSError as error:  # of the folder or its lock; the run's own are in its record
-        return run.failed_record(error)
-
-
-_RETRY_S = 1.0
-
-
-@contextmanager
-def _sole_writer(folder: RunFolder) -> Iterator[None]:
-    """Keep other launches out of the run's folder; the ranks of this one go in together.
-
-    While another launch is in there the ranks keep meeting, so that none of them waits for longer
-    than a collective call may last.
-    """
-    lock = FileLock(folder.lock)
-
-    def acquired() -> bool:
-        folder.path.mkdir(parents=True, exist_ok=True)
+    stop_point("start of a run")
+    with ExitStack() as hold:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
+            if not from_first("claim", lambda: _enter(run, hold)):
+                return None
+        except OSError as error:  # the folder cannot be made or written
+            return run.failed_record(error)
+        except OtherProcessError as error:
+            return run.failed_record(error)
+        return run.record()
 
-    while not from_first("lock of the run", acquired):
-        time.sleep(_RETRY_S)
-    try:
-        yield
-    finally:
-        lock.release()
+
+def _enter(run: _Run, hold: ExitStack) -> bool:
+    """Claim the run's folder and a place on the machine; False where either is not to be had."""
+    share = Share()
+    hold.callback(share.leave)
+    if not share.enter():
+        return False
+    claim = try_claim(run.folder)
+    if claim is None:
+        return False
+    hold.callback(claim.release)
+    run.claim = claim
+    if launched_processes() == 1:  # several processes would wait for one that gives way
+        run.progress = GivingWay(run.progress, share)
+    return True
 
 
 @dataclass
@@ -119,6 +124,7 @@ class _Run:
     force: bool
     progress: Progress
     stage: str = "inputs"
+    claim: Claim | None = field(default=None, init=False)
     accelerator: Accelerator | None = field(default=None, init=False)
     training: Training | None = field(default=None, init=False)
 
@@ -166,8 +172,10 @@ class _Run:
         if process_index() > 0:
             return record
         try:
+            if self.claim is not None and not self.claim.is_held():
+                raise RunError("another command took this run over while this one was suspended")
             self.folder.write_record(record)
-        except OSError as error:
+        except (OSError, RunError) as error:
             return self._record("failed", failure=outcome(error, "record")[1])
         return record
 
@@ -192,6 +200,7 @@ class _Run:
             self._train(inputs, recipe, accelerator)
         if train:
             together("model", lambda: self._save_model(inputs))
+            stop_point("after training")
         self.stage = "logits"
         self._predict(inputs, accelerator)
 
@@ -275,6 +284,7 @@ class _Run:
             for name, split in splits.items()
         }
         together("write logits", lambda: self._write_logits(outputs))
+        stop_point("after the logits")
 
     def _write_logits(self, outputs: dict[str, LogitsSplit]) -> None:
         if process_index() == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from benchmark.data import load_corpus
 from benchmark.execution.resolution import resolve
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Record, Timing, shared_cache
+from benchmark.records import Failure, Record, RunFolder, Timing, claimed, shared_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +137,16 @@ def _with_cross_checks(spec: RunSpec, results: Path, timing: Timing) -> Timing |
 
 
 def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:
+    """Put a measurement into a run's record, as it is now, while nobody else writes there.
+
+    A run that another command is redoing goes without: that one waits for us until all is timed.
+    """
     folder = spec.folder(results)
+    with suppress(TimeoutError), claimed(folder, timeout_s=2):
+        _update(folder, spec, measured, result)
+
+
+def _update(folder: RunFolder, spec: RunSpec, measured: RunSpec, result: Timing | Failure) -> None:
     record = folder.read_record()
     if record is None:
         return

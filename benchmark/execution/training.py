@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from benchmark.arrays import IntArray
-from benchmark.execution.agreement import exchange, largest_fitting, together, vote
+from benchmark.execution.agreement import exchange, largest_fitting, stop_point, together, vote
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
@@ -87,6 +87,7 @@ def train(
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, epoch + 1))
+        stop_point(f"after epoch {epoch}")
     return loop.facts(first_epoch, time.perf_counter() - started, loss)
 
 

@@ -1,3 +1,6 @@
+from .claim import Claim as Claim
+from .claim import claimed as claimed
+from .claim import try_claim as try_claim
 from .files import ResultsError as ResultsError
 from .files import atomic_path as atomic_path
 from .files import write_text as write_text

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from benchmark.data import Rows
+from benchmark.shell import end_with_parent
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever holds tensors has done so already.
     import torch
@@ -36,6 +37,7 @@ _LAUNCHER_VARIABLES = (
     "MASTER_PORT",
 )
 _LOG_LINES = 5
+_PARENT = "BENCHMARK_TIMING_PARENT"
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str
     """
     environment = {k: v for k, v in os.environ.items() if k not in _LAUNCHER_VARIABLES}
     root = str(Path(__file__).parents[2])
+    environment[_PARENT] = str(os.getpid())
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [root, environment.get("PYTHONPATH", "")])
     )
@@ -164,6 +167,17 @@ def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str
         return ""
     last_words = " | ".join(ended.stderr.strip().splitlines()[-_LOG_LINES:])
     return f"exit status {ended.returncode}: {last_words}"
+
+
+def read_request() -> dict[str, Any]:
+    """Return what `run_module` asks of this process, which ends with the one that asked.
+
+    One that went on alone would disturb the next measurement.
+    """
+    if _PARENT in os.environ:
+        end_with_parent(int(os.environ[_PARENT]))
+    request: dict[str, Any] = json.load(sys.stdin)
+    return request
 
 
 def ask_process(module: str, job: TimingJob, request: Mapping[str, Any], timeout_s: float) -> Any:

@@ -15,11 +15,14 @@ import signal
 import sys
 import time
 
+_run = ""  # the run under way in this process
 _FAULTS = json.loads(os.environ.get("FAULTS", "[]"))
 
 
-def _happen(fault):
+def _happen(fault, args):
+    global _run
     do, at = fault["do"], fault["at"]
+    fault["done"] = True
     if fault.get("once"):  # once in all processes together, also after a restart
         try:
             os.close(os.open(fault["once"], os.O_CREAT | os.O_EXCL))
@@ -31,11 +34,22 @@ def _happen(fault):
         os.kill(os.getpid(), signal.SIGKILL)
     if do == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if do == "run":
+        _run = args[0].name
     if do == "sleep":
         time.sleep(fault["seconds"])
     if do == "note":
         with open(fault["file"], "a") as file:
             file.write(f"{os.getpid()} {time.time()}\n")
+
+
+def _is_due(fault, calls):
+    rank, run = fault.get("rank"), fault.get("run")
+    if rank is not None and rank != int(os.environ.get("RANK", "0")):
+        return False
+    if run is not None:
+        return run == _run and not fault.get("done")
+    return fault.get("call") in (None, calls)
 
 
 def _wrapped(function, faults):
@@ -45,16 +59,14 @@ def _wrapped(function, faults):
     def call(*args, **kwargs):
         nonlocal calls
         calls += 1
-        for fault in faults:
-            rank = fault.get("rank")
-            if rank is not None and rank != int(os.environ.get("RANK", "0")):
-                continue
-            if fault.get("call") in (None, calls) and fault.get("when", "before") == "before":
-                _happen(fault)
+        due = [fault for fault in faults if _is_due(fault, calls)]
+        for fault in due:
+            if not fault.get("after"):
+                _happen(fault, args)
         result = function(*args, **kwargs)
-        for fault in faults:
-            if fault.get("call") in (None, calls) and fault.get("when") == "after":
-                _happen(fault)
+        for fault in due:
+            if fault.get("after"):
+                _happen(fault, args)
         return result
 
     return call
