@@ -1,6 +1,6 @@
 """Agreement across the processes of a launch, so that none goes on or waits alone.
 
-Processes meet only in votes and in exchanges of data that directly follow a vote. A vote brings
+Processes meet only in votes and in exchanges of data that begin with a vote. A vote brings
 along how many there were before and where it stands, so that processes that have parted notice it
 at the next one instead of mixing what belongs to different runs. An error that a process runs into
 between votes is brought to the next vote (see `settle`). An exchange that does not come about
@@ -47,7 +47,7 @@ def vote(point: str, value: int = 0, error: BaseException | None = None) -> list
             raise error
         return [value]
     _votes += 1
-    ballots = exchange(lambda: _gather([int(error is not None), _votes, _number(point), value]))
+    ballots = _collective(lambda: _gather([int(error is not None), _votes, _number(point), value]))
     if error is not None:
         setattr(error, _AGREED, True)
         raise error
@@ -79,7 +79,7 @@ def from_first(point: str, work: Callable[[], ResultT]) -> ResultT:
     from accelerate.utils import broadcast_object_list
 
     result = together(point, lambda: work() if process_index() == 0 else None)
-    shared: ResultT = exchange(lambda: broadcast_object_list([result])[0])
+    shared: ResultT = exchange(f"{point}, shared", lambda: broadcast_object_list([result])[0])
     return shared
 
 
@@ -109,25 +109,29 @@ def settle(error: BaseException) -> None:
 
 
 def gather_objects(own: ResultT) -> list[ResultT]:
-    """Return what each process brings, in rank order, on all of them; directly after a vote."""
+    """Return what each process brings, in rank order, on all of them."""
     if launched_processes() == 1:
         return [own]
     from accelerate.utils import gather_object
 
-    found: list[ResultT] = exchange(lambda: gather_object([own]))
+    found: list[ResultT] = exchange("gather", lambda: gather_object([own]))
     return found
 
 
-def exchange(collective: Callable[[], ResultT]) -> ResultT:
-    """Call a collective operation; one that fails has left the processes apart.
+def exchange(point: str, collective: Callable[[], ResultT]) -> ResultT:
+    """Vote, then call a collective operation with nothing in between that could fail on one.
 
     Raises:
+        OtherProcessError: another process ran into trouble before.
         ProcessesPartedError: another process is gone, or did not come within the timeout.
     """
+    vote(point)
+    return _collective(collective)
+
+
+def _collective(collective: Callable[[], ResultT]) -> ResultT:
     try:
         return collective()
-    except ProcessesPartedError:
-        raise
     except Exception as error:
         raise ProcessesPartedError(
             "another process of this launch is gone or did not answer within "

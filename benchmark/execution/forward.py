@@ -107,9 +107,9 @@ def _gather_rows(
     if len(positions):
         own[: len(positions), 0] = torch.from_numpy(positions)
         own[: len(positions), 1:] = outputs
-    own = together("gather", lambda: own.to(accelerator.device))
+    own = own.to(accelerator.device)
     parts = [torch.empty_like(own) for _ in range(accelerator.num_processes)]
-    exchange(lambda: torch.distributed.all_gather(parts, own))
+    exchange("logits", lambda: torch.distributed.all_gather(parts, own))
     whole = torch.cat(parts).cpu()
     whole = whole[whole[:, 0] >= 0]
     return whole[:, 0].long().numpy(), whole[:, 1:].float()

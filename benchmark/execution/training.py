@@ -224,7 +224,6 @@ class _Loop:
         for number, step in enumerate(steps):
             loss_sum += self._step(step, inputs, f"epoch {epoch}, step {number}")
             progress.advance()
-        vote(f"end of epoch {epoch}")
         self._share_buffers()
         loss_sum = self._sum_over_processes(loss_sum)
         mean_loss = float(loss_sum) / sum(step.batch_rows for step in steps)
@@ -302,16 +301,16 @@ class _Loop:
             start = end
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
-        """Add up `values` of all processes, in place; directly after a vote."""
+        """Add up `values` of all processes, in place."""
         if self._processes > 1:
-            exchange(lambda: torch.distributed.all_reduce(values))
+            exchange("sum", lambda: torch.distributed.all_reduce(values))
         return values
 
     def _share_buffers(self) -> None:
         """Give every process the first one's batch statistics, which sees whole batches."""
         if self._processes > 1:
             for buffer in self.module.buffers():
-                exchange(partial(torch.distributed.broadcast, buffer, 0))
+                exchange("buffer", partial(torch.distributed.broadcast, buffer, 0))
 
     def facts(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
         """Return what the record tells of a training that has ended."""

@@ -84,7 +84,7 @@ def launch(
     *arguments: str,
     ranks: int = 1,
     faults: Sequence[dict[str, Any]] = (),
-    timeout: float = 240,
+    timeout: float = 120,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a launch to its end; one that hangs fails the test."""

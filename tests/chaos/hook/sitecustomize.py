@@ -32,6 +32,9 @@ def _happen(fault, args):
         raise RuntimeError(f"injected at {at}")
     if do == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if do == "tear":  # a file half written, and nobody left to go on
+        os.truncate(args[1], os.path.getsize(args[1]) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
     if do == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if do == "run":
