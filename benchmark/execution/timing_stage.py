@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.data import load_corpus
+from benchmark.execution.measurer import Measurer
 from benchmark.execution.resolution import resolve
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
@@ -83,7 +84,7 @@ def time_groups(
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
     """Measure the first run of each group and enter the result in the group's records.
 
-    `quick` measures in this process, `full` in several fresh ones, interleaved; with
+    `quick` measures in one process for all, `full` in several fresh ones, interleaved; with
     `cross_check` LoadGen then measures the same model in one more. Yields each group with its
     timing, or with the reason why there is none.
     """
@@ -99,19 +100,17 @@ def time_groups(
 def _quick(
     groups: Sequence[list[RunSpec]], results: Path
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
-    """Measure in this process; peak memory comes from a clean process of its own."""
-    from benchmark.timing import measure_memory, time_model
+    """Measure in one process for all; peak memory comes from a clean process of its own."""
+    from benchmark.timing import measure_memory
 
     memories = measure_memory([_job(group[0], results) for group in groups])
-    for group, memory in zip(groups, memories, strict=True):
-        try:
-            subject = _subject(group[0], results)
-            timing = time_model(subject.model, subject.sample, temperature=subject.temperature)
-            if timing.memory is None and not isinstance(memory, Exception):
+    with closing(Measurer(results)) as measurer:
+        for group, memory in zip(groups, memories, strict=True):
+            timing = measurer.measure(group[0])
+            has_memory = isinstance(timing, Failure) or timing.memory is not None
+            if not has_memory and not isinstance(memory, Exception):
                 timing = timing.model_copy(update={"memory": memory})
             yield group, timing
-        except Exception as error:
-            yield group, outcome(error, "timing")[1]
 
 
 def _full(
@@ -170,6 +169,17 @@ def _job(spec: RunSpec, results: Path) -> TimingJob:
         loader=f"{__name__}:load_subject",
         arguments={"spec": spec.model_dump_json(), "results": str(results)},
     )
+
+
+def measure_subject(spec: RunSpec, results: Path) -> Timing | Failure:
+    """Measure a finished run's model in this process, or return why that is not possible."""
+    from benchmark.timing import time_model
+
+    try:
+        subject = _subject(spec, results)
+        return time_model(subject.model, subject.sample, temperature=subject.temperature)
+    except Exception as error:
+        return outcome(error, "timing")[1]
 
 
 def load_subject(spec: str, results: str) -> TimingSubject:

@@ -32,7 +32,7 @@ from benchmark.plan import RunSpec
 from benchmark.records import Failure, Record, claimed
 from benchmark.shell import Stopped, asked_to_stop, heed_signals, patiently, stop
 
-_SPAWN = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -254,11 +254,11 @@ class _Worker:
             self._process.join(timeout=10)
 
     def _start(self) -> None:
-        self._connection, theirs = _SPAWN.Pipe()
+        self._connection, theirs = SPAWN.Pipe()
         arguments = (theirs, self._results, self._force)
         self._killed_before = _killed_for_memory()
-        self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
-        with _worker_environment(self._device):
+        self._process = SPAWN.Process(target=_serve, args=arguments, daemon=True)
+        with worker_environment(self._device):
             self._process.start()
         theirs.close()  # so that the worker's end closes when the worker dies
 
@@ -267,7 +267,7 @@ class _Worker:
         self._process.join(timeout=10)
         killed = _killed_for_memory()
         short = None not in (killed, self._killed_before) and killed != self._killed_before
-        return _Death(spec, _describe_exit(self._process.exitcode, short_of_memory=short))
+        return _Death(spec, describe_exit(self._process.exitcode, short_of_memory=short))
 
 
 def _killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int | None:
@@ -285,7 +285,8 @@ def _visible_devices(gpus: int) -> list[str]:
     return listed.split(",") if listed else [str(index) for index in range(gpus)]
 
 
-def _describe_exit(code: int | None, *, short_of_memory: bool) -> str:
+def describe_exit(code: int | None, *, short_of_memory: bool) -> str:
+    """Say how a process ended that should not have."""
     if code is None or code >= 0:
         return f"the worker process ended unexpectedly with exit code {code}"
     name = signal.Signals(-code).name
@@ -303,7 +304,7 @@ def _describe_exit(code: int | None, *, short_of_memory: bool) -> str:
 
 
 @contextmanager
-def _worker_environment(device: str | None) -> Iterator[None]:
+def worker_environment(device: str | None) -> Iterator[None]:
     """Set what a child takes over at its start: one thread, its device, no ear for Ctrl-C."""
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if device is not None:
@@ -350,7 +351,7 @@ class _PipeProgress:
 
 def _serve(connection: Connection, results: Path, force: bool) -> None:
     """Execute the runs that arrive on `connection` until it closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_main()
     heed_signals(silent=True)
     try:
         with patiently():
@@ -365,8 +366,13 @@ def _serve(connection: Connection, results: Path, force: bool) -> None:
         sys.exit(stopped.exit_code)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def end_with_main() -> None:
+    """Let this process, which `multiprocessing` started, end as soon as its parent is gone."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -28,7 +28,7 @@ STEPS = {
     "optimiser": (f"{TRAINING}._share_buffers", None),
     "save state": (f"{TRAINING}.save", None),
     "save model": (f"{STAGES}:save_trained_model", 0),
-    "row independence": (f"{STAGES}:_Run._require_row_independence", None),
+    "columns": (f"{STAGES}:_Run._columns", None),
     "predict": ("benchmark.execution.forward:_forward", None),
     "write logits": (f"{STAGES}:write_logits", 0),
     "score": ("benchmark.execution.scoring:score_run", 0),
