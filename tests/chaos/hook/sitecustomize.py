@@ -21,29 +21,60 @@ _FAULTS = json.loads(os.environ.get("FAULTS", "[]"))
 
 def _happen(fault, args):
     global _run
-    do, at = fault["do"], fault["at"]
+    do = fault["do"]
     fault["done"] = True
     if fault.get("once"):  # once in all processes together, also after a restart
         try:
             os.close(os.open(fault["once"], os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
-    if do == "raise":
-        raise RuntimeError(f"injected at {at}")
-    if do == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if do == "tear":  # a file half written, and nobody left to go on
-        os.truncate(args[1], os.path.getsize(args[1]) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-    if do == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
     if do == "run":
         _run = args[0].name
-    if do == "sleep":
-        time.sleep(fault["seconds"])
-    if do == "note":
-        with open(fault["file"], "a") as file:
-            file.write(f"{os.getpid()} {time.time()}\n")
+    else:
+        _ACTIONS[do](fault, args)
+
+
+def _raise(fault, args):
+    raise RuntimeError(f"injected at {fault['at']}")
+
+
+def _errno(fault, args):
+    raise OSError(fault["errno"], os.strerror(fault["errno"]))
+
+
+def _kill(fault, args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tear(fault, args):
+    """Leave a file half written, and nobody to go on."""
+    os.truncate(args[1], os.path.getsize(args[1]) // 2)
+    _kill(fault, args)
+
+
+def _segfault(fault, args):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _sleep(fault, args):
+    time.sleep(fault["seconds"])
+
+
+def _note(fault, args):
+    what = f"{fault['at']}{':after' if fault.get('after') else ''}"
+    with open(fault["file"], "a") as file:
+        file.write(f"{what} {os.getpid()} {time.time()} {_run}\n")
+
+
+_ACTIONS = {
+    "raise": _raise,
+    "errno": _errno,
+    "kill": _kill,
+    "tear": _tear,
+    "segfault": _segfault,
+    "sleep": _sleep,
+    "note": _note,
+}
 
 
 def _is_due(fault, calls):
