@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -30,6 +31,7 @@ from benchmark.records.folder import RunFolder
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
 _RETRY_S = 0.5
+_DAY_S = 86400.0
 _LEFTOVERS = (".*.tmp", ".model-*", ".claim.*")
 
 
@@ -194,6 +196,30 @@ def _host() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return f"{parts[0]}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+
+
+def owner_mark() -> str:
+    """Return what to put into the name of a temporary file so that `is_left_over` knows it."""
+    return f"{_host()[-12:]}-{os.getpid()}"
+
+
+def is_left_over(path: Path) -> bool:
+    """Say whether the process that was writing `path`, named by its mark, is dead.
+
+    Example:
+        >>> is_left_over(Path(f".report.new.{owner_mark()}.x")), is_left_over(Path(".report"))
+        (False, False)
+        >>> is_left_over(Path(f".report.new.{owner_mark()}9999999.x"))
+        True
+    """
+    import psutil
+
+    found = re.search(r"\.([0-9a-f]{12})-([0-9]+)\.", path.name)
+    if found is None:
+        return False
+    if found[1] == _host()[-12:]:
+        return not psutil.pid_exists(int(found[2]))
+    return path.exists() and _seconds_since_touched(path) > _DAY_S
 
 
 def _remove_leftovers(folder: RunFolder) -> None:
