@@ -100,7 +100,6 @@ class _Endings:
 
     asked: int | None = None
     patient = False
-    grace_s = GRACE_S
 
 
 def heed_signals(grace_s: float = GRACE_S, *, silent: bool = False) -> None:
@@ -110,16 +109,11 @@ def heed_signals(grace_s: float = GRACE_S, *, silent: bool = False) -> None:
     called, but no later than `grace_s` seconds on, when the process is ended. A second Ctrl-C ends
     it at once. What was ignored when the process started (nohup) stays so.
     """
-    _Endings.grace_s = grace_s
 
     def heed(number: int, frame: FrameType | None) -> None:
-        again = _Endings.asked is not None
-        if again and number == signal.SIGINT:
-            _end_now(number)
-        if again:
-            return
+        if _Endings.asked is not None:
+            return  # what a second Ctrl-C does is up to the watch
         _Endings.asked = number
-        _in_time(number, grace_s)
         if not _Endings.patient:
             raise Stopped(number)
         if not silent:
@@ -127,9 +121,36 @@ def heed_signals(grace_s: float = GRACE_S, *, silent: bool = False) -> None:
             text = f"\nEnding after the epoch or stage under way, in {grace_s:g} s at most{say}.\n"
             os.write(2, text.encode())
 
+    _start_watch(grace_s)
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, heed)
+
+
+def _start_watch(grace_s: float) -> None:
+    """End the process in time from a thread.
+
+    The system tells the thread of a signal at once; a handler waits until the main thread comes
+    back from whatever library it is in, such as a collective call.
+    """
+    news, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        first: int | None = None
+        deadline: float | None = None
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([news], [], [], left)[0]:
+                _end_now(first or signal.SIGTERM)
+            number = os.read(news, 1)[0]
+            if first is not None and number == signal.SIGINT:
+                _end_now(number)
+            if first is None and number in _SIGNALS:
+                first, deadline = number, time.monotonic() + grace_s
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def asked_to_stop() -> bool:
@@ -161,15 +182,6 @@ def patiently() -> Iterator[None]:
         yield
     finally:
         _Endings.patient = False
-
-
-def _in_time(number: int, grace_s: float) -> None:
-    def end() -> None:
-        time.sleep(grace_s)
-        _end_now(number)
-
-    # A thread ends the process also while the main one is inside a library.
-    threading.Thread(target=end, daemon=True).start()
 
 
 def _end_now(number: int) -> None:

@@ -15,7 +15,8 @@ from benchmark.execution.agreement import largest_fitting, together
 from benchmark.execution.forward import predict_logits
 from benchmark.execution.launch import make_accelerator
 from benchmark.execution.progress import SilentProgress
-from benchmark.execution.training import learning_rate_factor, train
+from benchmark.execution.schedule import learning_rate_factor
+from benchmark.execution.training import train
 from benchmark.failures import RunError
 from benchmark.models.checkpoint import build_model
 from benchmark.models.encoding import EncodedSplit, encode

@@ -4,7 +4,7 @@ Each optimiser step sums the gradient over a global batch that is cut into proce
 into micro-batches. The cut changes neither the batch nor its order, so a smaller device or
 another launch trains on the same steps (up to rounding). Statistics of a batch would change with
 the cut, so a model that normalises by them is trained on whole batches, by the first process; the
-others follow with the same gradients. The state is saved at epoch ends, and a resumed training
+others follow with the same gradients. The state is saved at epoch ends; a resumed training
 repeats the interrupted one.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from benchmark.arrays import IntArray
 from benchmark.execution.agreement import exchange, largest_fitting, stop_point, together, vote
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
+from benchmark.execution.schedule import learning_rate_factor
 from benchmark.failures import RunError
 from benchmark.models import (
     EncodedSplit,
@@ -44,9 +45,6 @@ from benchmark.models import (
 )
 from benchmark.records import Training, atomic_path
 from benchmark.registry import Recipe
-
-_ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4
-"""Where the one-cycle schedule starts and ends, as fractions of the peak (torch's defaults)."""
 
 
 def train(
@@ -89,38 +87,6 @@ def train(
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, epoch + 1))
         stop_point(f"after epoch {epoch}")
     return loop.facts(first_epoch, time.perf_counter() - started, loss)
-
-
-def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
-    """Return step -> fraction of the peak learning rate, for steps 0 ... total_steps-1.
-
-    `linear`, `cosine` and `constant` rise linearly from 0 over `recipe.warmup` of the steps and
-    then fall to 0, or stay. `onecycle` rises from 1/25 and falls to 4e-6 along a cosine (Smith
-    2018), as torch's OneCycleLR does.
-    """
-    if recipe.schedule == "onecycle":
-        return partial(_onecycle, peak=recipe.warmup * total_steps - 1, last=total_steps - 1)
-    warmup_steps = round(recipe.warmup * total_steps)
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return step / warmup_steps
-        fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        if recipe.schedule == "linear":
-            return 1 - fraction
-        return _cosine(1, 0, fraction) if recipe.schedule == "cosine" else 1.0
-
-    return factor
-
-
-def _onecycle(step: int, *, peak: float, last: int) -> float:
-    if step <= peak:
-        return _cosine(_ONECYCLE_START, 1, step / peak if peak > 0 else 1.0)
-    return _cosine(1, _ONECYCLE_END, min(1.0, (step - peak) / (last - peak)))
-
-
-def _cosine(start: float, end: float, fraction: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)
@@ -169,7 +135,7 @@ class _Loop:
     @property
     def _largest_share(self) -> int:
         batch = min(self.recipe.batch_size, len(self.split))
-        return batch if self.whole_batches else math.ceil(batch / self._processes)
+        return batch if self.whole_batches else -(-batch // self._processes)
 
     @property
     def _processes(self) -> int:
@@ -184,9 +150,8 @@ class _Loop:
         if self.accelerator.device.type == "cpu":
             return self._largest_share
         lengths = self.split.lengths
-        longest = torch.arange(len(self.split)).numpy()
-        if lengths is not None:
-            longest = (-lengths).argsort(kind="stable")
+        equal = np.arange(len(self.split))
+        longest = equal if lengths is None else (-lengths).argsort(kind="stable")
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
 
         def attempt(rows: int) -> None:

@@ -84,7 +84,7 @@ def test_each_run_once_and_nothing_beside_timing(
     records = [record for _, record in find_records(tmp_path / "results")]
     assert all(record.timing is not None for record in records)
     workers = {pid for what, pid, _, _ in found if what == TRAINED}
-    assert len(workers) >= 2  # the second took free runs instead of waiting
+    assert killed or len(workers) >= 2  # the second took free runs instead of waiting
 
 
 @pytest.mark.chaos

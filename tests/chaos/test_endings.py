@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,31 @@ SEEDS = ("--suite", "seeds", "--limit", "96")
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    """End what a failed test leaves."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def start(folder: Path, *arguments: str, launcher: list[str] | None = None, **options: Any):
     line = command(folder, *arguments, **options)
     if launcher is not None:
         line = [*launcher, *line[1:]]
     extra = {"ACCELERATE_USE_CPU": "true"} if "ranks" in options or launcher else {}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         line, env=environment((), folder, **extra), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    _started.append(process)
+    return process
 
 
 def run_of(folder: Path) -> RunFolder:
