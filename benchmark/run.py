@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from benchmark.registry import Registry
 
 
+_LONGEST_NUMBER = 9
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
     parser = argparse.ArgumentParser(
@@ -43,6 +46,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     choose.add_argument("--seeds", type=_positive, help="runs per model and dataset")
     choose.add_argument("--limit", type=_positive, help="rows of each split, for a quick try")
+    _add_how(parser)
+    where = parser.add_argument_group("where")
+    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
+    where.add_argument("--results", type=as_folder, default=ROOT / "results")
+    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
+    return parser.parse_args(arguments)
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
     how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
@@ -65,14 +77,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="SECONDS",
         help="on SIGTERM or Ctrl-C: end after the epoch or stage under way, or this (default: 25)",
     )
+    how.add_argument(
+        "--allow-remote-code",
+        action="store_true",
+        help="let checkpoints run the code they bring, where the registry says trust_remote_code",
+    )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
-    where = parser.add_argument_group("where")
-    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
-    where.add_argument("--results", type=as_folder, default=ROOT / "results")
-    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
-    return parser.parse_args(arguments)
 
 
 def _names(text: str) -> list[str]:
@@ -83,8 +95,11 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    # Longer numbers make names of folders that no file system takes.
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a whole number of at least 1 (and {_LONGEST_NUMBER} digits)"
+        )
     return int(text)
 
 
@@ -99,12 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     from benchmark.execution import LaunchError, ProcessesPartedError, quiet_libraries
+    from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, plan
     from benchmark.registry import Registry, RegistryError
 
     quiet_libraries()
     heed_signals(options.grace)
     end_with_launcher()
+    allow_remote_code(options.allow_remote_code)
     try:
         registry = Registry.load(options.registry)
         if options.list:
@@ -157,18 +174,39 @@ def _print_registry(registry: Registry) -> None:
 def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    rows = []
+    from benchmark.execution import cost_table
+
+    rows, to_do = [], []
     for spec in specs:
         stages = _stages_to_do(spec, options)
         rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
+        to_do += [spec] if stages else []
     print(tabulate(rows, headers=("run", "to do")))
-    to_do = sum(row[1] != "nothing" for row in rows)
-    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {to_do} have something to do.")
+    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {len(to_do)} have something to do.")
+    costs = cost_table([_resolved(spec, options.results) for spec in to_do])
+    print(f"\n{costs}" if costs else "", end="\n" if costs else "")
     return 0
 
 
+def _resolved(spec: RunSpec, results: Path) -> RunSpec:
+    """Return the run with its inputs' identities, or as it is where they are not to be had."""
+    from benchmark.execution import resolve
+    from benchmark.failures import RunError
+
+    try:
+        return resolve(spec, results)
+    except RunError:
+        return spec
+
+
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
-    from benchmark.execution import SCORED_STAGES, needs_timing, resolve, stale_stages
+    from benchmark.execution import (
+        SCORED_STAGES,
+        needs_timing,
+        note_on_code,
+        resolve,
+        stale_stages,
+    )
     from benchmark.failures import RunError
 
     try:
@@ -180,7 +218,8 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     if options.timing != "off":
         timed = not needs_timing(resolved, options.results, options.timing)
         stages += [] if timed and not options.force else ["timing"]
-    return stages
+    note = note_on_code(spec)
+    return [*stages, *([f"({note})"] if note and stages else [])]
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
@@ -206,7 +245,7 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
-    from benchmark.execution import Finished, RunDisplay, needs_work, run_in_workers
+    from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
 
     pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
@@ -215,7 +254,7 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
     from benchmark.execution import available_cores, gpu_count
 
     gpus = gpu_count()
-    events = run_in_workers(
+    events = run_apart(
         pending,
         options.results,
         workers=options.workers or gpus or available_cores(),
@@ -305,7 +344,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
-    from benchmark.report import declared_published, write_report
+    from benchmark.report import RowSources, declared_published, write_report
 
     suite = specs[0].suite
     folder = write_report(
@@ -315,6 +354,7 @@ def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Name
         suite=suite,
         expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
+        row_sources=RowSources.named_by(registry),
     )
     print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 

@@ -1,4 +1,7 @@
-"""What every command does about its shell: folders as arguments, signals, pipes, unusable files."""
+"""What every command does about its shell.
+
+Folders as arguments, signals, pipes, files that are none, and what a terminal would obey.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import functools
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -15,7 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import ParamSpec
+from typing import Any, ParamSpec, TextIO
+
+from benchmark.markup import visible_lines
 
 Parameters = ParamSpec("Parameters")
 
@@ -41,10 +47,15 @@ def command(main: Callable[Parameters, int]) -> Callable[Parameters, int]:
 
     130: Ctrl-C; 129 and 143: SIGHUP and SIGTERM, where a command heeds them (`heed_signals`). 2: a
     file cannot be read or written. 0: whoever read the output has seen enough, as `| head` does.
+    What it prints is guarded (see `guarded_output`).
     """
 
     @functools.wraps(main)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> int:
+        with guarded_output():
+            return ended(*args, **kwargs)
+
+    def ended(*args: Parameters.args, **kwargs: Parameters.kwargs) -> int:
         try:
             code = main(*args, **kwargs)
             sys.stdout.flush()  # here, where a closed pipe can be told from an error
@@ -230,3 +241,73 @@ def _is_launcher(process: int) -> bool:
         return False
     marks = ("accelerate", "torchrun", "torch.distributed")
     return any(Path(word).name.startswith(marks) for word in words[:4])
+
+
+# --- what a terminal would obey -------------------------------------------------------------------
+
+
+class _Guarded:
+    """A text stream that shows control characters instead of passing them on.
+
+    Attributes:
+        unguarded: the stream that is written to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unguarded = stream
+
+    def write(self, text: str) -> int:
+        self.unguarded.write(visible_lines(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
+
+
+@contextmanager
+def guarded_output() -> Iterator[None]:
+    """Let nothing printed here move a terminal's cursor, turn its text around, or tell a password.
+
+    Names, messages and rows come from files that anyone may have written. Their escapes, NUL and
+    direction marks are spelled out, and credentials in addresses left out, whoever prints them:
+    the command, a library's warning, a log.
+    """
+    streams = sys.stdout, sys.stderr
+    guards = [s if isinstance(s, _Guarded) else _Guarded(s) for s in streams]
+    sys.stdout, sys.stderr = guards
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def unguarded_output() -> TextIO:
+    """Return the standard output for who draws on a terminal and makes its texts visible itself."""
+    stream: TextIO = getattr(sys.stdout, "unguarded", sys.stdout)
+    return stream
+
+
+# --- files that are none --------------------------------------------------------------------------
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what a path is that is neither file nor folder, such as "a named pipe"; else None.
+
+    Reading one may wait for ever or never end. Links are followed; None too where nothing is.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a path that holds NUL
+        return None
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)

@@ -58,6 +58,23 @@ def test_covariates_are_logs_and_test_error_is_of_the_clean_split() -> None:
     assert set(averaged["label_smoothing"]) == {0.0}
 
 
+def test_loss_and_teacher_become_flags_and_gaps_stay_gaps() -> None:
+    frame = runs(seeds=1, shifts=())
+    models = sorted(frame["model"].unique())[:4]
+    facts = {
+        "loss": ["binary_cross_entropy", "cross_entropy", "none", None],
+        "teacher_mixer": ["convolution", "attention", None, None],
+        "distillation": [True, True, False, None],
+    }
+    for column, values in facts.items():
+        known = dict(zip(models, values, strict=True))
+        frame[column] = frame["model"].map(lambda name, known=known: known.get(name)).astype(object)
+    averaged = checkpoints(frame).set_index("model").loc[models]
+    expected = [1.0, 0.0, 0.0, np.nan]
+    np.testing.assert_array_equal(averaged["binary_cross_entropy"], expected)
+    np.testing.assert_array_equal(averaged["convolutional_teacher"], expected)
+
+
 def test_floor_is_the_standard_error_of_the_most_precise_model() -> None:
     frame = runs(seeds=1, shifts=())
     frame[f"{METRIC}_squared_none_low"] = 0.0

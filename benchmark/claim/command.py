@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.markup import ascii_json
 from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _output(options: argparse.Namespace) -> str:
         else _from_table(options.table, options.columns, claim)
     )
     if options.json:
-        return result.model_dump_json(indent=1) + "\n"
+        return ascii_json(result.model_dump_json(indent=1)) + "\n"
     from benchmark.claim.text import render_markdown
 
     return render_markdown(result, title)

@@ -20,7 +20,10 @@ COVARIATE_COLUMNS: dict[str, tuple[str, ...]] = {
     "log_parameters": ("log_parameters",),
     "log_pretraining_examples": ("log_pretraining_examples",),
     "test_error": ("test_error",),
-    "recipe": ("label_smoothing", "mixup", "distillation"),
+    "recipe": (
+        *("binary_cross_entropy", "label_smoothing", "mixup", "cutmix", "distillation"),
+        "convolutional_teacher",
+    ),
 }
 NORMAL_QUANTILE = 1.959964
 """Of the 95% normal interval that records carry for the squared debiased error."""
@@ -46,7 +49,8 @@ def checkpoints(frame: pd.DataFrame) -> pd.DataFrame:
 
     The covariates are added: `log_parameters`, `log_pretraining_examples` (of one plus the
     examples, for checkpoints trained from scratch), `test_error` of the unshifted test split,
-    and the recipe flags as 0/1. Unknown facts stay missing.
+    and the recipe flags as 0/1: among them whether the loss was binary cross-entropy, and whether
+    a teacher mixed by convolution (0 without a teacher). Unknown facts stay missing.
     """
     averaged = average_seeds(frame)
     averaged["shifted"] = averaged["shifted"].astype(bool)
@@ -67,8 +71,13 @@ def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
         values = pd.to_numeric(averaged.get(source, pd.Series(np.nan, averaged.index)))
         with np.errstate(divide="ignore"):
             averaged[target] = np.log(values.astype(float) + shift)
+    nothing = pd.Series(None, averaged.index, dtype=object)
+    loss, teacher = (averaged.get(name, nothing) for name in ("loss", "teacher_mixer"))
+    averaged["binary_cross_entropy"] = (loss == "binary_cross_entropy").where(loss.notna())
+    known = teacher.notna() | (averaged.get("distillation", nothing) == False)  # noqa: E712
+    averaged["convolutional_teacher"] = (teacher == "convolution").where(known)
     for flag in COVARIATE_COLUMNS["recipe"]:
-        values = averaged.get(flag, pd.Series(None, averaged.index, dtype=object))
+        values = averaged.get(flag, nothing)
         averaged[flag] = pd.to_numeric(values.map({True: 1.0, False: 0.0}))
     if "accuracy_none" in averaged.columns:
         clean = averaged[~averaged["shifted"]]

@@ -13,6 +13,7 @@ from benchmark.claim.result import (
     ClaimResult,
     Effect,
     Pair,
+    PooledPairs,
     Power,
     RatioInterval,
     Specification,
@@ -323,13 +324,14 @@ def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage | None:
     sentences = [f"Rule: {matched.rule}"]
     if not matched.pairs:
         sentences.append("No two models are alike enough")
+    sentences += [_pooled(pooled, result.contrast) for pooled in matched.pooled]
     table = _table(
         ("dataset", "scaling", *result.contrast),
         (
             "size ratio",
             "accuracy difference (pp)",
             "error ratio",
-            "error difference (pp)",
+            "difference of squares, root (pp)",
             "95% interval (pp)",
             "p (Holm)",
         ),
@@ -349,8 +351,21 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{100 * pair.accuracy_difference:+.1f}",
         MISSING if pair.ratio is None else ratio_text(pair.ratio),
         f"{100 * pair.difference:+.2f}",
-        interval(low, high, 2) or MISSING,
+        interval(low, high, 2) or pair.no_interval or MISSING,
         p_value(pair.p_adjusted),
+    )
+
+
+def _pooled(pooled: PooledPairs, contrast: tuple[str, str]) -> str:
+    """Say what all pairs of a map come to, with families as what is replicated."""
+    value = "cannot be told" if pooled.ratio is None else f"is {ratio_text(pooled.ratio)}"
+    limits = (("at least", pooled.low), ("at most", pooled.high))
+    ends = [f"{word} {ratio_text(end)}" for word, end in limits if end is not None]
+    counts = zip(pooled.families, contrast, strict=True)
+    return (
+        f"Over all {plural(pooled.pairs, 'pair')} {when(pooled.map)} scaling the ratio of root mean"
+        f" squared errors {value}: {' and '.join(ends) or 'no limit can be given'} (95%, clustered"
+        f" by {' and '.join(f'{count} {side}' for count, side in counts)} families)"
     )
 
 

@@ -112,7 +112,9 @@ class Permutation(_Frozen):
 class Pair(_Frozen):
     """A matched pair on one dataset. Differences are first minus second, ratios first / second.
 
-    The p values are of the paired bootstrap over test rows, adjusted by Holm's method.
+    Of the debiased error `difference`, `low` and `high` are signed roots of the difference of
+    squares, which is what the test rows can tell; p values are adjusted by Holm's method.
+    `no_interval` says why the rows cannot tell.
     """
 
     dataset: str
@@ -128,6 +130,21 @@ class Pair(_Frozen):
     high: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
+    no_interval: str | None = None
+
+
+class PooledPairs(_Frozen):
+    """The ratio of root mean squared errors over all pairs of a map, first mixer over second.
+
+    `low` and `high` are None where the pairs set no limit; `families` counts those of each side.
+    """
+
+    map: ClaimMap
+    pairs: int
+    families: tuple[int, int]
+    ratio: float | None
+    low: float | None
+    high: float | None
 
 
 class MatchedPairs(_Frozen):
@@ -136,6 +153,7 @@ class MatchedPairs(_Frozen):
     rule: str
     metric: str
     pairs: tuple[Pair, ...] = ()
+    pooled: tuple[PooledPairs, ...] = ()
     problems: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@ from .console import DisplayProgress as DisplayProgress
 from .console import RunDisplay as RunDisplay
 from .console import TimingDisplay as TimingDisplay
 from .console import describe as describe
+from .estimates import cost_table as cost_table
 from .launch import LaunchError as LaunchError
 from .launch import available_cores as available_cores
 from .launch import check_launch as check_launch
@@ -13,6 +14,8 @@ from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
 from .machine import alone as alone
 from .machine import shared as shared
+from .own_code import note_on_code as note_on_code
+from .own_code import run_apart as run_apart
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
 from .scoring import score_run as score_run

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.execution.workers import SPAWN, describe_exit, end_with_main, worker_environment
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Timing
+from benchmark.shell import guarded_output
 
 
 class Measurer:
@@ -64,8 +65,9 @@ def _serve(connection: Connection, results: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     try:
-        while True:
-            spec = RunSpec.model_validate_json(connection.recv())
-            connection.send(measure_subject(spec, results))
+        with guarded_output():
+            while True:
+                spec = RunSpec.model_validate_json(connection.recv())
+                connection.send(measure_subject(spec, results))
     except (EOFError, BrokenPipeError):
         os._exit(0)  # libraries' threads must not keep a measured process alive

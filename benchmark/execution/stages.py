@@ -250,13 +250,14 @@ class _Run:
     def _save_model(self, inputs: Inputs) -> None:
         if process_index() > 0:
             return
-        from benchmark.models import count_parameters
+        from benchmark.models import count_parameters, describe_weights
 
         corpus = inputs.corpus
         facts = TrainedModel(
             key=self.spec.key("training"),
             training=self.training,
             parameters=count_parameters(inputs.model),
+            weights=describe_weights(self.spec),
             data=DataFacts(
                 label_names=corpus.label_names,
                 rows={name: len(getattr(corpus, name)) for name in CLEAN_SPLITS},
@@ -339,6 +340,7 @@ class _Run:
             self.spec,
             status,
             parameters=None if trained is None else trained.parameters,
+            weights=None if trained is None else trained.weights,
             device=None if self.accelerator is None else str(self.accelerator.device),
             **parts,
         )

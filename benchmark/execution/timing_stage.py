@@ -106,11 +106,22 @@ def _quick(
     memories = measure_memory([_job(group[0], results) for group in groups])
     with closing(Measurer(results)) as measurer:
         for group, memory in zip(groups, memories, strict=True):
-            timing = measurer.measure(group[0])
+            own_code = group[0].model.trust_remote_code  # stays out of a process of others
+            if own_code:
+                timing = _in_fresh_process(group[0], results)
+            else:
+                timing = measurer.measure(group[0])
             has_memory = isinstance(timing, Failure) or timing.memory is not None
             if not has_memory and not isinstance(memory, Exception):
                 timing = timing.model_copy(update={"memory": memory})
             yield group, timing
+
+
+def _in_fresh_process(spec: RunSpec, results: Path) -> Timing | Failure:
+    from benchmark.timing import time_jobs
+
+    answer = time_jobs([_job(spec, results)], level="quick", processes=1)[0]
+    return outcome(answer, "timing")[1] if isinstance(answer, Exception) else answer
 
 
 def _full(
@@ -168,6 +179,7 @@ def _job(spec: RunSpec, results: Path) -> TimingJob:
         name=spec.name,
         loader=f"{__name__}:load_subject",
         arguments={"spec": spec.model_dump_json(), "results": str(results)},
+        own_code=spec.model.trust_remote_code,
     )
 
 

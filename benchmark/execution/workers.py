@@ -30,7 +30,14 @@ from benchmark.execution.stages import RETRY_S, try_execute
 from benchmark.failures import RunError
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Record, claimed
-from benchmark.shell import Stopped, asked_to_stop, heed_signals, patiently, stop
+from benchmark.shell import (
+    Stopped,
+    asked_to_stop,
+    guarded_output,
+    heed_signals,
+    patiently,
+    stop,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -354,7 +361,7 @@ def _serve(connection: Connection, results: Path, force: bool) -> None:
     end_with_main()
     heed_signals(silent=True)
     try:
-        with patiently():
+        with guarded_output(), patiently():
             while True:
                 spec = RunSpec.model_validate_json(connection.recv())
                 progress = _PipeProgress(connection, spec.name)

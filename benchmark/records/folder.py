@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmark.markup import without_credentials
 from benchmark.records.files import ResultsError, write_text
 from benchmark.records.record import SCHEMA_VERSION, Record
+from benchmark.shell import special_kind
 
 _RECORD = "record.json"
 
@@ -84,8 +86,13 @@ class RunFolder:
         """Read the run's record, or return None where there is none.
 
         Raises:
-            ResultsError: the file is not a record of this schema version.
+            ResultsError: the file is not a record of this schema version, or one of the run's
+                files is none that can be read to its end, such as a named pipe.
         """
+        for file in (self.record, self.spec, self.logits):
+            kind = special_kind(file)
+            if kind is not None:
+                raise ResultsError(f"{file}: is {kind}, not a file; remove it")
         try:
             text = self.record.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -102,8 +109,8 @@ class RunFolder:
             ) from None
 
     def write_record(self, record: Record) -> None:
-        """Write the run's record atomically."""
-        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+        """Write the run's record atomically; credentials in addresses are left out."""
+        write_text(self.record, without_credentials(record.model_dump_json(indent=1)) + "\n")
 
     def read_spec(self) -> dict[str, Any]:
         """Return what `spec.json` says, or an empty dictionary where it is missing or damaged."""
@@ -114,8 +121,8 @@ class RunFolder:
         return spec if isinstance(spec, dict) else {}
 
     def write_spec(self, json_text: str) -> None:
-        """Write `spec.json` atomically."""
-        write_text(self.spec, json_text + "\n")
+        """Write `spec.json` atomically; credentials in addresses are left out."""
+        write_text(self.spec, without_credentials(json_text) + "\n")
 
 
 def shared_cache(results: Path) -> Path:

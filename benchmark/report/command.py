@@ -14,13 +14,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import escape_csv, file_name, to_csv
+from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
 from benchmark.records import ResultsError, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def write_report(
     suite: str | None = None,
     expected: Sequence[str] = (),
     published: Sequence[Published] = (),
+    row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
 ) -> Path:
     """Write the report of one suite and return its folder, `reports/<suite>`.
 
@@ -55,6 +58,7 @@ def write_report(
         expected: names (model/dataset/seed-n) of planned runs; those without a record are
             listed as missing.
         published: figures of earlier publications to show beside those of the suite's runs.
+        row_sources: the files and data sets whose rows may be shown; none but embedded ones.
 
     Raises:
         ReportError: nothing to report, or the target folder holds something else.
@@ -64,13 +68,14 @@ def write_report(
         if len(names) > 1:
             raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
         suite = names[0]
-    data = read_suite(results, suite, expected)
+    data = replace(read_suite(results, suite, expected), row_sources=row_sources)
     # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.contents import gather
 
-    with replaced_folder(reports / suite) as folder:
+    target = reports / file_name(suite)
+    with replaced_folder(target) as folder:
         _write_pages(gather(data, claim or Claim(), published), folder)
-    return reports / suite
+    return target
 
 
 @contextmanager
@@ -199,7 +204,7 @@ def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(without_credentials(text), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,6 +219,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=DEFAULT_REGISTRY,
         help="where the claim and published figures are declared; missing: the claim's defaults",
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="show rows of files in it, too (default: of the registry's data sets only)",
     )
     parser.add_argument(
         "--compare",
@@ -240,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         suites = [options.suite] if options.suite else suite_names(options.results)
         from benchmark.report.published import declared_published
 
+        row_sources = RowSources.named_by(registry, options.data_root)
         for suite in suites:
             folder = write_report(
                 options.results,
@@ -247,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 registry.claim if registry else None,
                 suite=suite,
                 published=declared_published(registry, suite) if registry else (),
+                row_sources=row_sources,
             )
             print(folder / "README.md")
     except (ReportError, RegistryError, ResultsError) as error:

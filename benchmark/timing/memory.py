@@ -84,7 +84,8 @@ def measure_memory(
         return []
     with tempfile.TemporaryDirectory() as folder:
         request = {"jobs": [job.model_dump() for job in jobs], "folder": folder}
-        log = run_module("benchmark.timing.memory", request, timeout_s)
+        own_code = any(job.own_code for job in jobs)
+        log = run_module("benchmark.timing.memory", request, timeout_s, own_code=own_code)
         return [_answer(Path(folder) / f"{i}.json", job, log) for i, job in enumerate(jobs)]
 
 
