@@ -1,14 +1,18 @@
 """`accelerate launch benchmark/run.py --models all`: arguments, ranks, progress, exit code.
 
 Exit codes: 0 all runs completed; 1 some did not (named at the end); 2 the command or the
-registry is wrong; 130 interrupted (the same command continues).
+registry is wrong; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM (the same command continues).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,7 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
     # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
     sys.path[0] = str(ROOT)
 
-from benchmark.shell import as_folder, command  # noqa: E402
+from benchmark.shell import as_folder, command, end_with_launcher, heed_signals, patiently  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec
@@ -42,6 +46,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     choose.add_argument("--seeds", type=_positive, help="runs per model and dataset")
     choose.add_argument("--limit", type=_positive, help="rows of each split, for a quick try")
+    _add_how(parser)
+    where = parser.add_argument_group("where")
+    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
+    where.add_argument("--results", type=as_folder, default=ROOT / "results")
+    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
+    return parser.parse_args(arguments)
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
     how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
@@ -52,6 +65,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="loadgen: cross-check with MLCommons' load generator (extra: loadgen)",
     )
     how.add_argument(
+        "--retries",
+        type=_count,
+        default=1,
+        help="how often a run whose worker process died is tried again, alone (default: 1)",
+    )
+    how.add_argument(
+        "--grace",
+        type=_positive,
+        default=25,
+        metavar="SECONDS",
+        help="on SIGTERM or Ctrl-C: end after the epoch or stage under way, or this (default: 25)",
+    )
+    how.add_argument(
         "--allow-remote-code",
         action="store_true",
         help="let checkpoints run the code they bring, where the registry says trust_remote_code",
@@ -59,11 +85,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
-    where = parser.add_argument_group("where")
-    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
-    where.add_argument("--results", type=as_folder, default=ROOT / "results")
-    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
-    return parser.parse_args(arguments)
 
 
 def _names(text: str) -> list[str]:
@@ -82,16 +103,24 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
-    from benchmark.execution import LaunchError, quiet_libraries
+    from benchmark.execution import LaunchError, ProcessesPartedError, quiet_libraries
     from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, plan
     from benchmark.registry import Registry, RegistryError
 
     quiet_libraries()
+    heed_signals(options.grace)
+    end_with_launcher()
     allow_remote_code(options.allow_remote_code)
     try:
         registry = Registry.load(options.registry)
@@ -110,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             return _dry_run(specs, options)
         return _run(specs, registry, options)
+    except ProcessesPartedError as error:
+        return _part(error)
     except (RegistryError, SelectionError, LaunchError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -192,8 +223,10 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.execution import check_launch, launched_processes, process_index
+    from benchmark.execution import check_launch, launched_processes, process_index, shared
 
+    with shared():
+        pass  # a launch that starts while something is timed waits here
     notes = check_launch()
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
@@ -205,15 +238,16 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
         _execute_in_workers(specs, options)
     if options.timing != "off":
         _time(specs, options)
-    _report(specs, registry, options)
+    with shared():
+        _report(specs, registry, options)
     return _summarise(specs, options)
 
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
-    from benchmark.execution import Finished, RunDisplay, run_apart
+    from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
 
-    pending = [spec for spec in specs if options.force or _needs_work(spec, options.results)]
+    pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
@@ -226,8 +260,9 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
         workers=options.workers or gpus or available_cores(),
         force=options.force,
         gpus=gpus,
+        retries=options.retries,
     )
-    with RunDisplay(len(pending)) as display:
+    with patiently(), closing(events), RunDisplay(len(pending)) as display:
         for event in events:
             if isinstance(event, Finished):
                 display.finished(event.record)
@@ -235,32 +270,40 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
                 display.progress(event)
 
 
-def _needs_work(spec: RunSpec, results: Path) -> bool:
-    from benchmark.execution import resolve, stale_stages
-    from benchmark.failures import RunError
-
-    try:
-        return bool(stale_stages(resolve(spec, results), results))
-    except RunError:
-        return True  # executing it records why it cannot be had
-
-
 def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute the runs one after the other, each by all processes of this launch."""
     from benchmark.execution import (
+        RETRY_S,
         DisplayProgress,
         RunDisplay,
-        execute,
         make_accelerator,
         process_index,
+        try_execute,
     )
 
     make_accelerator()  # refuse a misunderstood launch before anything is recorded
-    with RunDisplay(len(specs), silent=process_index() > 0) as display:
-        for spec in specs:
+    waiting = deque(specs)
+    with patiently(), RunDisplay(len(specs), silent=process_index() > 0) as display:
+        put_off = 0
+        while waiting:
+            spec = waiting.popleft()
             progress = DisplayProgress(display, spec.name)
-            record = execute(spec, options.results, force=options.force, progress=progress)
-            display.finished(record)
+            record = try_execute(spec, options.results, force=options.force, progress=progress)
+            if record is not None:
+                display.finished(record)
+                put_off = 0
+                continue
+            waiting.append(spec)  # another launch works on it, or times something
+            put_off += 1
+            if put_off >= len(waiting):
+                time.sleep(RETRY_S)
+
+
+def _part(error: Exception) -> int:
+    """End a process that has lost the others of its launch; the launcher then ends those."""
+    print(f"error: {error}. Run the same command again to continue.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)  # what libraries do at an exit would wait for the others
 
 
 def _leave_launch() -> int:
@@ -277,20 +320,27 @@ def _leave_launch() -> int:
 
 def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Measure latency and throughput, now that nothing else runs."""
-    from benchmark.execution import TimingDisplay, models_to_time, time_groups
+    from benchmark.execution import TimingDisplay, alone, models_to_time, time_groups
 
     cross_check = options.timing_backend == "loadgen"
-    groups = models_to_time(
-        specs, options.results, options.timing, force=options.force, cross_check=cross_check
-    )
-    if not groups:
+
+    def to_time() -> list[list[RunSpec]]:
+        return models_to_time(
+            specs, options.results, options.timing, force=options.force, cross_check=cross_check
+        )
+
+    if not to_time():
         return
-    print(f"timing {len(groups)} models, one after the other ({options.timing})")
-    display = TimingDisplay(len(groups))
-    for group, result in time_groups(
-        groups, options.results, options.timing, cross_check=cross_check
-    ):
-        display.finished(group[0].name, result)
+    with alone(lambda: print("waiting to time: other commands of ours are at work here")):
+        groups = to_time()  # another launch may have timed some meanwhile
+        if not groups:
+            return
+        print(f"timing {len(groups)} models, one after the other ({options.timing})")
+        display = TimingDisplay(len(groups))
+        for group, result in time_groups(
+            groups, options.results, options.timing, cross_check=cross_check
+        ):
+            display.finished(group[0].name, result)
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
@@ -326,7 +376,11 @@ def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     for record in bad:
         reason = record.failure.message if record.failure else ""
         print(f"  {record.status}: {record.name}: {reason}", file=sys.stderr)
-    untimed = [r for r in records if r is not None and r.timing_failure is not None]
+    untimed = [
+        record
+        for record in records
+        if options.timing != "off" and record is not None and record.timing_failure is not None
+    ]
     for record in untimed:
         reason = record.timing_failure.message if record.timing_failure else ""
         print(f"  not timed: {record.name}: {reason}", file=sys.stderr)

@@ -1,3 +1,4 @@
+from .agreement import ProcessesPartedError as ProcessesPartedError
 from .console import DisplayProgress as DisplayProgress
 from .console import RunDisplay as RunDisplay
 from .console import TimingDisplay as TimingDisplay
@@ -11,15 +12,20 @@ from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator
 from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
+from .machine import alone as alone
+from .machine import shared as shared
 from .own_code import note_on_code as note_on_code
 from .own_code import run_apart as run_apart
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
 from .scoring import score_run as score_run
+from .stages import RETRY_S as RETRY_S
 from .stages import SCORED_STAGES as SCORED_STAGES
 from .stages import execute as execute
+from .stages import try_execute as try_execute
 from .timing_stage import models_to_time as models_to_time
 from .timing_stage import needs_timing as needs_timing
 from .timing_stage import time_groups as time_groups
 from .workers import Finished as Finished
+from .workers import needs_work as needs_work
 from .workers import run_in_workers as run_in_workers

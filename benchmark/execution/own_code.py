@@ -7,7 +7,7 @@ workers that have neither the token nor a hub to ask (see `benchmark.hub`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from benchmark.records import Record
 
 def run_apart(
     specs: Sequence[RunSpec], results: Path, **options: Any
-) -> Iterator[StageProgress | Finished]:
+) -> Generator[StageProgress | Finished]:
     """Execute runs in workers, those with code of their own last and without secrets.
 
     Args:

@@ -137,6 +137,8 @@ def encode(
     path = cache / "encoded" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # one process encodes, the others wait and read
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of one that died
+            left.unlink(missing_ok=True)
         if not path.exists():
             rows = make_rows()
             if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:

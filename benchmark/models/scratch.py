@@ -77,8 +77,11 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
+        for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
+            shutil.rmtree(left, ignore_errors=True)
         if not folder.exists():
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+            prefix = f".tmp-{folder.name}-"
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
             try:
                 _make_preprocessor(spec, corpus).save_pretrained(temporary)
                 os.replace(temporary, folder)

@@ -1,3 +1,8 @@
+from .claim import Claim as Claim
+from .claim import claimed as claimed
+from .claim import is_left_over as is_left_over
+from .claim import owner_mark as owner_mark
+from .claim import try_claim as try_claim
 from .files import ResultsError as ResultsError
 from .files import atomic_path as atomic_path
 from .files import write_text as write_text

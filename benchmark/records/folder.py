@@ -78,9 +78,9 @@ class RunFolder:
         return self.path / "logits.safetensors"
 
     @property
-    def lock(self) -> Path:
-        """Locked by the one launch that may write here."""
-        return self.path / ".lock"
+    def claim(self) -> Path:
+        """Names the one process that may write here (see `try_claim`)."""
+        return self.path / ".claim"
 
     def read_record(self) -> Record | None:
         """Read the run's record, or return None where there is none.

@@ -7,6 +7,7 @@ python -m benchmark.report --compare results-a results-b
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
-from benchmark.records import ResultsError
+from benchmark.records import ResultsError, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
 from benchmark.report.row_sources import RowSources
@@ -90,20 +91,35 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             " replaced; move it away or choose another --reports folder"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
+    for place in target.parent.glob(f".{target.name}.*"):
+        if is_left_over(place):
+            shutil.rmtree(place, ignore_errors=True)
+    prefix = f".{target.name}.new.{owner_mark()}."
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
         yield fresh
         (fresh / MARKER).write_text('{"report": 1}\n', encoding="utf-8")
         fresh.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        if not target.exists():
+            os.replace(fresh, target)
+        elif not _swapped(fresh, target):
+            old = Path(
+                tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.{owner_mark()}.")
+            )
             os.replace(target, old / "report")
             os.replace(fresh, target)
             shutil.rmtree(old)
-        else:
-            os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swapped(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, so that neither name is ever without one; False: cannot."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' fcntl.h and stdio.h
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
 def _write_pages(contents: Contents, folder: Path) -> None:

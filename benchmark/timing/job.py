@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from benchmark.data import Rows
 from benchmark.hub import environment_for_code
+from benchmark.shell import end_with_parent
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever holds tensors has done so already.
     import torch
@@ -37,6 +38,7 @@ _LAUNCHER_VARIABLES = (
     "MASTER_PORT",
 )
 _LOG_LINES = 5
+_PARENT = "BENCHMARK_TIMING_PARENT"
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def run_module(
     if own_code:
         environment = environment_for_code(environment)
     root = str(Path(__file__).parents[2])
+    environment[_PARENT] = str(os.getpid())
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [root, environment.get("PYTHONPATH", "")])
     )
@@ -172,6 +175,17 @@ def run_module(
         return ""
     last_words = " | ".join(ended.stderr.strip().splitlines()[-_LOG_LINES:])
     return f"exit status {ended.returncode}: {last_words}"
+
+
+def read_request() -> dict[str, Any]:
+    """Return what `run_module` asks of this process, which ends with the one that asked.
+
+    One that went on alone would disturb the next measurement.
+    """
+    if _PARENT in os.environ:
+        end_with_parent(int(os.environ[_PARENT]))
+    request: dict[str, Any] = json.load(sys.stdin)
+    return request
 
 
 def ask_process(module: str, job: TimingJob, request: Mapping[str, Any], timeout_s: float) -> Any:
