@@ -148,7 +148,7 @@ def _pair(match: _Match, metric: str, map_name: ClaimMap) -> Pair:
 
 def _difference(metric: str, first: float, second: float) -> float:
     """Return the signed root of the difference of squares where squares are what is unbiased."""
-    if METRICS[metric].over_seeds == "root_mean_square":
+    if metric in METRICS and METRICS[metric].over_seeds == "root_mean_square":
         return signed_root(first * abs(first) - second * abs(second))
     return first - second
 
