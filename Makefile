@@ -4,13 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test install lint format types imports docs example clean
+.PHONY: run test test-timm install lint audit format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
 
 test: install
 	$(BIN)/pytest --numprocesses auto
+
+# timm needs torchvision, whose wheels on a package index fit a torch for GPUs only. So both go into a
+# folder of their own, and tests/torchvision_operators lets them be imported beside a torch for CPUs.
+TIMM := $(VENV)/timm
+
+test-timm: install
+	test -d $(TIMM) || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(TIMM) timm==1.0.31 torchvision==0.28.0
+	PYTHONPATH=tests/torchvision_operators:$(TIMM) $(BIN)/pytest tests/test_timm.py
 
 install: $(STAMP)
 
@@ -23,6 +32,12 @@ $(STAMP): pyproject.toml constraints.txt
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/bandit --quiet --recursive benchmark scripts --configfile pyproject.toml
+
+# Known vulnerabilities of what constraints.txt pins. Asks the advisory database of the network, so
+# it is no part of lint, which works without one.
+audit: install
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: install
 	$(BIN)/ruff check --fix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 
+from benchmark.markup import without_credentials
 from benchmark.records import Failure, ResultsError, Status
 
 
@@ -34,9 +35,13 @@ def outcome(error: BaseException, stage: str) -> tuple[Status, Failure]:
     return status, Failure(
         stage=stage,
         kind=type(error).__name__,
-        message=message,
-        details="" if expected else "".join(traceback.format_exception(error)),
+        message=without_credentials(message),
+        details="" if expected else without_credentials(_trace(error)),
     )
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def first_line(error: BaseException) -> str:

@@ -178,14 +178,43 @@ def visible(text: str) -> str:
 
     Line breaks and tabs become spaces; terminal escapes, direction overrides and the like
     would change how the rest of a page is shown, so they are written as `\x1b`, `\u202e`.
+    Credentials in addresses are left out (see `without_credentials`).
     """
-    text = re.sub(r"[\t\r\n\v\f\x85\u2028\u2029]+", " ", text)
+    return _spelled_out(re.sub(r"[\t\r\n\v\f\x85\u2028\u2029]+", " ", text))
+
+
+def visible_lines(text: str) -> str:
+    r"""Return `text` as `visible` does, but with its line feeds and tabs, for a terminal."""
+    if text.isprintable():
+        return _spelled_out(text)
+    return re.sub(r"[^\t\n]+", lambda found: _spelled_out(found[0]), text)
+
+
+def _spelled_out(text: str) -> str:
+    text = without_credentials(text)
+    if text.isprintable():  # most texts are, and there may be a million of them
+        return text
     return "".join(
         character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co"}
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
         else character
         for character in text
     )
+
+
+_CREDENTIALS = re.compile(r"""(?<=://)[^\s/?#"'<>\\]+@""")
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with user name and password of every address in it replaced by `***`.
+
+    An address may hold them before its host (RFC 3986, section 3.2.1), as that of a mirror in
+    HF_ENDPOINT, and libraries quote it in their errors. JSON stays JSON.
+
+    >>> without_credentials("no answer from https://ann:secret@mirror.example/api")
+    'no answer from https://***@mirror.example/api'
+    """
+    return _CREDENTIALS.sub("***@", text) if "://" in text else text
 
 
 _LATEX = {
@@ -208,18 +237,39 @@ _LATEX = {
 }
 
 
+def ascii_json(document: str) -> str:
+    r"""Return a JSON document with all but plain ASCII escaped (`\u202e`), of the same content."""
+    return re.sub(r"[^\n -~]", lambda found: _json_escape(found[0]), document)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 def escape_latex(text: str) -> str:
     """Return `text` so that LaTeX typesets it as it is."""
     return "".join(_LATEX.get(character, character) for character in visible(text))
 
 
+_FORMULA_START = frozenset("=+-@" + "＝＋－＠")  # noqa: RUF001 (spreadsheets take the wide ones, too)
+
+
 def escape_csv(value: object) -> object:
-    """Return `value`; text starting like a spreadsheet formula gets a leading apostrophe."""
+    """Return `value`; text is made visible, with an apostrophe before what is like a formula.
+
+    Numbers stay numbers, also those that are texts already, such as "-0.51".
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    text = visible_lines(value)
+    is_formula = value.lstrip()[:1] in _FORMULA_START and not _NUMBER.fullmatch(text)
+    return "'" + text if is_formula else text
+
+
+_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)([eE][-+]?\d+)?%?", re.ASCII)
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
@@ -252,9 +302,14 @@ def interval(low: float | None, high: float | None, places: int) -> str:
 
 
 def estimate(
-    value: float | None, low: float | None, high: float | None, places: int, scale: float = 1
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    places: int,
+    scale: float = 1,
+    why: object = None,
 ) -> str:
-    """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval.
+    """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval, or '1.69 (too few errors)'.
 
     An unbiased estimate of an error can fall below 0, where its interval is cut. A value outside
     its own interval would mislead, so the words 'not told from 0' stand in its place.
@@ -262,7 +317,9 @@ def estimate(
     if not is_number(value):
         return MISSING
     if not is_number(low) or not is_number(high):
-        return decimals(scale * value, places)
+        # Frames hold NaN where there is no text.
+        reason = f" ({why})" if isinstance(why, str) else ""
+        return f"{decimals(scale * value, places)}{reason}"
     bounds = interval(scale * low, scale * high, places)
     told = "not told from 0" if value < low else decimals(scale * value, places)
     return f"{told} {bounds}"
@@ -291,12 +348,16 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+_LONGEST_PART = 120  # two of them and an ending make a file name, of 255 bytes at most
+
+
 def file_name(name: str) -> str:
     """Return a file name for `name`: registry names are kept, others lose what could harm.
 
+    It has at most 120 characters, so that two of them and an ending are a file name, too.
     Two different names never share a file name.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)
-    if safe == name:
+    if safe == name and len(name) <= _LONGEST_PART:
         return name
     return f"{safe[:60]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

@@ -23,7 +23,7 @@ EntryT = TypeVar("EntryT", bound=Entry)
 Stage = Literal["training", "logits", "scores", "timing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 1, "timing": 1}
+STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 2, "timing": 1}
 """Raised when a stage's code changes what it computes, so that older results are redone."""
 
 READING_VERSION = 3
@@ -36,8 +36,9 @@ weights that it lacks are refused: the runs that start from one are redone."""
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
-    # which datasets it meets,
-    "datasets",
+    *("evaluation_resolution", "twin", "rows"),
+    # which datasets it meets, and what may be read of it,
+    *("datasets", "allow_pickle"),
     # and names of inputs, whose resolved identity is keyed instead.
     *("revision", "path"),
 }
@@ -137,12 +138,13 @@ def plan(
             folder of their own, so that they never stand in for full ones.
 
     Raises:
-        SelectionError: a name is unknown, or no model meets a dataset of its modality.
+        SelectionError: a name is unknown, two suites would share a name, or no model meets a
+            dataset of its modality.
     """
     chosen = _choose_suite(registry, suite)
     model_entries = _select("model", models, chosen.models, registry.models)
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
-    suite_name = chosen.name if limit is None else f"{chosen.name}-limit-{limit}"
+    suite_name = _suite_name(registry, chosen, limit)
     specs = [
         _run_spec(registry, suite_name, model, dataset, seed, limit)
         for seed in range(chosen.seeds if seeds is None else seeds)
@@ -157,6 +159,19 @@ def plan(
             f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
         )
     return specs
+
+
+def _suite_name(registry: Registry, suite: Suite, limit: int | None) -> str:
+    """Return the name under which a suite's runs are kept."""
+    if limit is None:
+        return suite.name
+    name = f"{suite.name}-limit-{limit}"
+    if name in registry.suites:
+        raise SelectionError(
+            f"suite '{suite.name}' limited to {limit} rows is kept as '{name}', which is the name "
+            "of another suite: rename that one, or take another limit"
+        )
+    return name
 
 
 def _run_spec(

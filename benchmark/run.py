@@ -1,14 +1,18 @@
 """`accelerate launch benchmark/run.py --models all`: arguments, ranks, progress, exit code.
 
 Exit codes: 0 all runs completed; 1 some did not (named at the end); 2 the command or the
-registry is wrong; 130 interrupted (the same command continues).
+registry is wrong; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM (the same command continues).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +21,15 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
     # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
     sys.path[0] = str(ROOT)
 
-from benchmark.shell import as_folder, command  # noqa: E402
+from benchmark.shell import as_folder, command, end_with_launcher, heed_signals, patiently  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec
     from benchmark.records import Record
     from benchmark.registry import Registry
+
+
+_LONGEST_NUMBER = 9
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,6 +47,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     choose.add_argument("--seeds", type=_positive, help="runs per model and dataset")
     choose.add_argument("--limit", type=_positive, help="rows of each split, for a quick try")
+    _add_how(parser)
+    where = parser.add_argument_group("where")
+    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
+    where.add_argument("--results", type=as_folder, default=ROOT / "results")
+    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
+    return parser.parse_args(arguments)
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
     how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
@@ -49,14 +65,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="own",
         help="loadgen: cross-check with MLCommons' load generator (extra: loadgen)",
     )
+    how.add_argument(
+        "--retries",
+        type=_count,
+        default=1,
+        help="how often a run whose worker process died is tried again, alone (default: 1)",
+    )
+    how.add_argument(
+        "--grace",
+        type=_positive,
+        default=25,
+        metavar="SECONDS",
+        help="on SIGTERM or Ctrl-C: end after the epoch or stage under way, or this (default: 25)",
+    )
+    how.add_argument(
+        "--allow-remote-code",
+        action="store_true",
+        help="let checkpoints run the code they bring, where the registry says trust_remote_code",
+    )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
-    where = parser.add_argument_group("where")
-    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
-    where.add_argument("--results", type=as_folder, default=ROOT / "results")
-    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
-    return parser.parse_args(arguments)
 
 
 def _names(text: str) -> list[str]:
@@ -67,8 +96,17 @@ def _names(text: str) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    # Longer numbers make names of folders that no file system takes.
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a whole number of at least 1 (and {_LONGEST_NUMBER} digits)"
+        )
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -76,13 +114,17 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
-    from benchmark.execution import LaunchError, quiet_libraries
+    from benchmark.execution import LaunchError, ProcessesPartedError, quiet_libraries
+    from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, plan
     from benchmark.records import ResultsError
     from benchmark.registry import Registry, RegistryError
     from benchmark.report import ReportError
 
     quiet_libraries()
+    heed_signals(options.grace)
+    end_with_launcher()
+    allow_remote_code(options.allow_remote_code)
     try:
         registry = Registry.load(options.registry)
         if options.list:
@@ -100,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             return _dry_run(specs, options)
         return _run(specs, registry, options)
+    except ProcessesPartedError as error:
+        return _part(error)
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -133,18 +177,39 @@ def _print_registry(registry: Registry) -> None:
 def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    rows = []
+    from benchmark.execution import cost_table
+
+    rows, to_do = [], []
     for spec in specs:
         stages = _stages_to_do(spec, options)
         rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
+        to_do += [spec] if stages else []
     print(tabulate(rows, headers=("run", "to do")))
-    to_do = sum(row[1] != "nothing" for row in rows)
-    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {to_do} have something to do.")
+    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {len(to_do)} have something to do.")
+    costs = cost_table([_resolved(spec, options.results) for spec in to_do])
+    print(f"\n{costs}" if costs else "", end="\n" if costs else "")
     return 0
 
 
+def _resolved(spec: RunSpec, results: Path) -> RunSpec:
+    """Return the run with its inputs' identities, or as it is where they are not to be had."""
+    from benchmark.execution import resolve
+    from benchmark.failures import RunError
+
+    try:
+        return resolve(spec, results)
+    except RunError:
+        return spec
+
+
 def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
-    from benchmark.execution import SCORED_STAGES, needs_timing, resolve, stale_stages
+    from benchmark.execution import (
+        SCORED_STAGES,
+        needs_timing,
+        note_on_code,
+        resolve,
+        stale_stages,
+    )
     from benchmark.failures import RunError
     from benchmark.records import ResultsError
 
@@ -160,12 +225,15 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     if options.timing != "off":
         timed = not needs_timing(resolved, options.results, options.timing)
         stages += [] if timed and not options.force else ["timing"]
-    return stages
+    note = note_on_code(spec)
+    return [*stages, *([f"({note})"] if note and stages else [])]
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.execution import check_launch, launched_processes, process_index
+    from benchmark.execution import check_launch, launched_processes, process_index, shared
 
+    with shared():
+        pass  # a launch that starts while something is timed waits here
     notes = check_launch()
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
@@ -177,29 +245,31 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
         _execute_in_workers(specs, options)
     if options.timing != "off":
         _time(specs, options)
-    _report(specs, registry, options)
+    with shared():
+        _report(specs, registry, options)
     return _summarise(specs, options)
 
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
-    from benchmark.execution import Finished, RunDisplay, run_in_workers
+    from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
 
-    pending = [spec for spec in specs if options.force or _needs_work(spec, options.results)]
+    pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
     from benchmark.execution import available_cores, gpu_count
 
     gpus = gpu_count()
-    events = run_in_workers(
+    events = run_apart(
         pending,
         options.results,
         workers=options.workers or gpus or available_cores(),
         force=options.force,
         gpus=gpus,
+        retries=options.retries,
     )
-    with RunDisplay(len(pending)) as display:
+    with patiently(), closing(events), RunDisplay(len(pending)) as display:
         for event in events:
             if isinstance(event, Finished):
                 display.finished(event.record)
@@ -207,33 +277,40 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
                 display.progress(event)
 
 
-def _needs_work(spec: RunSpec, results: Path) -> bool:
-    from benchmark.execution import resolve, stale_stages
-    from benchmark.failures import RunError
-    from benchmark.records import ResultsError
-
-    try:
-        return bool(stale_stages(resolve(spec, results), results))
-    except (RunError, ResultsError):
-        return True  # executing it records, or says, why it cannot be had
-
-
 def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Execute the runs one after the other, each by all processes of this launch."""
     from benchmark.execution import (
+        RETRY_S,
         DisplayProgress,
         RunDisplay,
-        execute,
         make_accelerator,
         process_index,
+        try_execute,
     )
 
     make_accelerator()  # refuse a misunderstood launch before anything is recorded
-    with RunDisplay(len(specs), silent=process_index() > 0) as display:
-        for spec in specs:
+    waiting = deque(specs)
+    with patiently(), RunDisplay(len(specs), silent=process_index() > 0) as display:
+        put_off = 0
+        while waiting:
+            spec = waiting.popleft()
             progress = DisplayProgress(display, spec.name)
-            record = execute(spec, options.results, force=options.force, progress=progress)
-            display.finished(record)
+            record = try_execute(spec, options.results, force=options.force, progress=progress)
+            if record is not None:
+                display.finished(record)
+                put_off = 0
+                continue
+            waiting.append(spec)  # another launch works on it, or times something
+            put_off += 1
+            if put_off >= len(waiting):
+                time.sleep(RETRY_S)
+
+
+def _part(error: Exception) -> int:
+    """End a process that has lost the others of its launch; the launcher then ends those."""
+    print(f"error: {error}. Run the same command again to continue.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)  # what libraries do at an exit would wait for the others
 
 
 def _leave_launch() -> int:
@@ -250,24 +327,31 @@ def _leave_launch() -> int:
 
 def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     """Measure latency and throughput, now that nothing else runs."""
-    from benchmark.execution import TimingDisplay, models_to_time, time_groups
+    from benchmark.execution import TimingDisplay, alone, models_to_time, time_groups
 
     cross_check = options.timing_backend == "loadgen"
-    groups = models_to_time(
-        specs, options.results, options.timing, force=options.force, cross_check=cross_check
-    )
-    if not groups:
+
+    def to_time() -> list[list[RunSpec]]:
+        return models_to_time(
+            specs, options.results, options.timing, force=options.force, cross_check=cross_check
+        )
+
+    if not to_time():
         return
-    print(f"timing {len(groups)} models, one after the other ({options.timing})")
-    display = TimingDisplay(len(groups))
-    for group, result in time_groups(
-        groups, options.results, options.timing, cross_check=cross_check
-    ):
-        display.finished(group[0].name, result)
+    with alone(lambda: print("waiting to time: other commands of ours are at work here")):
+        groups = to_time()  # another launch may have timed some meanwhile
+        if not groups:
+            return
+        print(f"timing {len(groups)} models, one after the other ({options.timing})")
+        display = TimingDisplay(len(groups))
+        for group, result in time_groups(
+            groups, options.results, options.timing, cross_check=cross_check
+        ):
+            display.finished(group[0].name, result)
 
 
 def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
-    from benchmark.report import declared_published, write_report
+    from benchmark.report import RowSources, declared_published, write_report
 
     suite = specs[0].suite
     folder = write_report(
@@ -277,6 +361,7 @@ def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Name
         suite=suite,
         expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
+        row_sources=RowSources.named_by(registry),
     )
     print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 
@@ -316,7 +401,11 @@ def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
         print(f"  {record.status}: {record.name}: {reason}", file=sys.stderr)
     for problem in unreadable:
         print(f"  unreadable: {problem}", file=sys.stderr)
-    untimed = [record for record in records if record.timing_failure is not None]
+    untimed = [
+        record
+        for record in records
+        if options.timing != "off" and record.timing_failure is not None
+    ]
     for record in untimed:
         reason = record.timing_failure.message if record.timing_failure else ""
         print(f"  not timed: {record.name}: {reason}", file=sys.stderr)

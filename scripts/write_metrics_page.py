@@ -23,8 +23,7 @@ holds it to them. Every score is a metric after a map: the column `<metric>_<map
 MAPS_INTRODUCTION = """
 After `none` and `temperature` every metric has the interval that the table names; after the other
 maps it is a bare value. What a map wins over the temperature, `<metric>_<map>_gain`, has the
-interval of a paired bootstrap of the test rows with both maps held fixed, for metrics
-that are means over rows.
+interval of the paired test rows with both maps held fixed, for metrics that have one.
 
 ## Calibration maps
 

@@ -102,3 +102,9 @@ def shared_data() -> Path:
     if not folder.exists():
         pytest.skip("real data is not at ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_machine_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests beside one another, or beside real work, must not wait for each other's timings."""
+    os.environ["BENCHMARK_MACHINE_LOCKS"] = str(tmp_path_factory.mktemp("locks"))

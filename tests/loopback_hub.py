@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 Fault = Literal["gated", "forbidden", "bad-token", "error", "cut", "silence"]
 Kind = Literal["model", "dataset"]
 _API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?$")
+_DISCUSSIONS = re.compile(r"^/api/models/([^/]+/[^/]+)/discussions$")
 _IN_STORAGE = (".safetensors", ".bin", ".parquet")
 _REFUSALS = {
     "gated": (401, "GatedRepo", "Access to this repository is restricted."),
@@ -34,12 +35,28 @@ _REFUSALS = {
 _RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 
 
+@dataclass(frozen=True)
+class PullRequest:
+    number: int
+    author: str
+    status: str
+
+
 @dataclass
 class Repository:
     """Files by commit, and the commit that each branch points to."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    pull_requests: list[PullRequest] = field(default_factory=list)
+
+    def open_pull_request(
+        self, files: Mapping[str, bytes], author: str = "SFconvertbot", status: str = "open"
+    ) -> str:
+        """Add a pull request whose branch holds exactly these files; return its commit."""
+        number = len(self.pull_requests) + 1
+        self.pull_requests.append(PullRequest(number, author, status))
+        return self.commit(files, branch=f"refs/pr/{number}")
 
     def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         """Add a commit that holds exactly these files, move the branch to it, return its name."""
@@ -207,6 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := _RESOLVE.match(path):
             dataset, name, revision, file = found.groups()
             self._with_commit("dataset" if dataset else "model", name, revision, self._file, file)
+        elif found := _DISCUSSIONS.match(path):
+            self._discussions(found[1])
         elif found := _API.match(path):
             plural, name, action, rest = found.groups()
             kind: Kind = "dataset" if plural == "datasets" else "model"
@@ -229,8 +248,29 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer(repository.commits[commit], commit, *arguments)
 
+    def _discussions(self, name: str) -> None:
+        """List pull requests; who asks for one author's gets those of others, too."""
+        repository = self.hub.repositories.get(("model", name))
+        if repository is None:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+            return
+        told = [
+            {
+                "num": request.number, "title": "Adding `safetensors` variant of this model",
+                "author": {"name": request.author}, "status": request.status,
+                "isPullRequest": True, "createdAt": "2023-03-01T00:00:00.000Z",
+                "repo": {"name": name, "type": "model"},
+            }
+            for request in repository.pull_requests
+        ]  # fmt: skip
+        self._json({"discussions": told, "count": len(told), "start": 0})
+
     def _info(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:
-        siblings = [{"rfilename": path} for path in files]
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in files]
+        if "blobs=true" in self.path.lower():
+            for sibling in siblings:
+                entry = _entry(sibling["rfilename"], files[sibling["rfilename"]])
+                sibling |= {"size": entry["size"], "blobId": entry["oid"]}
         self._json({"_id": "0", "id": name, "sha": commit, "siblings": siblings, "tags": []})
 
     def _tree(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from claim_frames import runs, two_modalities
 
-from benchmark.claim.data import ClaimError, checkpoints, dropped_runs, log_outcomes, seed_variance
+from benchmark.claim.data import (
+    ClaimError,
+    checkpoints,
+    dropped_runs,
+    log_outcomes,
+    seed_variance,
+    squared_errors,
+)
 from benchmark.claim.design import build_design, connected_strata, dropped_checkpoints, family_cells
 from benchmark.registry import Claim
 
@@ -17,7 +24,7 @@ METRIC = "debiased_calibration_error"
 def design_of(frame: pd.DataFrame, claim: Claim | None = None, **options: object):
     averaged = checkpoints(frame)
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    y = log_outcomes(clean, METRIC, "none").values
+    y = log_outcomes(clean, METRIC, "none")
     return clean, build_design(clean, y, claim or Claim(), **options)  # type: ignore[arg-type]
 
 
@@ -58,33 +65,67 @@ def test_covariates_are_logs_and_test_error_is_of_the_clean_split() -> None:
     assert set(averaged["label_smoothing"]) == {0.0}
 
 
-def test_floor_is_the_standard_error_of_the_most_precise_model() -> None:
+def test_loss_and_teacher_become_flags_and_gaps_stay_gaps() -> None:
     frame = runs(seeds=1, shifts=())
-    frame[f"{METRIC}_squared_none_low"] = 0.0
-    frame[f"{METRIC}_squared_none_high"] = 2 * 1.959964 * 1e-4
+    models = sorted(frame["model"].unique())[:4]
+    facts = {
+        "loss": ["binary_cross_entropy", "cross_entropy", "none", None],
+        "teacher_mixer": ["convolution", "attention", None, None],
+        "distillation": [True, True, False, None],
+    }
+    for column, values in facts.items():
+        known = dict(zip(models, values, strict=True))
+        frame[column] = frame["model"].map(lambda name, known=known: known.get(name)).astype(object)
+    averaged = checkpoints(frame).set_index("model").loc[models]
+    expected = [1.0, 0.0, 0.0, np.nan]
+    np.testing.assert_array_equal(averaged["binary_cross_entropy"], expected)
+    np.testing.assert_array_equal(averaged["convolutional_teacher"], expected)
+
+
+def test_squares_come_with_the_parts_of_their_variance() -> None:
+    frame = runs(seeds=2, shifts=())
+    squared = frame[f"{METRIC}_none"] ** 2
+    z, null, slope = 1.959964, 1e-8, 1e-4
+    reach = z * np.sqrt(null + slope * squared + (z * slope / 2) ** 2)
+    frame[f"{METRIC}_squared_none_low"] = squared + z**2 * slope / 2 - reach
+    frame[f"{METRIC}_squared_none_high"] = squared + z**2 * slope / 2 + reach
+    errors = squared_errors(checkpoints(frame), METRIC, "none")
+    assert errors.null_variance == pytest.approx(np.full(len(errors.squared), null), rel=1e-4)
+    assert errors.slope == pytest.approx(np.full(len(errors.squared), slope), rel=1e-4)
+    means = squared.groupby(frame["model"]).mean()
+    assert errors.squared == pytest.approx(means.to_numpy())
+    assert errors.resolved.all()
+
+
+def test_negative_squares_stay_negative() -> None:
+    frame = runs(seeds=1, shifts=())
     frame.loc[0, f"{METRIC}_none"] = -0.02
-    frame.loc[1, f"{METRIC}_none"] = 0.009
-    averaged = checkpoints(frame)
-    outcomes = log_outcomes(averaged, METRIC, "none")
-    low = averaged["model"].isin(frame["model"].iloc[:2]).to_numpy()
-    assert outcomes.at_floor.tolist() == low.tolist()
-    assert np.exp(outcomes.values[low]) == pytest.approx([0.01, 0.01])
-    untouched = averaged.loc[~low, f"{METRIC}_none"]
-    assert np.exp(outcomes.values[~low]) == pytest.approx(untouched.to_numpy())
+    errors = squared_errors(checkpoints(frame), METRIC, "none")
+    assert errors.squared.min() == pytest.approx(-(0.02**2))
 
 
-def test_without_standard_errors_the_floor_is_half_the_smallest_positive_value() -> None:
+def test_an_exact_error_of_zero_is_known_no_better_than_the_smallest() -> None:
+    frame = runs(seeds=1, shifts=())
+    frame.loc[0, "ece_15_none"] = 0.0
+    errors = squared_errors(checkpoints(frame), "ece_15", "none")
+    smallest = frame["ece_15_none"].iloc[1:].min()
+    assert errors.null_variance.max() == pytest.approx(smallest**4)
+    assert (errors.null_variance > 0).sum() == 1
+
+
+def test_logs_of_the_curve_have_a_floor() -> None:
     frame = runs(seeds=1, shifts=())
     frame.loc[0, f"{METRIC}_none"] = 0.0
     averaged = checkpoints(frame)
-    outcomes = log_outcomes(averaged, METRIC, "none")
+    logs = log_outcomes(averaged, METRIC, "none")
+    assert np.isfinite(logs).all()
     smallest = frame[f"{METRIC}_none"].iloc[1:].min()
-    assert np.exp(outcomes.values[outcomes.at_floor]) == pytest.approx([smallest / 2])
+    assert np.exp(logs.min()) == pytest.approx(smallest / 2)
 
 
 def test_divergences_are_put_on_the_scale_of_errors() -> None:
     averaged = checkpoints(runs(seeds=1, shifts=()))
-    logs = log_outcomes(averaged, "brier_calibration", "none").values
+    logs = log_outcomes(averaged, "brier_calibration", "none")
     assert np.exp(2 * logs) == pytest.approx(averaged["brier_calibration_none"].to_numpy())
 
 
@@ -92,7 +133,7 @@ def test_a_metric_that_is_missing_or_infinite_has_no_outcome() -> None:
     frame = runs(seeds=1, shifts=())
     frame.loc[0, "ece_15_none"] = np.nan
     frame.loc[1, "ece_15_none"] = np.inf
-    values = log_outcomes(checkpoints(frame), "ece_15", "none").values
+    values = log_outcomes(checkpoints(frame), "ece_15", "none")
     assert np.isnan(values).sum() == 2
 
 

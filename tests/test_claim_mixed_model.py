@@ -15,9 +15,6 @@ from benchmark.claim.mixed_model import (
     _components,
     _Likelihood,
     _satterthwaite,
-    family_gram,
-    fit_cluster_robust,
-    fit_least_squares,
     fit_mixed,
 )
 
@@ -150,63 +147,13 @@ def test_degrees_of_freedom_equal_a_dense_computation() -> None:
     assert spread == pytest.approx(np.linalg.inv(information), rel=1e-6)
 
 
-def test_family_gram_equals_dense_projection() -> None:
-    y, x, nesting = draw(9)
-    units = nesting.family
-    spread, score = family_gram(y, x, nesting, units)
-    checkpoint, family, _ = _Likelihood(y, x, nesting).maximise()
-    inverse = np.linalg.inv(dense_covariance(nesting, checkpoint, family))
-    projection = inverse - inverse @ x @ np.linalg.inv(x.T @ inverse @ x) @ x.T @ inverse
-    members = (units[:, None] == np.arange(units.max() + 1)).astype(float)
-    assert spread == pytest.approx(members.T @ projection @ members, abs=1e-8)
-    assert score == pytest.approx(members.T @ projection @ y, abs=1e-8)
-
-
-def test_least_squares_agrees_with_statsmodels() -> None:
-    y, x, _ = draw(2)
-    ours, theirs = fit_least_squares(y, x, 0), sm.OLS(y, x).fit()
-    assert ours.estimate == pytest.approx(theirs.params[0])
-    assert ours.p_value == pytest.approx(theirs.pvalues[0])
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.conf_int()[0]))
-
-
-def test_cluster_robust_is_least_squares_when_each_row_is_a_cluster() -> None:
-    """With singleton clusters CR2 is HC2, which statsmodels has."""
-    y, x, _ = draw(4)
-    ours = fit_cluster_robust(y, x, np.arange(len(y)), 0)
-    theirs = sm.OLS(y, x).fit(cov_type="HC2")
-    assert ours.standard_error == pytest.approx(theirs.bse[0])
-
-
-def test_cluster_robust_equals_welch_for_two_groups_of_single_rows() -> None:
-    """For two groups HC2 and its degrees of freedom are close to Welch's t test."""
-    generator = np.random.default_rng(0)
-    first, second = generator.normal(size=9), generator.normal(size=9)
-    y = np.concatenate([first, second])
-    x = np.column_stack([np.repeat([1.0, 0.0], 9), np.ones(18)])
-    ours = fit_cluster_robust(y, x, np.arange(18), 0)
-    welch = stats.ttest_ind(first, second, equal_var=False)
-    assert ours.estimate / ours.standard_error == pytest.approx(welch.statistic)
-    assert ours.df == pytest.approx(16)  # the working model has equal variances
-
-
-def test_cluster_robust_variance_is_unbiased_for_independent_rows() -> None:
-    _, x, nesting = draw(6)
-    generator = np.random.default_rng(1)
-    draws = [
-        fit_cluster_robust(generator.normal(size=len(x)), x, nesting.family, 0).standard_error ** 2
-        for _ in range(1500)
-    ]
-    assert np.mean(draws) == pytest.approx(np.linalg.inv(x.T @ x)[0, 0], rel=0.06)
-
-
 def test_rows_of_one_family_member_each_leave_least_squares() -> None:
     y, x, _ = draw(8)
     nesting = Nesting.of(np.arange(len(y)), np.arange(len(y)))
     fit = fit_mixed(y, x, nesting)
     assert fit.family_variance is None
     assert fit.checkpoint_variance is None
-    assert fit.test(0).p_value == pytest.approx(fit_least_squares(y, x, 0).p_value)
+    assert fit.test(0).p_value == pytest.approx(sm.OLS(y, x).fit().pvalues[0])
 
 
 def test_checkpoints_of_the_same_name_in_two_families_differ() -> None:

@@ -114,7 +114,7 @@ if mode == "memory":
             inputs = training.collate(self.split, __import__("numpy").arange(rows), None)
             self._backward(inputs, rows)
             self.optimizer.zero_grad()
-        return training.largest_fitting(self.accelerator, attempt, self._largest_share)
+        return training.largest_fitting(attempt, self._largest_share)
     training._Loop.find_micro_batch_size = search
 spec = plan(Registry.load({registry!r}), models=["vit"], limit=96)[0]
 record = execute(spec, Path({results!r}))

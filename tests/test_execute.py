@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -214,13 +215,13 @@ def test_a_killed_worker_costs_its_own_run_only(
     long = victim.model_copy(update={"recipe": victim.recipe.model_copy(update={"epochs": 10_000})})
     others = [make_spec("resnet"), make_spec("vit", seed=1)]
     records: dict[str, Record] = {}
-    events = run_in_workers([long, *others], tmp_path, workers=2, force=False)
+    events = run_in_workers([long, *others], tmp_path, workers=2, force=False, retries=0)
     killed = False
     for event in events:
         if isinstance(event, Finished):
             records[event.record.name] = event.record
         elif not killed and _is_training(event, long):
-            os.kill(_worker_of(long), signal.SIGKILL)
+            os.kill(_worker_of(long, tmp_path), signal.SIGKILL)
             killed = True
     failed = records.pop(long.name)
     assert failed.failure is not None
@@ -233,14 +234,9 @@ def _is_training(event: StageProgress, spec: RunSpec) -> bool:
     return event.run == spec.name and event.stage == "training" and event.done > 0
 
 
-def _worker_of(spec: RunSpec) -> int:
-    """Return the process id of the child that has the run's lock file open."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        if any(Path(file.path).parent.name == "seed-0" for file in child.open_files()):
-            return int(child.pid)
-    raise AssertionError("no worker holds the run's lock")
+def _worker_of(spec: RunSpec, results: Path) -> int:
+    """Return the process id of the worker that holds the run."""
+    return int(json.loads(spec.folder(results).claim.read_text())["pid"])
 
 
 def test_workers_end_when_the_consumer_stops(

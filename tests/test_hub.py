@@ -79,10 +79,14 @@ def image_model(folder: Path) -> dict[str, bytes]:
 CODE = """
 import os, pathlib
 import torch
+from huggingface_hub import get_token
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-pathlib.Path(os.environ["CODE_RAN"]).touch()
+# What a thief would look at first.
+with pathlib.Path(os.environ["CODE_RAN"]).open("a") as loot:
+    loot.write(f"{dict(os.environ)} {get_token()} ")
+    loot.write(pathlib.Path("/proc/self/environ").read_bytes().decode())
 
 class BagConfig(PreTrainedConfig):
     model_type = "lab-bag"
@@ -277,7 +281,7 @@ def test_pinned_revisions_token_and_offline(hub: LoopbackHub, tmp_path: Path) ->
         "bert-main": model_entry("lab/bert"),
         "bert-tuned": model_entry("lab/bert", evaluate="false", recipe="one", datasets="[new]"),
         "resnet": model_entry("lab/resnet", modality="image"),
-        "pickle": model_entry("lab/pickle", allow_pickle="true", datasets="[old]"),
+        "pickle": model_entry("lab/pickle", datasets="[old]"),
     }
     sources = {
         "old": data_entry("lab/words", revision=old_data),
@@ -400,6 +404,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     models["commit"] = model_entry("lab/revision", revision=unknown, datasets="[words]")
     for name in ("missing", "pickled", "three", "junk", "no-tokenizer"):
         models[name] = model_entry(f"lab/{name}", datasets="[words]")
+    models["pickled"] = model_entry("lab/pickled", datasets="[words]", allow_pickle="false")
     sources = {name: data_entry(f"lab/{name}") for name in ("words", "columns", "torn-words")}
     registry = write_registry(tmp_path / "registry.yaml", models, sources)
     home = tmp_path / "home"
@@ -426,7 +431,7 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
         "commit/words": ("unavailable", f"it has no revision {unknown}: see"),
         "always-torn/words": ("unavailable", "run the same command again to continue"),
         "silent/words": ("unavailable", "cannot be reached or broke off"),
-        "pickled/words": ("unavailable", "no safetensors weights: set 'allow_pickle: true'"),
+        "pickled/words": ("unavailable", "its pickle is refused ('allow_pickle: false')"),
         "three/words": ("failed", "Checkpoint (3): glad, sad, cross. Dataset (2): glad, sad."),
         "junk/words": ("unavailable", "model junk: cannot be loaded: "),
         "no-tokenizer/words": ("unavailable", "no preprocessor at lab/no-tokenizer"),
@@ -467,6 +472,108 @@ def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_
     assert np.array_equal(logits(tmp_path, "always-torn/words"), logits(tmp_path, "plain/words"))
 
 
+class Attack:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.target}",))
+
+
+def test_the_rule_for_weights(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Safetensors, else the hub's own conversion of that very pickle, else its tensors."""
+    one, two = text_model(tmp_path / "one", seed=1), text_model(tmp_path / "two", seed=2)
+    pickle, other = pickled(one), pickled(two)
+    target = tmp_path / "ran"
+    stream = io.BytesIO()
+    torch.save({"classifier.bias": Attack(target)}, stream)
+    evil = {**pickle, "pytorch_model.bin": stream.getvalue()}
+    converted = {**pickle, "model.safetensors": one["model.safetensors"]}
+    repositories: dict[str, tuple[dict[str, bytes], list[tuple[dict[str, bytes], str, str]]]] = {
+        "both": ({**one, "pytorch_model.bin": other["pytorch_model.bin"]}, []),
+        "pickle": (pickle, []),
+        # Requests of others, those of other pickles, and those the owner has refused are no use.
+        "unlike": (
+            pickle,
+            [
+                ({**converted, "model.safetensors": two["model.safetensors"]}, "mallory", "open"),
+                (two | other, "SFconvertbot", "open"),
+                (converted, "SFconvertbot", "closed"),
+            ],
+        ),
+        "converted": (pickle, [({}, "somebody", "open"), (converted, "SFconvertbot", "open")]),
+        "merged": (pickle, [(converted, "SFconvertbot", "merged")]),
+        "saved": (evil, [({**evil, "model.safetensors": one["model.safetensors"]},
+                          "SFconvertbot", "open")]),
+        "evil": (evil, []),
+        "closed-forum": (pickle, []),
+        "nothing": ({path: one[path] for path in one if path != "model.safetensors"}, []),
+    }  # fmt: skip
+    requests = {}
+    for name, (files, opened) in repositories.items():
+        repository = hub.repository("model", f"lab/{name}")
+        repository.commit(files)
+        for content, author, status in opened:
+            requests[name] = repository.open_pull_request(content, author, status)
+    hub.plan_fault("forbidden", r"/api/models/lab/closed-forum/discussions")
+    hub.repository("dataset", "lab/words").commit(words(1))
+    models = {name: model_entry(f"lab/{name}") for name in repositories}
+    models["refusing"] = model_entry("lab/converted", allow_pickle="false")
+    models["tuned"] = model_entry("lab/converted", evaluate="false", recipe="one")
+    models["tuned-pickle"] = model_entry("lab/pickle", evaluate="false", recipe="one")
+    models["tuned-evil"] = model_entry("lab/evil", evaluate="false", recipe="one")
+    registry = write_registry(
+        tmp_path / "registry.yaml", models, {"words": data_entry("lab/words")}
+    )
+    home = tmp_path / "home"
+    result = run(hub, registry, tmp_path, home=home)
+    assert_no_traceback(result)
+    assert "10 of 13 runs completed" in result.stdout, result.stdout
+    done = records(tmp_path)
+    pickle_text = "pickle, read as tensors only (pytorch_model.bin)"
+
+    def conversion(name: str, number: int) -> str:
+        place = f"pull request {number} (commit {requests[name]})"
+        return f"safetensors of the hub's conversion, {place}"
+
+    expected = {
+        "both": "safetensors", "pickle": pickle_text, "unlike": pickle_text,
+        "converted": conversion("converted", 2), "merged": conversion("merged", 1),
+        "saved": conversion("saved", 1), "closed-forum": pickle_text,
+        "refusing": conversion("converted", 2), "tuned": conversion("converted", 2),
+        "tuned-pickle": pickle_text,
+    }  # fmt: skip
+    for name, text in expected.items():
+        assert done[f"{name}/words"].provenance["weights"] == text
+        if not name.startswith("tuned"):
+            same = np.array_equal(logits(tmp_path, f"{name}/words"), logits(tmp_path, "both/words"))
+            assert same, name
+    assert np.array_equal(logits(tmp_path, "tuned/words"), logits(tmp_path, "tuned-pickle/words"))
+    for name in ("evil", "tuned-evil"):
+        failure = done[f"{name}/words"].failure
+        assert failure is not None
+        assert "pytorch_model.bin holds other things than tensors: it asks for" in failure.message
+    assert not target.exists()
+    failure = done["nothing/words"].failure
+    assert failure is not None
+    assert "has no safetensors weights, nor a pytorch_model.bin" in failure.message
+    assert not hub.paths(method="POST")  # nobody is asked to convert anything
+    page = (tmp_path / "reports" / "hub-limit-24" / "README.md").read_text(encoding="utf-8")
+    assert "Read from pickles, as tensors only: 4 models." in page
+
+    # The conversion is pinned: neither what is pushed to it later nor a lost network matters.
+    hub.repository("model", "lab/converted").commit(two | other, branch="refs/pr/2")
+    hub.stop()
+    models.pop("nothing")
+    again = tmp_path / "again"
+    offline = run(hub, registry, again, home=home, HF_HUB_OFFLINE="1")
+    assert_no_traceback(offline)
+    for name, text in expected.items():
+        record = records(again)[f"{name}/words"]
+        assert record.provenance["weights"] == text, record.failure
+        assert np.array_equal(logits(again, f"{name}/words"), logits(tmp_path, f"{name}/words"))
+
+
 def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:
@@ -493,17 +600,33 @@ def test_code_of_a_checkpoint_runs_only_for_those_who_trust_it(
     assert not ran.exists()
     assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
 
+    # The registry's word is not enough: it may have come from elsewhere.
     write_registry(registry, models(trust_remote_code="true"), sources)
-    trusted = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    unasked = run(hub, registry, tmp_path, home=home, CODE_RAN=str(ran))
+    assert unasked.returncode == 1
+    for record in records(tmp_path).values():
+        assert record.status == "unavailable"
+        assert record.failure is not None
+        assert "add --allow-remote-code" in record.failure.message
+    assert not ran.exists()
+    assert not [path for path in hub.paths("/lab/coded/resolve/") if path.endswith(".py")]
+
+    allowed = ("--allow-remote-code",)
+    secrets = {"HF_TOKEN": TOKEN, "LAB_API_KEY": TOKEN}
+    trusted = run(hub, registry, tmp_path, *allowed, home=home, CODE_RAN=str(ran), **secrets)
     assert "3 of 3 runs completed" in trusted.stdout, trusted.stderr
     assert ran.exists()
+    assert TOKEN not in ran.read_text()
     done = records(tmp_path)
     assert done["hub/words"].provenance["model_revision"] == commit
     assert np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "local/words"))
     assert not np.array_equal(logits(tmp_path, "hub/words"), logits(tmp_path, "tuned/words"))
     # Timing reads the fine-tuned model back, in a process that has not seen its code.
-    only_tuned = ("--timing", "quick", "--models", "tuned")
-    timed = run(hub, registry, tmp_path, *only_tuned, home=home, CODE_RAN=str(ran))
+    ran.unlink()
+    only_tuned = (*allowed, "--timing", "quick", "--models", "tuned")
+    timed = run(hub, registry, tmp_path, *only_tuned, home=home, CODE_RAN=str(ran), **secrets)
+    assert ran.exists()
+    assert TOKEN not in ran.read_text()
     assert "tuned/words/seed-0  p50" in timed.stdout, timed.stdout
     assert "custom code" not in timed.stdout + timed.stderr  # no question on the terminal
 

@@ -25,7 +25,7 @@ from input_files import (
     write_splits,
 )
 
-from benchmark.data.corpus import resolve_data_revision
+from benchmark.data.corpus import resolve_data_revision, shifted_rows
 from benchmark.failures import RunError, UnavailableError
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry, Recipe
@@ -215,6 +215,19 @@ def test_the_cause_of_an_unreadable_parquet_file_is_shown(tmp_path: Path) -> Non
     with pytest.raises(UnavailableError, match=r"test\.parquet: .*(?i:parquet)") as caught:
         read(text_entry(tmp_path))
     assert "generating the dataset" not in str(caught.value)
+
+
+def test_shifted_sets_of_sorted_rows_have_every_class(tmp_path: Path) -> None:
+    rows = sorted(table(300, start=1000), key=lambda row: str(row["label"]))
+    write_csv(tmp_path / "train.csv", table(30))
+    write_csv(tmp_path / "test.csv", rows)
+    entry = text_entry(tmp_path, shifts=("swap",), shift_rows=60)
+    test = read(entry).test
+    shifted = shifted_rows(entry, test, "swap-1")
+    assert len(shifted) == 60
+    assert set(shifted.labels) == {0, 1, 2}
+    labels = dict(zip(test.ids, test.labels, strict=True))
+    assert [labels[row] for row in shifted.ids] == shifted.labels.tolist()
 
 
 def test_what_the_datasets_library_saved_is_read(tmp_path: Path) -> None:

@@ -16,20 +16,23 @@ from benchmark.statistics.bin_resampling import bootstrap_interval, noise_floor
 from benchmark.statistics.calibration_error import expected_calibration_error
 from benchmark.statistics.classification import macro_f1_influence
 from benchmark.statistics.comparison import ModelOutputs, compare, compare_all, holm
+from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.intervals import score_split
-from benchmark.statistics.metric import NoInterval, Resampled
+from benchmark.statistics.metric import Influence, NoInterval, Share
 from benchmark.statistics.metrics import METRICS, metrics_for
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import (
     CALIBRATION_STREAM,
+    RefittedTemperatures,
     refit_temperatures,
     resample_counts,
     resample_means,
 )
 from benchmark.statistics.selective import augrc_influence, aurc_influence
+from benchmark.statistics.skewed_interval import TOO_FEW_CALIBRATION
 from benchmark.statistics.temperature import fit_temperature
 
-RESAMPLED = [name for name, metric in METRICS.items() if isinstance(metric.interval, Resampled)]
+BY_ROWS = [n for n, m in METRICS.items() if isinstance(m.interval, Influence | Share)]
 
 
 def sample(n, n_classes, seed=0, temperature=1.7):
@@ -168,7 +171,7 @@ class TestRefit:
         fit = fit_temperature(logits, labels)
         refitted = refit_temperatures(logits, labels, fit, resamples=60, seed=4)
         for at, counts in resample_counts(800, 60, 4, CALIBRATION_STREAM):
-            for temperature, count in zip(refitted[at], counts, strict=True):
+            for temperature, count in zip(refitted.resampled[at], counts, strict=True):
                 drawn = np.repeat(np.arange(800), count.astype(int))
                 again = fit_temperature(logits[drawn], labels[drawn])
                 assert temperature == pytest.approx(again.temperature, rel=1e-5)
@@ -177,16 +180,18 @@ class TestRefit:
         logits, labels = np.array([[3.0, 0], [2, 0], [1, 0], [0.5, 0]]), np.array([0, 0, 0, 1])
         fit = fit_temperature(logits, labels)
         refitted = refit_temperatures(logits, labels, fit, resamples=200)
-        assert (refitted == 0).any()  # resamples without the wrong row
+        assert (refitted.resampled == 0).any()  # resamples without the wrong row
         for at, counts in resample_counts(4, 200, 0, CALIBRATION_STREAM):
-            for temperature, count in zip(refitted[at], counts, strict=True):
+            for temperature, count in zip(refitted.resampled[at], counts, strict=True):
                 drawn = np.repeat(np.arange(4), count.astype(int))
                 again = fit_temperature(logits[drawn], labels[drawn]).temperature
                 assert temperature == pytest.approx(again, rel=1e-4)
 
     def test_fit_at_a_limit_is_not_resampled(self):
         fit = fit_temperature([[1.0, 0]], [0])
-        np.testing.assert_array_equal(refit_temperatures([[1.0, 0]], [0], fit, resamples=3), 0)
+        refitted = refit_temperatures([[1.0, 0]], [0], fit, resamples=3)
+        np.testing.assert_array_equal(refitted.resampled, 0)
+        assert refitted.estimate.no_interval == TOO_FEW_CALIBRATION
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +213,7 @@ class TestScoreSplit:
         fit = fit_of(splits)
         scores = score_split(**splits, fit=fit, resamples=1000)
         rng = np.random.default_rng(9)
-        replicates = {name: [] for name in RESAMPLED}
+        replicates = {name: [] for name in BY_ROWS}
         for _ in range(1000):
             drawn = rng.integers(0, 1000, 1000)
             again = fit_temperature(
@@ -218,19 +223,26 @@ class TestScoreSplit:
             scored = Predictions.from_logits(
                 splits["test_logits"][drawn], splits["test_labels"][drawn], again.temperature
             )
-            for name in RESAMPLED:
+            for name in BY_ROWS:
                 replicates[name].append(METRICS[name](scored))
         for name, values in replicates.items():
             estimate = scores.after[name]
             low, high = np.quantile(values, [0.025, 0.975])
             # Two bootstraps of 1,000: each endpoint has an error of about 2.2% of the width.
-            assert estimate.low == pytest.approx(low, abs=0.12 * (high - low)), name
-            assert estimate.high == pytest.approx(high, abs=0.12 * (high - low)), name
+            # Not percentiles, but with hundreds of mistakes much the same.
+            assert estimate.low == pytest.approx(low, abs=0.15 * (high - low)), name
+            assert estimate.high == pytest.approx(high, abs=0.15 * (high - low)), name
 
     def test_temperature_adds_uncertainty(self, splits):
         fit = fit_of(splits)
         scores = score_split(**splits, fit=fit)
-        fixed = score_split(**splits, fit=fit, refitted=np.full(1000, fit.temperature))
+        fixed = score_split(
+            **splits,
+            fit=fit,
+            refitted=RefittedTemperatures(
+                Estimate(fit.temperature), np.full(1000, fit.temperature), 100
+            ),
+        )
         for name in ("signed_gap", "debiased_calibration_error_squared"):
             free, held = scores.after[name], fixed.after[name]
             assert free.value == held.value
@@ -253,7 +265,7 @@ class TestScoreSplit:
     def test_what_has_an_interval(self, splits):
         scores = score_split(**splits, fit=fit_of(splits), resamples=50)
         for name, estimate in scores.after.items():
-            has_interval = name in RESAMPLED or name.startswith("debiased")
+            has_interval = name in BY_ROWS or name.startswith("debiased")
             assert (estimate.low is not None) == has_interval, name
             if has_interval:
                 assert estimate.low <= max(estimate.value, 0) <= estimate.high
@@ -332,9 +344,9 @@ class TestCompare:
         error = gap.std() / math.sqrt(600)
         half = (result.high - result.low) / 2
         assert half == pytest.approx(1.96 * error, rel=0.1)
-        assert result.p_value == pytest.approx(
-            2 * norm.sf(abs(gap.mean()) / (half / 1.96)), rel=1e-2
-        )
+        # In units of the normal score: tails differ by the mended skewness.
+        score = norm.isf(result.p_value / 2)
+        assert score == pytest.approx(abs(gap.mean()) / (half / 1.96), rel=0.1)
         assert result.p_holm == result.p_value
 
     def test_a_general_metric_uses_the_same_resamples(self):
@@ -346,12 +358,12 @@ class TestCompare:
 
     def test_a_linear_metric_agrees_with_its_general_path(self, monkeypatch):
         first, second = outputs("a", 1), outputs("b", 2, noise=1.0)
-        fast = compare(first, second, "nll", after_scaling=True, resamples=80)
+        fast = compare(first, second, "nll", after_scaling=True, resamples=800)
         general = dataclasses.replace(METRICS["nll"], interval=NoInterval("scored anew"))
         monkeypatch.setitem(METRICS, "nll", general)
-        slow = compare(first, second, "nll", after_scaling=True, resamples=80)
+        slow = compare(first, second, "nll", after_scaling=True, resamples=800)
         assert fast.difference == pytest.approx(slow.difference)
-        assert fast.high - fast.low == pytest.approx(slow.high - slow.low, rel=1e-4)
+        assert fast.high - fast.low == pytest.approx(slow.high - slow.low, rel=0.1)
 
     def test_order_of_rows_does_not_matter(self):
         first, second = outputs("a", 1), outputs("b", 2, noise=0.5)

@@ -302,16 +302,16 @@ def test_what_the_hub_does_not_say_must_be_given(
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "'brand-new': give --modality, --mixer, --family" in err
-    assert "--allow-pickle" in err
     assert "--trust-remote-code" in err
     assert "--recipe (one of quick, broken)" in err
     assert registry_file.read_bytes() == before
     facts = ("--modality", "text", "--mixer", "other", "--family", "New", "--recipe", "quick")
-    code, _, err = run(capsys, *arguments, *facts, "--allow-pickle", "--trust-remote-code")
+    code, out, err = run(capsys, *arguments, *facts, "--trust-remote-code")
     assert code == 0, err
     model = Registry.load(registry_file).models["unknown"]
     assert (model.mixer, model.family, model.allow_pickle) == ("other", "New", True)
     assert model.trust_remote_code
+    assert "it has no safetensors: the hub's conversion is read where there is one" in out
 
 
 @pytest.mark.usefixtures("hub")
@@ -502,6 +502,7 @@ HEADINGS = {
     "Registry": "## File",
     "ModelEntry": "## Models",
     "Pretraining": "### Pretraining",
+    "Processor": "### Processor",
     "DatasetEntry": "## Datasets",
     "Columns": "### Columns",
     "Splits": "### Splits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,24 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "cvt-21": ("cvt", {"depth": [1, 4, 16]}),
     "poolformer-s12": ("poolformer", {}),
     "poolformer-s24": ("poolformer", {"depths": [4, 4, 12, 4]}),
+    "dinov2-small-head": (
+        "dinov2",
+        {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518, "patch_size": 14},
+    ),
+    "dinov2-base-head": ("dinov2", {"image_size": 518, "patch_size": 14}),
+    "hiera-tiny": ("hiera", {"depths": [1, 2, 7, 2]}),
+    "data2vec-vision-base": ("data2vec-vision", {"use_relative_position_bias": True}),
+    "pvt-tiny": ("pvt", {}),
 }
+TIMM_MODELS = (
+    *("deit3-small", "deit3-base", "mixer-b16", "twins-svt-small", "cait-s24", "pit-small"),
+    *("eva02-small", "convit-small", "tnt-small", "crossvit-small", "clip-vit-base"),
+    *("dinov3-vit-small", "mae-vit-base", "resnet-50-tv", "resnet-50-tv2", "resnext-50"),
+    *("densenet-121", "vgg-16", "mobilenet-v3-large", "efficientnet-v2-small", "repvgg-a2"),
+    *("convmixer-768-32", "inceptionnext-tiny", "convformer-s18", "nfnet-f0", "clip-resnet-50"),
+    *("dinov3-convnext-tiny", "convnextv2-base-fcmae", "xcit-small", "mvitv2-tiny"),
+    "caformer-s18",
+)
 WITH_TEACHER = {
     "deit": DeiTForImageClassificationWithTeacher,
     "levit": LevitForImageClassificationWithTeacher,
@@ -204,7 +222,7 @@ def counted_parameters(name: str) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def timm_parameters(name: str) -> int:
+def independent_timm_parameters(name: str) -> int:
     """Count the parameters of what timm implements, layer by layer as the papers say."""
     if name == "mixer-b16":
         width, patches, hidden_tokens, hidden_channels = 768, 196, 384, 3072
@@ -238,11 +256,17 @@ def test_the_study_is_as_large_as_promised() -> None:
     assert suites <= shipped().suites.keys()
     families = {(model.modality, model.mixer, model.family) for model in hub_models()}
     expected = {
-        ("image", "attention"): {"ViT", "DeiT", "DeiT-3", "Swin", "SwinV2", "BEiT", "DINOv2"},
+        ("image", "attention"): {
+            "ViT", "DeiT", "DeiT-3", "Swin", "SwinV2", "BEiT", "DINOv2", "Hiera", "data2vec",
+            "Twins", "CaiT", "PiT", "EVA-02", "PVT", "ConViT", "TNT", "CrossViT", "CLIP-ViT",
+            "DINOv3-ViT", "MAE",
+        },
         ("image", "convolution"): {
             "ResNet", "RegNet", "BiT", "ConvNeXt", "ConvNeXtV2", "EfficientNet", "MobileNetV2",
+            "ResNeXt", "DenseNet", "VGG", "MobileNetV3", "EfficientNetV2", "RepVGG", "ConvMixer",
+            "InceptionNeXt", "ConvFormer", "NFNet", "CLIP-ResNet", "DINOv3-ConvNeXt",
         },
-        ("image", "hybrid"): {"MobileViT", "LeViT", "CvT"},
+        ("image", "hybrid"): {"MobileViT", "LeViT", "CvT", "XCiT", "MViTv2", "CAFormer"},
         ("image", "other"): {"PoolFormer"},
         ("image", "mlp"): {"MLP-Mixer"},
         ("text", "attention"): {
@@ -263,9 +287,30 @@ def test_every_suite_can_be_planned() -> None:
         assert {spec.dataset.name for spec in specs} == set(suite.datasets), name
 
 
-def test_the_full_suite_is_text_and_vision() -> None:
+@pytest.mark.parametrize("suite", ["vision", "imagenet"])
+@pytest.mark.parametrize("mixer", ["attention", "convolution"])
+def test_fifteen_families_a_mixer_take_part(suite: str, mixer: str) -> None:
+    models = [shipped().models[name] for name in shipped().suites[suite].models]
+    assert len({model.family for model in models if model.mixer == mixer}) >= 15
+
+
+def test_published_twins_meet_on_the_same_datasets() -> None:
+    models = [model for model in shipped().models.values() if model.hub and model.twin]
+    pairs = {tuple(sorted((model.name, str(model.twin)))) for model in models}
+    assert len(pairs) == 7
+    for pair in pairs:
+        first, second = (shipped().models[name] for name in pair)
+        assert first.evaluate == second.evaluate
+        assert first.recipe == second.recipe
+        for suite in shipped().suites.values():
+            assert (first.name in suite.models) == (second.name in suite.models), suite.name
+
+
+def test_the_full_suite_is_text_and_vision_and_heads() -> None:
     suites = shipped().suites
-    assert suites["full"].models == suites["text"].models + suites["vision"].models
+    models = suites["text"].models + suites["vision"].models
+    heads = tuple(name for name in suites["imagenet"].models if name not in models)
+    assert suites["full"].models == models + heads
     assert set(suites["full"].datasets) == {
         *suites["text"].datasets, *suites["vision"].datasets, *suites["imagenet"].datasets,
     }  # fmt: skip
@@ -287,7 +332,7 @@ def test_families_have_one_mixer() -> None:
 
 def test_published_heads_of_imagenet_keep_the_order_of_its_classes() -> None:
     for model in hub_models():
-        if "imagenet-1k" in (model.evaluate if isinstance(model.evaluate, tuple) else ()):
+        if model.modality == "image" and model.evaluated_on("imagenet-1k"):
             assert model.labels == "dataset-order", model.name
     runs = plan(shipped(), suite="imagenet")
     assert all(spec.model.evaluate and spec.recipe is None for spec in runs)
@@ -317,12 +362,42 @@ def test_parameters_are_those_of_the_published_architecture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["deit3-small", "deit3-base", "mixer-b16"])
-def test_parameters_of_timm_models(name: str) -> None:
-    assert shipped().models[name].parameters == timm_parameters(name)
+def test_parameters_of_timm_models_by_hand(name: str) -> None:
+    assert shipped().models[name].parameters == independent_timm_parameters(name)
+
+
+@pytest.fixture(scope="module")
+def timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:  # torchvision of another torch: RuntimeError
+        pytest.skip(f"timm cannot be imported: {error}")
+
+
+@pytest.mark.parametrize("name", TIMM_MODELS)
+def test_timm_models_are_as_timm_has_them(name: str, timm: Any) -> None:
+    entry = shipped().models[name]
+    assert entry.hub is not None
+    owner, _, architecture = entry.hub.partition("/")
+    with torch.device("meta"):
+        model = timm.create_model(architecture, pretrained=False)
+    settings = model.pretrained_cfg
+    assert entry.parameters == sum(weight.numel() for weight in model.parameters())
+    assert (owner, settings["hf_hub_id"]) == ("timm", entry.hub)
+    assert (settings["num_classes"] == 1000) == bool(entry.evaluate)
+    sizes = [settings.get(key) for key in ("input_size", "test_input_size")]
+    if entry.evaluation_resolution is not None:
+        assert entry.evaluation_resolution in {size[-1] for size in sizes if size}
+    assert (
+        settings["license"].split("-")[0] == (entry.licence or "").split("-")[0].split()[0].lower()
+    )
 
 
 def test_no_parameter_count_is_unverified() -> None:
-    verified = {*IMAGE_MODELS, *BACKBONES, "deit3-small", "deit3-base", "mixer-b16"}
+    verified = {*IMAGE_MODELS, *BACKBONES, *TIMM_MODELS}
+    assert {model.name for model in hub_models() if str(model.hub).startswith("timm/")} == {
+        *TIMM_MODELS
+    }
     twins = {"mobilebert-seed": "mobilebert"}
     for model in hub_models():
         if model.parameters is not None and model.name not in verified:

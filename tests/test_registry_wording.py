@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from benchmark.registry import Registry, RegistryError, did_you_mean
 from benchmark.registry.commands import main
-from benchmark.registry.entries import Entry, hub_page
+from benchmark.registry.entries import Entry
+from benchmark.registry.hub_names import hub_page
 from benchmark.registry.problems import in_words
 
 FOREIGN_WORDS = ("Input ", "should ", "Field required", "Value error", "tuple", "string", "integer")

@@ -15,7 +15,8 @@ from benchmark.execution.agreement import largest_fitting, together
 from benchmark.execution.forward import predict_logits
 from benchmark.execution.launch import make_accelerator
 from benchmark.execution.progress import SilentProgress
-from benchmark.execution.training import learning_rate_factor, train
+from benchmark.execution.schedule import learning_rate_factor
+from benchmark.execution.training import train
 from benchmark.failures import RunError
 from benchmark.models.checkpoint import build_model
 from benchmark.models.encoding import EncodedSplit, encode
@@ -183,7 +184,7 @@ def test_batch_is_halved_until_it_fits() -> None:
         if rows > 10:
             raise torch.OutOfMemoryError("fake")
 
-    assert largest_fitting(make_accelerator(), attempt, 64) == 8
+    assert largest_fitting(attempt, 64) == 8
     assert tried == [64, 32, 16, 8]
 
 
@@ -192,7 +193,7 @@ def test_not_even_one_row_fits() -> None:
         raise torch.OutOfMemoryError("fake")
 
     with pytest.raises(RunError, match="single row"):
-        largest_fitting(make_accelerator(), attempt, 4)
+        largest_fitting(attempt, 4)
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
@@ -200,18 +201,17 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
         raise ValueError("bad shape")
 
     with pytest.raises(ValueError, match="bad shape"):
-        largest_fitting(make_accelerator(), attempt, 4)
+        largest_fitting(attempt, 4)
 
 
 def test_together_passes_results_and_errors() -> None:
-    accelerator = make_accelerator()
-    assert together(accelerator, lambda: 5) == 5
+    assert together("here", lambda: 5) == 5
 
     def fail() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        together(accelerator, fail)
+        together("here", fail)
 
 
 def test_statistics_of_a_batch_of_one_name_the_batch_size(

@@ -2,7 +2,7 @@ from .command import declared_claim as declared_claim
 from .command import evaluate_claim as evaluate_claim
 from .command import main as main
 from .data import ClaimError as ClaimError
-from .passages import Passage as Passage
+from .passage import Passage as Passage
 from .passages import claim_passages as claim_passages
 from .result import ClaimResult as ClaimResult
 from .result import Effect as Effect

@@ -1,7 +1,7 @@
 """Test the claim: are models that mix by attention better calibrated than by convolution?
 
 `python -m benchmark.claim results/<suite>` prints the result, `--table` tests a published table
-instead, and `--simulate` shows that the test keeps its promises.
+instead. `scripts/study_claim.py` shows that the test keeps its promises.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.markup import ascii_json
 from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if (options.table is None) != (options.columns is None):
         _parser().error("--table and --columns go together: the map explains the table's columns")
-    if options.studies < 1:
-        _parser().error("--studies must be at least 1")
     from benchmark.claim.data import ClaimError
     from benchmark.records import ResultsError
     from benchmark.registry import RegistryError
@@ -80,17 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
     )
-    parser.add_argument("--simulate", action="store_true", help="check the test on made-up studies")
-    parser.add_argument("--studies", type=int, default=1000, help="studies to simulate a design")
     parser.add_argument("--json", action="store_true", help="print JSON instead of markdown")
     return parser
 
 
 def _output(options: argparse.Namespace) -> str:
-    if options.simulate:
-        from benchmark.claim.simulation import simulate
-
-        return simulate(options.studies)
     claim = declared_claim(options.registry)
     result, title = (
         _from_records(options.results, claim)
@@ -98,7 +91,7 @@ def _output(options: argparse.Namespace) -> str:
         else _from_table(options.table, options.columns, claim)
     )
     if options.json:
-        return result.model_dump_json(indent=1) + "\n"
+        return ascii_json(result.model_dump_json(indent=1)) + "\n"
     from benchmark.claim.text import render_markdown
 
     return render_markdown(result, title)

@@ -1,14 +1,13 @@
-"""From the tidy frame of runs to the rows the claim is tested on: seeds averaged, logs taken."""
+"""From the tidy frame of runs to the rows the claim is tested on: seeds averaged, squares taken."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim.mixed_model import Vector
-from benchmark.claim.result import ClaimMap, Dropped, SeedVariance
+from benchmark.claim.measurement import SquaredErrors, Vector, variance_parts
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, Dropped, SeedVariance
 from benchmark.records import average_seeds
 from benchmark.statistics import METRICS
 
@@ -20,25 +19,15 @@ COVARIATE_COLUMNS: dict[str, tuple[str, ...]] = {
     "log_parameters": ("log_parameters",),
     "log_pretraining_examples": ("log_pretraining_examples",),
     "test_error": ("test_error",),
-    "recipe": ("label_smoothing", "mixup", "distillation"),
+    "recipe": (
+        *("binary_cross_entropy", "label_smoothing", "mixup", "cutmix", "distillation"),
+        "convolutional_teacher",
+    ),
 }
-NORMAL_QUANTILE = 1.959964
-"""Of the 95% normal interval that records carry for the squared debiased error."""
 
 
 class ClaimError(ValueError):
     """The claim cannot be tested; the message says why."""
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Log errors of one metric, one value per row of the averaged frame.
-
-    `at_floor` marks values raised to the floor below which an error cannot be told from zero.
-    """
-
-    values: Vector
-    at_floor: np.ndarray
 
 
 def checkpoints(frame: pd.DataFrame) -> pd.DataFrame:
@@ -46,11 +35,42 @@ def checkpoints(frame: pd.DataFrame) -> pd.DataFrame:
 
     The covariates are added: `log_parameters`, `log_pretraining_examples` (of one plus the
     examples, for checkpoints trained from scratch), `test_error` of the unshifted test split,
-    and the recipe flags as 0/1. Unknown facts stay missing.
+    and the recipe flags as 0/1: among them whether the loss was binary cross-entropy, and whether
+    a teacher mixed by convolution (0 without a teacher). Unknown facts stay missing. So are the
+    parts of the variance of squared errors added (`squared_errors`).
     """
-    averaged = average_seeds(frame)
+    averaged = average_seeds(with_variance_parts(frame))
     averaged["shifted"] = averaged["shifted"].astype(bool)
     return _with_covariates(averaged)
+
+
+def with_variance_parts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fill in `<squared>_<map>_null_variance` and `_variance_slope` from the interval.
+
+    Records hold both since they say why an interval is missing; those made before hold the
+    interval, from which both follow.
+    """
+    added: dict[str, Vector] = {}
+    for map_name in CLAIM_MAPS.values():
+        column = f"{PRIMARY_METRIC}_squared_{map_name}"
+        if not {f"{column}_null_variance", f"{column}_low"} & set(frame.columns):
+            continue  # published errors
+        root = frame[f"{PRIMARY_METRIC}_{map_name}"].to_numpy(dtype=float)
+        squared = np.sign(root) * root**2
+        null, slope, low, high = (
+            frame[name].to_numpy(dtype=float, copy=True)
+            if (name := f"{column}_{part}") in frame.columns
+            else np.full(len(frame), np.nan)
+            for part in ("null_variance", "variance_slope", "low", "high")
+        )
+        told = np.isfinite(squared + low + high) & ~np.isfinite(null + slope)
+        for rows in frame.groupby(["dataset", "split"]).indices.values():
+            rows = rows[told[rows]]
+            if len(rows):
+                null[rows], slope[rows] = variance_parts(squared[rows], low[rows], high[rows])
+        if np.isfinite(null).any():
+            added |= {f"{column}_null_variance": null, f"{column}_variance_slope": slope}
+    return frame.assign(**added)
 
 
 _UNITS = ("mixer", "family")
@@ -67,8 +87,13 @@ def _with_covariates(averaged: pd.DataFrame) -> pd.DataFrame:
         values = pd.to_numeric(averaged.get(source, pd.Series(np.nan, averaged.index)))
         with np.errstate(divide="ignore"):
             averaged[target] = np.log(values.astype(float) + shift)
+    nothing = pd.Series(None, averaged.index, dtype=object)
+    loss, teacher = (averaged.get(name, nothing) for name in ("loss", "teacher_mixer"))
+    averaged["binary_cross_entropy"] = (loss == "binary_cross_entropy").where(loss.notna())
+    known = teacher.notna() | (averaged.get("distillation", nothing) == False)  # noqa: E712
+    averaged["convolutional_teacher"] = (teacher == "convolution").where(known)
     for flag in COVARIATE_COLUMNS["recipe"]:
-        values = averaged.get(flag, pd.Series(None, averaged.index, dtype=object))
+        values = averaged.get(flag, nothing)
         averaged[flag] = pd.to_numeric(values.map({True: 1.0, False: 0.0}))
     if "accuracy_none" in averaged.columns:
         clean = averaged[~averaged["shifted"]]
@@ -97,44 +122,52 @@ def split_off_unknown(averaged: pd.DataFrame) -> tuple[pd.DataFrame, list[Droppe
     return averaged[~rows].reset_index(drop=True), dropped
 
 
-def log_outcomes(averaged: pd.DataFrame, metric: str, map_name: ClaimMap) -> Outcomes:
-    """Return the log of a metric per averaged row, with a floor under it.
+def squared_errors(averaged: pd.DataFrame, metric: str, map_name: ClaimMap) -> SquaredErrors:
+    """Return a metric's squares per averaged row, with what is known of how well it is measured.
 
-    A debiased estimate can be zero or below. Within each dataset and split, values below the
-    floor are raised to it: the root of the standard error of the squared estimate, of the model
-    for which that is smallest, where records carry its interval; else half of the smallest
-    positive value.
+    The debiased error comes with the two parts of its variance. Other metrics count as exact; of
+    these, a value of 0 or below is taken as no better known than the smallest positive one.
     """
-    column = f"{metric}_{map_name}"
-    values = averaged[column].to_numpy(dtype=float)
-    floors = _floors(averaged, column, values)
-    at_floor = values <= floors
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.where(at_floor, floors, values))
-    if metric in METRICS and METRICS[metric].outcome == "squared error":
-        logs = logs / 2  # its root is analysed, so that ratios are of errors everywhere
-    return Outcomes(np.where(np.isfinite(logs), logs, np.nan), at_floor)
-
-
-def _floors(averaged: pd.DataFrame, column: str, values: Vector) -> Vector:
-    errors = _standard_errors(averaged, column)
-    floors = np.zeros(len(values))
+    values = averaged[f"{metric}_{map_name}"].to_numpy(dtype=float)
+    values = np.where(np.isfinite(values), values, np.nan)
+    is_squared = metric in METRICS and METRICS[metric].outcome == "squared error"
+    squared = values if is_squared else np.sign(values) * values**2
+    null, slope = (
+        averaged[column].fillna(0.0).to_numpy(dtype=float, copy=True)
+        if column in averaged.columns
+        else np.zeros(len(averaged))
+        for column in (
+            f"{metric}_squared_{map_name}_null_variance",
+            f"{metric}_squared_{map_name}_variance_slope",
+        )
+    )
     for rows in averaged.groupby(["dataset", "split"]).indices.values():
-        positive = values[rows][values[rows] > 0]
-        floors[rows] = positive.min() / 2 if len(positive) else 0.0
-        if errors is not None and np.isfinite(errors[rows]).any():
-            floors[rows] = np.sqrt(np.nanmin(errors[rows]))
-    return floors
+        positive = squared[rows][squared[rows] > 0]
+        unknown = rows[(squared[rows] <= 0) & (null[rows] <= 0)]
+        null[unknown] = positive.min() ** 2 if len(positive) else 1e-12
+    return SquaredErrors(squared, null, slope)
 
 
-def _standard_errors(averaged: pd.DataFrame, column: str) -> Vector | None:
-    """Return the standard errors of the squared debiased error behind its normal interval."""
-    metric, map_name = column.rsplit("_", 1)
-    low, high = (f"{metric}_squared_{map_name}_{end}" for end in ("low", "high"))
-    if low not in averaged.columns or high not in averaged.columns:
-        return None
-    width: Vector = (averaged[high] - averaged[low]).to_numpy(dtype=float)
-    return width / (2 * NORMAL_QUANTILE)
+def log_outcomes(averaged: pd.DataFrame, metric: str, map_name: ClaimMap) -> Vector:
+    """Return the log of a metric's root per averaged row, for the specification curve.
+
+    Values below a floor are raised to it: within each dataset and split the fourth root of the
+    smallest null variance of a square, or half the smallest positive value where that is unknown.
+    The verdict rests on the squares themselves (`squared_errors`), which need no floor.
+    """
+    errors = squared_errors(averaged, metric, map_name)
+    known = f"{metric}_squared_{map_name}_null_variance" in averaged.columns
+    floors = np.zeros(len(averaged))
+    for rows in averaged.groupby(["dataset", "split"]).indices.values():
+        squared, null = errors.squared[rows], errors.null_variance[rows]
+        positive, noise = squared[squared > 0], null[null > 0]
+        if known and len(noise):
+            floors[rows] = np.sqrt(noise.min())
+        elif len(positive):
+            floors[rows] = positive.min() / 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs: Vector = 0.5 * np.log(np.maximum(errors.squared, floors))
+    return np.where(np.isfinite(logs), logs, np.nan)
 
 
 def seed_variance(frame: pd.DataFrame, metric: str, map_name: ClaimMap) -> SeedVariance:

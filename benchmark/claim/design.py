@@ -61,7 +61,7 @@ def build_design(
 
     Args:
         averaged: rows from `checkpoints`.
-        y: log outcome per row, NaN where there is none.
+        y: outcome per row, NaN where there is none.
         claim: the declared contrast and covariates.
         covariates: columns to use instead of the declared ones, in order of precedence.
 
@@ -260,11 +260,9 @@ def _indicators(codes: Codes) -> Matrix:
 def dropped_checkpoints(averaged: pd.DataFrame, design: Design) -> list[Dropped]:
     """List the averaged rows that the design could not use, with the covariate they lack."""
     unused = np.setdiff1d(np.arange(len(averaged)), design.rows)
-    left_out = {item.name for item in design.left_out}
     dropped = []
     for _, row in averaged.iloc[unused].iterrows():
-        parts = [part for group in COVARIATE_COLUMNS.values() for part in group]
-        lacking = [part for part in parts if part not in left_out and np.isnan(row[part])]
+        lacking = [part for part in design.covariates if np.isnan(row[part])]
         reason = f"lacks {', '.join(lacking)}" if lacking else "has no value of the outcome"
         dropped.append(
             Dropped(name=f"{row['model']}/{row['dataset']}", status="completed", reason=reason)

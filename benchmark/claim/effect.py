@@ -1,15 +1,17 @@
-"""One effect of the mixer: the mixed model, its check, the levels and the datasets apart."""
+"""One effect of the mixer: the ratio, the levels, the datasets apart, and a new dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.claim.data import ClaimError, Outcomes
+from benchmark.claim.data import ClaimError
 from benchmark.claim.design import Design, build_design, connected_strata, family_cells
-from benchmark.claim.mixed_model import Codes, MixedFit, TestedCoefficient, fit_cluster_robust
+from benchmark.claim.estimating_equation import EstimatingEquation
+from benchmark.claim.measurement import SquaredErrors
+from benchmark.claim.mixed_model import Codes, TestedCoefficient
+from benchmark.claim.new_dataset import predict_new_dataset
 from benchmark.claim.permutation import permutation_test
 from benchmark.claim.result import (
     ClaimMap,
@@ -37,66 +39,84 @@ def as_interval(tested: TestedCoefficient) -> RatioInterval:
     )
 
 
-def estimate_effect(
-    clean: pd.DataFrame,
-    outcomes: Outcomes,
-    claim: Claim,
-    metric: str,
-    map_name: ClaimMap,
-    design: Design | None = None,
-) -> Effect:
-    """Fit the contrast on the rows of `clean` (unshifted, seeds averaged).
+def contrast_equation(
+    clean: pd.DataFrame, errors: SquaredErrors, design: Design
+) -> EstimatingEquation:
+    """Fit the equation on the rows of `clean` that `design` uses.
 
     Raises:
-        ClaimError: the contrast cannot be estimated.
+        ClaimError: all errors are the same, so that there is nothing to compare.
     """
-    design = design or build_design(clean, outcomes.values, claim)
-    y = outcomes.values[design.rows]
-    used = clean.iloc[design.rows]
-    if np.ptp(y) == 0:
+    used = errors.take(design.rows)
+    if np.ptp(used.squared) == 0:
         raise ClaimError("every checkpoint has the same value, so there is nothing to compare")
-    fit = design.fit(y)
-    datasets = _per_dataset(clean, outcomes, claim)
-    known = [item.estimate for item in datasets if item.estimate is not None]
-    in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
-    return Effect(
-        metric=metric,
-        map=map_name,
-        estimate=as_interval(fit.test(0, claim.alpha)),
-        cluster_robust=as_interval(
-            # Whole families, also those with two mixers: the check assumes the least.
-            fit_cluster_robust(y, design.x, _codes(used["family"]), 0, claim.alpha)
-        ),
-        covariates=design.covariates,
-        left_out=design.left_out,
-        rows=len(y),
-        checkpoints=int(used["model"].nunique()),
-        families=_families(used, claim),
-        family_sd=_deviation(fit.family_variance),
-        checkpoint_sd=_deviation(fit.checkpoint_variance),
-        residual_sd=float(np.sqrt(fit.residual_variance)),
-        at_floor=int(outcomes.at_floor[design.rows][in_contrast].sum()),
-        contrast_rows=int(in_contrast.sum()),
-        levels=_levels(used, _by_mixer(fit, design, claim)),
-        datasets=datasets,
-        disagreement_p=disagreement(known, claim.alpha),
+    # Whole families are independent, also those with two mixers: the test assumes the least.
+    clusters = _codes(clean.iloc[design.rows]["family"])
+    return EstimatingEquation.fit(design.x, used, design.nesting, clusters)
+
+
+def ratio_interval(equation: EstimatingEquation, alpha: float, index: int = 0) -> RatioInterval:
+    """Return the ratio of a column with the range of values that its test does not reject."""
+    tested = equation.test(0.0, index)
+    low, high = equation.interval(alpha, index)
+    return RatioInterval(
+        ratio=float(np.exp(equation.estimate(index))),
+        low=float(np.exp(low)),
+        high=float(np.exp(high)),
+        p_value=tested.p_value,
+        df=tested.df,
     )
 
 
-def _by_mixer(fit: MixedFit, design: Design, claim: Claim) -> dict[str, RatioInterval]:
-    return {
-        name.removeprefix("mixer "): as_interval(fit.test(index, claim.alpha))
+def estimate_effect(
+    clean: pd.DataFrame,
+    errors: SquaredErrors,
+    claim: Claim,
+    metric: str,
+    map_name: ClaimMap,
+    design: Design,
+    equation: EstimatingEquation,
+) -> Effect:
+    """Return the contrast on the rows of `clean` (unshifted, seeds averaged)."""
+    used = clean.iloc[design.rows]
+    in_contrast = used["mixer"].isin(claim.contrast).to_numpy()
+    sigma, family, checkpoint = equation.correlation
+    nesting = design.nesting
+    new, problem = predict_new_dataset(equation, used["dataset"].to_numpy(dtype=str), claim.alpha)
+    levels = {
+        name.removeprefix("mixer "): ratio_interval(equation, claim.alpha, index)
         for index, name in enumerate(design.names)
         if name.startswith("mixer ")
     }
+    return Effect(
+        metric=metric,
+        map=map_name,
+        estimate=levels[claim.contrast[0]],
+        new_dataset=new,
+        new_dataset_problem=problem,
+        covariates=design.covariates,
+        left_out=design.left_out,
+        rows=len(used),
+        checkpoints=int(used["model"].nunique()),
+        families=_families(used, claim),
+        family_sd=_deviation(sigma, family) if nesting.has_family_effect else None,
+        checkpoint_sd=_deviation(sigma, checkpoint) if nesting.has_checkpoint_effect else None,
+        residual_sd=_deviation(
+            sigma, 1 - checkpoint - (family if nesting.has_family_effect else 0)
+        ),
+        unresolved=int((~errors.resolved[design.rows] & in_contrast).sum()),
+        contrast_rows=int(in_contrast.sum()),
+        levels=_levels(used, levels),
+        datasets=_per_dataset(clean, errors, claim, design.covariates),
+    )
+
+
+def _deviation(sigma: float, share: float) -> float:
+    return float(sigma * np.sqrt(share))
 
 
 def _codes(labels: pd.Series) -> Codes:
     return np.unique(labels.to_numpy(dtype=str), return_inverse=True)[1]
-
-
-def _deviation(variance: float | None) -> float | None:
-    return None if variance is None else float(np.sqrt(max(variance, 0.0)))
 
 
 def _families(used: pd.DataFrame, claim: Claim) -> dict[str, int]:
@@ -118,71 +138,32 @@ def _levels(used: pd.DataFrame, estimates: dict[str, RatioInterval]) -> tuple[Le
 
 
 def _per_dataset(
-    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim
+    clean: pd.DataFrame, errors: SquaredErrors, claim: Claim, covariates: tuple[str, ...]
 ) -> tuple[DatasetEffect, ...]:
-    """Fit the contrast within each dataset, with the covariates that it can carry."""
+    """Estimate the contrast within each dataset, with the covariates that it can carry."""
     effects = []
     for dataset in sorted(clean["dataset"].unique()):
         rows = np.flatnonzero(clean["dataset"] == dataset)
-        part, y = clean.iloc[rows], outcomes.values[rows]
-        families = _families(part[np.isfinite(y)], claim)
+        part, own = clean.iloc[rows], errors.take(rows)
+        families = _families(part[np.isfinite(own.squared)], claim)
+        estimate, problem = None, None
         try:
-            design = build_design(part, y, claim)
+            design = build_design(part, own.squared, claim, covariates)
+            estimate = ratio_interval(contrast_equation(part, own, design), claim.alpha)
         except ClaimError as error:
-            effects.append(
-                DatasetEffect(dataset=dataset, families=families, estimate=None, problem=str(error))
-            )
-            continue
-        tested = design.fit(y[design.rows]).test(0, claim.alpha)
+            problem = str(error)
         effects.append(
-            DatasetEffect(dataset=dataset, families=families, estimate=as_interval(tested))
+            DatasetEffect(dataset=dataset, families=families, estimate=estimate, problem=problem)
         )
     return tuple(effects)
 
 
-def disagreement(estimates: Sequence[RatioInterval], alpha: float) -> float | None:
-    """Test whether the ratios of several datasets are the same.
-
-    Welch's test (1951, Biometrika 38) on log ratios: each has a variance and degrees of freedom
-    of its own, so small datasets make the test careful rather than eager. Families that meet
-    several datasets correlate the ratios, which the test ignores; that too makes it careful.
-
-    Args:
-        estimates: one ratio a dataset, with its 1 - alpha interval.
-        alpha: of the intervals.
-
-    Returns:
-        The p value; None with fewer than two datasets.
-    """
-    if len(estimates) < 2:
-        return None
-    from scipy import stats
-
-    k = len(estimates)
-    df = np.array([item.df for item in estimates])
-    low, high = np.log([(item.low, item.high) for item in estimates]).T
-    errors = (high - low) / (2 * stats.t.ppf(1 - alpha / 2, df))
-    weights = 1 / errors**2
-    shares = weights / weights.sum()
-    logs = np.log([item.ratio for item in estimates])
-    between = float(weights @ (logs - shares @ logs) ** 2) / (k - 1)
-    spread = float(((1 - shares) ** 2 / df).sum())
-    statistic = between / (1 + 2 * (k - 2) / (k**2 - 1) * spread)
-    return float(stats.f.sf(statistic, k - 1, (k**2 - 1) / (3 * spread)))
-
-
 def permute_labels(
-    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim, design: Design
+    clean: pd.DataFrame, claim: Claim, design: Design, equation: EstimatingEquation
 ) -> Permutation:
     """Exchange labels among the families of the rows that `design` uses."""
     used = clean.iloc[design.rows]
     first, second = claim.contrast
     labels = used["mixer"].map({first: 1, second: 0}).fillna(-1).to_numpy(dtype=int)
-    return permutation_test(
-        outcomes.values[design.rows],
-        design.x[:, 1:],
-        design.nesting,
-        family_cells(used),
-        labels,
-        connected_strata(used["family"], used["dataset"]),
-    )
+    strata = connected_strata(used["family"], used["dataset"])
+    return permutation_test(equation, family_cells(used), labels, strata)

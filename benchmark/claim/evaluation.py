@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.claim.bin_variants import with_bin_variants
+from benchmark.claim.calibration_rows import accuracy_column, with_calibration_rows_error
 from benchmark.claim.data import (
     ClaimError,
     checkpoints,
@@ -12,9 +13,11 @@ from benchmark.claim.data import (
     log_outcomes,
     seed_variance,
     split_off_unknown,
+    squared_errors,
 )
-from benchmark.claim.design import build_design, declared_columns, dropped_checkpoints
-from benchmark.claim.effect import estimate_effect, permute_labels
+from benchmark.claim.design import Design, build_design, declared_columns, dropped_checkpoints
+from benchmark.claim.effect import contrast_equation, estimate_effect, permute_labels
+from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.power import power_of
 from benchmark.claim.result import (
@@ -22,11 +25,11 @@ from benchmark.claim.result import (
     ClaimMap,
     ClaimResult,
     Effect,
-    Permutation,
     SpecificationCurve,
     VarianceShares,
     when,
 )
+from benchmark.claim.signed_gaps import signed_gaps
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import variance_shares
 from benchmark.claim.verdict import decide
@@ -35,8 +38,11 @@ from benchmark.registry import Claim
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.claim.data import Outcomes
-from benchmark.claim.design import Design
+
+class _Analysis(NamedTuple):
+    effect: Effect
+    design: Design
+    equation: EstimatingEquation
 
 
 def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
@@ -49,68 +55,131 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     column = f"{metric}_{first}"
     if column not in frame.columns or not (frame["status"] == "completed").any():
         raise ClaimError(f"no completed run has {column}, so there is nothing to test")
-    averaged, unknown = split_off_unknown(checkpoints(with_bin_variants(frame)))
+    wider = with_calibration_rows_error(with_bin_variants(frame))
+    averaged, unknown = split_off_unknown(checkpoints(wider))
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
-    primary, problem, design = _try_effect(clean, claim, metric, first)
-    (other,) = set(CLAIM_MAPS.values()) - {first}
-    secondary, _, _ = _try_effect(clean, claim, metric, other)
-    permutation: Permutation | None = None
-    repeated: tuple[Effect, ...] = ()
-    shares, curve, power = VarianceShares(problem=problem), SpecificationCurve(), None
+    primary, problem = _try_analysis(clean, claim, metric, first, primary_columns(claim))
     dropped = dropped_runs(frame) + unknown
-    if primary is not None and design is not None:
-        outcomes = log_outcomes(clean, metric, first)
-        permutation = permute_labels(clean, outcomes, claim, design)
-        repeated = _repeat_without_gaps(clean, outcomes, claim, metric, design)
-        shares = variance_shares(clean, outcomes.values, design)
-        curve = specification_curve(averaged, claim, design.covariates)
-        power = power_of(claim, primary, design, permutation)
-        dropped += dropped_checkpoints(clean, design)
-    return ClaimResult(
-        contrast=claim.contrast,
-        alpha=claim.alpha,
-        equivalence_ratio=claim.equivalence_ratio,
-        primary_map=first,
-        metric=metric,
-        primary=primary,
-        primary_problem=problem,
-        secondary=secondary,
-        repeated=repeated,
-        permutation=permutation,
-        matched_pairs=matched_pairs(frame, clean, claim, metric),
-        variance_shares=shares,
-        specification_curve=curve,
-        seed_variance=seed_variance(frame, metric, first),
-        verdict=decide(claim, primary, problem, permutation, power, shares),
-        dropped=tuple(dropped),
+    if primary is not None:
+        dropped += dropped_checkpoints(clean, primary.design)
+    facts: dict[str, Any] = {
+        "contrast": claim.contrast,
+        "alpha": claim.alpha,
+        "equivalence_ratio": claim.equivalence_ratio,
+        "primary_map": first,
+        "metric": metric,
+        "primary_problem": problem,
+        "signed_gaps": signed_gaps(clean),
+        "matched_pairs": matched_pairs(frame, clean, claim, metric),
+        "seed_variance": seed_variance(frame, metric, first),
+        "dropped": tuple(dropped),
+    }
+    return ClaimResult(**facts, **_parts(averaged, clean, claim, metric, primary, problem))
+
+
+def _parts(
+    averaged: pd.DataFrame,
+    clean: pd.DataFrame,
+    claim: Claim,
+    metric: str,
+    primary: _Analysis | None,
+    problem: str | None,
+) -> dict[str, Any]:
+    """Return the fields of the result that rest on the primary analysis."""
+    first = CLAIM_MAPS[claim.primary]
+    (other,) = set(CLAIM_MAPS.values()) - {first}
+    secondary, _ = _try_analysis(clean, claim, metric, other, primary_columns(claim))
+    parts: dict[str, Any] = {"secondary": None if secondary is None else secondary.effect}
+    if primary is None:
+        shares = VarianceShares(problem=problem)
+        absent = dict.fromkeys(("primary", "unadjusted", "adjusted", "permutation"))
+        return {
+            **parts,
+            **absent,
+            "repeated": (),
+            "variance_shares": shares,
+            "specification_curve": SpecificationCurve(),
+            "verdict": decide(claim, None, problem, None, shares),
+        }
+    effect, design, equation = primary
+    unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
+    shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
+    power = power_of(claim, effect, equation)
+    permutation = permute_labels(clean, claim, design, equation)
+    return {
+        **parts,
+        "primary": effect,
+        "unadjusted": unadjusted,
+        "adjusted": adjusted,
+        "repeated": _repeat_without_gaps(clean, claim, metric, first, design),
+        "permutation": permutation,
+        "variance_shares": shares,
+        "specification_curve": specification_curve(
+            averaged, claim, (adjusted or effect).covariates
+        ),
+        "verdict": decide(claim, effect, None, power, shares, permutation),
+    }
+
+
+def primary_columns(claim: Claim) -> tuple[str, ...]:
+    """Return the covariates of the primary analysis: those declared, without accuracy.
+
+    Accuracy is itself an effect of the mixer and does not stand in the claim's sentence.
+    """
+    return tuple(name for name in declared_columns(claim) if name != "test_error")
+
+
+def _try_analysis(
+    clean: pd.DataFrame,
+    claim: Claim,
+    metric: str,
+    map_name: ClaimMap,
+    covariates: tuple[str, ...],
+) -> tuple[_Analysis | None, str | None]:
+    """Return (analysis, None), or (None, why not)."""
+    if f"{metric}_{map_name}" not in clean.columns:
+        return None, f"there is no {metric} {when(map_name)} temperature scaling"
+    errors = squared_errors(clean, metric, map_name)
+    try:
+        design = build_design(clean, errors.squared, claim, covariates)
+        equation = contrast_equation(clean, errors, design)
+    except ClaimError as error:
+        return None, str(error)
+    effect = estimate_effect(clean, errors, claim, metric, map_name, design, equation)
+    return _Analysis(effect, design, equation), None
+
+
+def _beside(
+    clean: pd.DataFrame, claim: Claim, metric: str, map_name: ClaimMap, primary: Effect
+) -> tuple[Effect | None, Effect | None]:
+    """Return the effect without covariates, and with accuracy besides; None where it is the same.
+
+    Accuracy comes from the calibration rows where all runs keep their logits: rows that error
+    and accuracy share bias the one adjusted for the other.
+    """
+    unadjusted = adjusted = None
+    if primary.covariates:
+        unadjusted, _ = _try_analysis(clean, claim, metric, map_name, ())
+    if "test_error" in declared_columns(claim):
+        wider = (*primary_columns(claim), accuracy_column(clean))
+        adjusted, _ = _try_analysis(clean, claim, metric, map_name, wider)
+    return (
+        None if unadjusted is None else unadjusted.effect,
+        None if adjusted is None else adjusted.effect,
     )
 
 
-def _try_effect(
-    clean: pd.DataFrame, claim: Claim, metric: str, map_name: ClaimMap
-) -> tuple[Effect | None, str | None, Design | None]:
-    """Return (effect, None, design), or (None, why not, None)."""
-    if f"{metric}_{map_name}" not in clean.columns:
-        return None, f"there is no {metric} {when(map_name)} temperature scaling", None
-    outcomes = log_outcomes(clean, metric, map_name)
-    try:
-        design = build_design(clean, outcomes.values, claim)
-        return estimate_effect(clean, outcomes, claim, metric, map_name, design), None, design
-    except ClaimError as error:
-        return None, str(error), None
-
-
 def _repeat_without_gaps(
-    clean: pd.DataFrame, outcomes: Outcomes, claim: Claim, metric: str, design: Design
+    clean: pd.DataFrame, claim: Claim, metric: str, map_name: ClaimMap, design: Design
 ) -> tuple[Effect, ...]:
     """Repeat the test without each covariate whose gaps cost checkpoints, and without all."""
-    used = declared_columns(claim)
+    used = primary_columns(claim)
     gaps = [name for name in design.covariates if clean[name].isna().any()]
     without = [(name,) for name in gaps] + ([tuple(gaps)] if len(gaps) > 1 else [])
     effects = []
-    first = CLAIM_MAPS[claim.primary]
     for names in without:
         columns = tuple(name for name in used if name not in names)
-        wider = build_design(clean, outcomes.values, claim, columns)
-        effects.append(estimate_effect(clean, outcomes, claim, metric, first, wider))
+        analysis, _ = _try_analysis(clean, claim, metric, map_name, columns)
+        if analysis is not None:
+            effects.append(analysis.effect)
     return tuple(effects)

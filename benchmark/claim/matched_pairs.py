@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import optimize
 
-from benchmark.arrays import Float64Array
 from benchmark.claim.data import COVARIATE_COLUMNS, PRIMARY_METRIC
-from benchmark.claim.paired_bootstrap import error_replicates
-from benchmark.claim.result import CLAIM_MAPS, ClaimMap, MatchedPairs, Pair
+from benchmark.claim.paired_errors import RunErrors, run_errors
+from benchmark.claim.pooled_ratio import PairedSquares, pooled_ratio
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, MatchedPairs, Pair, PooledPairs
 from benchmark.records import ResultsError, RunFolder
 from benchmark.registry import Claim
-from benchmark.statistics import holm, paired_difference
+from benchmark.statistics import METRICS, PairedDifference, SquaredContrast, holm, signed_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ MAX_ACCURACY_DIFFERENCE = 0.03
 MAX_PRETRAINING_RATIO = 3.0
 RESAMPLES = 500
 MAX_COMPARED = 60
-"""Runs of pairs that are bootstrapped, closest pairs first; the others are listed by ratio only."""
+"""Runs that are compared row by row, closest pairs first; the others are listed by ratio only."""
 FORBIDDEN = 1e6
 """Cost of a pair that breaks the rule: larger than that of any number of allowed pairs."""
 
@@ -42,19 +42,20 @@ def matched_pairs(
 ) -> MatchedPairs:
     """Match models by `RULE` and compare each pair before and after temperature scaling.
 
-    A comparison is the paired bootstrap over test rows, after scaling with the temperature
-    refitted in every resample; differences are averaged over the seeds that both models have,
-    within each resample. Intervals and p values are normal, with the standard deviation of the
-    resampled differences. Holm's correction runs over the pairs of a map. Models are fixed
-    here: the p values speak of these pairs, not of mixers at large.
+    A comparison is a `statistics.SquaredContrast` of the test rows: the difference of squared
+    errors, averaged over the seeds that both models have, after scaling with what refits of the
+    temperature on the same resampled calibration rows add. It is shown as its signed root. Holm's
+    correction runs over the pairs of a map. Models are fixed here: the p values speak of these
+    pairs. All pairs of a map are pooled into one ratio, with families as what is replicated.
 
     Args:
         frame: runs, with the folder of their logits; pairs without are listed by ratio only.
-        clean: averaged unshifted rows, on which matching is done.
+        clean: averaged unshifted rows, which are matched.
         claim: the contrast.
-        metric: the outcome; only the debiased calibration error is bootstrapped.
+        metric: the outcome; only the debiased calibration error is compared row by row.
     """
     pairs: list[Pair] = []
+    pooled: list[PooledPairs] = []
     problems: list[str] = []
     folders = _folders(frame) if metric == PRIMARY_METRIC else {}
     matched = sorted(_match_all(clean, claim), key=lambda match: match.distance)
@@ -68,12 +69,16 @@ def matched_pairs(
             both = _common_seeds(folders, pair)
             runs += len(both)
             if runs > MAX_COMPARED:
-                problems.append(f"only the {MAX_COMPARED} closest pairs of runs were bootstrapped")
+                problems.append(
+                    f"only the {MAX_COMPARED} closest pairs of runs were compared row by row"
+                )
                 both = []
-            compared.append((pair, _differences(both, pair, problems)))
+            compared.append((pair, _compare(both, pair, problems)))
         pairs += _tested(compared)
+        pooled += _pooled(matched, metric, map_name)
+    said = tuple(dict.fromkeys(problems))
     return MatchedPairs(
-        rule=RULE, metric=metric, pairs=tuple(pairs), problems=tuple(dict.fromkeys(problems))
+        rule=RULE, metric=metric, pairs=tuple(pairs), pooled=tuple(pooled), problems=said
     )
 
 
@@ -137,41 +142,56 @@ def _pair(match: _Match, metric: str, map_name: ClaimMap) -> Pair:
         accuracy_difference=float(second["test_error"] - first["test_error"]),
         seeds=0,
         ratio=errors[0] / errors[1] if min(errors) > 0 else None,
-        difference=errors[0] - errors[1],
+        difference=_difference(metric, *errors),
     )
 
 
-class _Differences(NamedTuple):
-    """Mean over `seeds` of first minus second, as observed and in each resample."""
+def _difference(metric: str, first: float, second: float) -> float:
+    """Return the signed root of the difference of squares where squares are what is unbiased."""
+    if metric in METRICS and METRICS[metric].over_seeds == "root_mean_square":
+        return signed_root(first * abs(first) - second * abs(second))
+    return first - second
 
-    value: float
-    replicates: Float64Array
+
+class _Found(NamedTuple):
+    """What a pair's rows say: over how many seeds, and the difference or why there is none."""
+
     seeds: int
+    difference: PairedDifference | str
 
 
-def _differences(
+def _compare(
     folders: list[tuple[RunFolder, RunFolder]], pair: Pair, problems: list[str]
-) -> _Differences | None:
-    values, replicates = [], []
+) -> _Found | None:
+    """Compare the runs of a pair on their common rows, all seeds in one contrast."""
+    runs: list[tuple[RunErrors, RunErrors]] = []
     for left, right in folders:
         try:
             one, other = (
-                error_replicates(
-                    folder, after_scaling=pair.map == "temperature", resamples=RESAMPLES
-                )
+                run_errors(folder, after_scaling=pair.map == "temperature", resamples=RESAMPLES)
                 for folder in (left, right)
             )
         except (ResultsError, ValueError) as error:
             problems.append(str(error))
             continue
-        if not (np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)):
+        first = runs[0][0] if runs else one
+        if not (_same_rows(one, other) and _same_rows(one, first)):
             problems.append(f"{left.name} and {right.name} were not scored on the same test rows")
             continue
-        values.append(one.value - other.value)
-        replicates.append(one.replicates - other.replicates)
-    if not values:
+        runs.append((one, other))
+    if not runs:
         return None
-    return _Differences(float(np.mean(values)), np.mean(replicates, axis=0), len(values))
+    flat = [run for both in runs for run in both]
+    reason = next((run.too_few for run in flat if run.too_few), None)
+    if reason:
+        return _Found(len(runs), reason)
+    weights = [1 / len(runs), -1 / len(runs)] * len(runs)
+    contrast = SquaredContrast.of([run.parts for run in flat], weights)
+    return _Found(len(runs), contrast.test().rooted())
+
+
+def _same_rows(one: RunErrors, other: RunErrors) -> bool:
+    return np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)
 
 
 Folders = dict[tuple[str, str], dict[int, RunFolder]]
@@ -199,16 +219,38 @@ def _common_seeds(folders: Folders, pair: Pair) -> list[tuple[RunFolder, RunFold
     return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
 
 
-def _tested(compared: list[tuple[Pair, _Differences | None]]) -> list[Pair]:
+def _tested(compared: list[tuple[Pair, _Found | None]]) -> list[Pair]:
     """Add intervals and p values, corrected for the number of pairs compared."""
     tested = [
-        (pair, found.seeds, paired_difference(found.value, found.replicates))
+        (pair, found.seeds, found.difference)
         for pair, found in compared
-        if found
+        if found and not isinstance(found.difference, str)
     ]
     corrected = holm([result.p_value for _, _, result in tested])
     done = [
         pair.model_copy(update={"seeds": seeds, "p_adjusted": p, **result._asdict()})
         for (pair, seeds, result), p in zip(tested, corrected, strict=True)
     ]
-    return done + [pair for pair, found in compared if not found]
+    bare = [
+        pair.model_copy(update={"seeds": found.seeds, "no_interval": found.difference})
+        for pair, found in compared
+        if found and isinstance(found.difference, str)
+    ]
+    return done + bare + [pair for pair, found in compared if not found]
+
+
+def _pooled(matched: list[_Match], metric: str, map_name: ClaimMap) -> list[PooledPairs]:
+    """Return one ratio of the matched pairs, where records hold the squares."""
+    column = f"{metric}_squared_{map_name}"
+    if metric != PRIMARY_METRIC or not matched or column not in matched[0].first:
+        return []
+    pairs = [
+        PairedSquares(
+            match.dataset,
+            (str(match.first["family"]), str(match.second["family"])),
+            (float(match.first[column]), float(match.second[column])),
+        )
+        for match in matched
+    ]
+    found = pooled_ratio([pair for pair in pairs if np.isfinite(pair.squares).all()] or pairs)
+    return [PooledPairs(map=map_name, pairs=len(pairs), **found._asdict())]

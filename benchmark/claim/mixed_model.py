@@ -3,15 +3,13 @@
 The mixed model is `y = X b + family + checkpoint + noise`, fitted by restricted maximum
 likelihood (REML). Its tests are t tests with Satterthwaite's degrees of freedom (Giesbrecht &
 Burns 1985), because a study has few families and the usual normal approximation would then
-reject far too often. The check beside it is a least-squares fit with the CR2 cluster-robust
-covariance (Bell & McCaffrey 2002), which needs no model of the correlations.
+reject far too often. It is the analysis of the specification curve, on the logs of errors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,21 +239,6 @@ def fit_mixed(y: Vector, x: Matrix, nesting: Nesting, lowest_df: float = 1.0) ->
     )
 
 
-def family_gram(y: Vector, x: Matrix, nesting: Nesting, units: Codes) -> tuple[Matrix, Vector]:
-    """Return G = M' P M and s = M' P y, M the 0/1 membership of rows in `units`.
-
-    P = V^-1 - V^-1 X (X' V^-1 X)^-1 X' V^-1 projects the columns `x` out, with the variance
-    ratios fitted by REML in the model of `x` alone.
-    """
-    checkpoint_ratio, family_ratio, _ = _Likelihood(y, x, nesting).maximise()
-    membership = (units[:, None] == np.arange(units.max() + 1)).astype(float)
-    wide = _Likelihood(y, np.column_stack([x, membership]), nesting)
-    gram, _ = wide.weighted_gram(checkpoint_ratio, family_ratio)
-    k = x.shape[1]
-    projected = gram[k:, k:] - gram[k:, :k] @ np.linalg.solve(gram[:k, :k], gram[:k, k:])
-    return projected[:-1, :-1], projected[:-1, -1]
-
-
 def _components(nesting: Nesting) -> tuple[str, ...]:
     checkpoint = ("checkpoint",) if nesting.has_checkpoint_effect else ()
     family = ("family",) if nesting.has_family_effect else ()
@@ -315,54 +298,3 @@ def _blocks(
         "family": both,
     }
     return blocks, [patterns[name] for name in components]
-
-
-def fit_least_squares(y: Vector, x: Matrix, index: int, alpha: float = 0.05) -> TestedCoefficient:
-    """Test coefficient `index` by ordinary least squares, as if rows were independent."""
-    inverse = np.linalg.inv(x.T @ x)
-    coefficients = inverse @ (x.T @ y)
-    residuals = y - x @ coefficients
-    df = len(y) - x.shape[1]
-    variance = float(residuals @ residuals) / df * float(inverse[index, index])
-    return t_test(float(coefficients[index]), variance, df, alpha)
-
-
-def fit_cluster_robust(
-    y: Vector, x: Matrix, cluster: Codes, index: int, alpha: float = 0.05
-) -> TestedCoefficient:
-    """Test coefficient `index` by least squares with CR2 standard errors.
-
-    The CR2 covariance is unbiased when rows are in fact independent; the degrees of freedom
-    are Satterthwaite's for that case (Bell & McCaffrey 2002; Imbens & Kolesar 2016, eq. 6).
-
-    Args:
-        y: outcome, shape (n,).
-        x: columns, shape (n, k), of full column rank.
-        cluster: family code of each row.
-        index: the coefficient to test.
-        alpha: one minus the interval's level.
-    """
-    inverse = np.linalg.inv(x.T @ x)
-    coefficients = inverse @ (x.T @ y)
-    residuals = y - x @ coefficients
-    direction = inverse[index]
-    clusters = [np.flatnonzero(cluster == code) for code in np.unique(cluster)]
-    weights = np.zeros((len(clusters), len(y)))
-    for row, members in enumerate(clusters):
-        block = x[members]
-        leverage = np.eye(len(members)) - block @ inverse @ block.T
-        weights[row, members] = _inverse_root(leverage) @ (block @ direction)
-    variance = float(((weights @ residuals) ** 2).sum())
-    # Under independent rows the scores are weights @ M e, with M the residual maker.
-    made = weights - (weights @ x) @ inverse @ x.T
-    spread = made @ made.T
-    df = float(np.trace(spread) ** 2 / (spread**2).sum())
-    return t_test(float(coefficients[index]), variance, df, alpha)
-
-
-def _inverse_root(matrix: Matrix) -> Matrix:
-    """Return the symmetric pseudo-inverse square root; null directions stay null."""
-    values, vectors = np.linalg.eigh(matrix)
-    usable = values > 1e-9
-    roots = np.where(usable, 1 / np.sqrt(np.where(usable, values, 1.0)), 0.0)
-    return cast(Matrix, (vectors * roots) @ vectors.T)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
+from benchmark.claim.pair_passage import pairs_passage
+from benchmark.claim.passage import Passage, table_of
 from benchmark.claim.result import (
     ClaimResult,
     Effect,
-    Pair,
     Power,
     RatioInterval,
     Specification,
+    VarianceShares,
     when,
 )
 from benchmark.claim.wording import (
@@ -26,18 +27,12 @@ from benchmark.claim.wording import (
     level_text,
     p_statement,
     p_value,
+    percent_text,
+    points_text,
     range_text,
     ratio_text,
 )
-from benchmark.markup import MISSING, Cell, Column, Table, compact, decimals, interval, plural
-
-
-class Passage(NamedTuple):
-    """A titled piece of the result: sentences, then perhaps a table."""
-
-    title: str
-    sentences: tuple[str, ...]
-    table: Table | None = None
+from benchmark.markup import MISSING, decimals, plural
 
 
 def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list[Passage]:
@@ -52,10 +47,11 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _contrast(result),
         _datasets(result),
         _mixers(result),
+        _gaps(result),
         _permutation(result),
         _shares(result),
         _specifications(result),
-        _pairs(result, about_pairs),
+        pairs_passage(result, about_pairs),
         _seeds(result),
         _dropped(result),
     )
@@ -66,37 +62,16 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
     ]
 
 
-def _table(
-    texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]
-) -> Table | None:
-    """Return a table with columns of text, then columns of numbers; None without rows."""
-    columns = [Column(name, name, "left") for name in texts]
-    columns += [Column(name, name) for name in numbers]
-    cells = [tuple(Cell(text) for text in row) for row in rows]
-    return Table(tuple(columns), cells) if cells else None
-
-
 def _power(power: Power | None) -> Iterator[str]:
     if power is None:
         return
-    chance = f"{power.power:.0%}"
-    families = plural(power.families_now, "family", "families")
     ratio = power.smallest_detectable_ratio
-    if ratio is None:
-        yield f"With {families} no ratio that was tried would be detected with a chance of {chance}"
-    else:
-        yield (
-            f"The smallest effect that {families} can detect with a chance of {chance} is a ratio"
-            f" of {ratio_text(ratio)} (or {ratio_text(1 / ratio)}), by {power.studies:,} simulated"
-            " studies at the observed variances"
-        )
-    for wanted, count in (
-        ("to detect the observed effect", power.families_for_observed_effect),
-        ("to show equivalence", power.families_for_equivalence),
-    ):
-        if count is not None and count > power.families_now:
-            more = plural(count - power.families_now, "more family", "more families")
-            yield f"About {more} {wanted}"
+    yield (
+        f"The smallest effect that {plural(power.families_now, 'family', 'families')} can show with"
+        f" a chance of {power.power:.0%} is a ratio of {ratio_text(ratio)} (or"
+        f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies at the observed"
+        " variances, judged by the verdict's own test"
+    )
 
 
 def _contrast(result: ClaimResult) -> Passage:
@@ -114,15 +89,15 @@ def _contrast(result: ClaimResult) -> Passage:
         sentences += _spreads(*effects[0])
     sentences += _not_adjusted(effects)
     sentences += [
-        f"{label}: {effect.at_floor} of {effect.contrast_rows} errors were too small to be told"
-        " from zero and count as the smallest measurable one"
+        f"{label}: {effect.unresolved} of {effect.contrast_rows} errors lie below twice their"
+        " standard error; they weigh by what they say, and none is raised to a floor"
         for label, effect in effects
-        if effect.at_floor
+        if effect.unresolved
     ]
-    table = _table(
-        ("analysis", "model", "adjusted for"),
+    table = table_of(
+        ("analysis", "adjusted for"),
         ("ratio", "interval", "p", "rows", "checkpoints", "families"),
-        [row for label, effect in effects for row in _effect_rows(label, effect)],
+        [_effect_row(label, effect) for label, effect in effects],
     )
     return Passage("The contrast", tuple(sentences), table)
 
@@ -130,6 +105,9 @@ def _contrast(result: ClaimResult) -> Passage:
 def _named_effects(result: ClaimResult) -> Iterator[tuple[str, Effect]]:
     if result.primary is not None:
         yield f"{when(result.primary_map)} scaling (primary)", result.primary
+    for how, effect in (("unadjusted", result.unadjusted), ("and accuracy", result.adjusted)):
+        if effect is not None:
+            yield f"{when(effect.map)} scaling, {how}", effect
     if result.secondary is not None:
         yield f"{when(result.secondary.map)} scaling (secondary)", result.secondary
     for effect in result.repeated:
@@ -138,16 +116,10 @@ def _named_effects(result: ClaimResult) -> Iterator[tuple[str, Effect]]:
         yield f"{when(effect.map)} scaling, without {covariate_list(without)}", effect
 
 
-def _effect_rows(label: str, effect: Effect) -> list[tuple[str, ...]]:
+def _effect_row(label: str, effect: Effect) -> tuple[str, ...]:
     adjusted = covariate_list((*effect.covariates, "dataset"))
     sizes = (str(effect.rows), str(effect.checkpoints), _families(effect.families))
-    return [
-        (label, model, adjusted, *_estimate_cells(estimate), *sizes)
-        for model, estimate in (
-            ("mixed model", effect.estimate),
-            ("cluster-robust check", effect.cluster_robust),
-        )
-    ]
+    return (label, adjusted, *_estimate_cells(effect.estimate), *sizes)
 
 
 def _families(counts: dict[str, int]) -> str:
@@ -189,15 +161,15 @@ def _not_adjusted(effects: Iterable[tuple[str, Effect]]) -> Iterator[str]:
 def _datasets(result: ClaimResult) -> Passage | None:
     if result.primary is None:
         return None
-    sentences = (
-        []
-        if result.primary.disagreement_p is None
-        else [
-            "Whether the datasets' ratios are the same (Welch's test):"
-            f" {p_statement(result.primary.disagreement_p)}"
-        ]
-    )
-    table = _table(
+    effect, new = result.primary, result.primary.new_dataset
+    sentence = f"Of a new dataset nothing can be said: {effect.new_dataset_problem}"
+    if new is not None:
+        sentence = (
+            f"On a new dataset the ratio is predicted to be {ratio_text(new.ratio)}"
+            f" ({level_text(result.alpha)} prediction interval {range_text(new)}), from how much"
+            " the ratios of these datasets differ beyond their errors"
+        )
+    table = table_of(
         ("dataset", "families", "problem"),
         ("ratio", "interval", "p"),
         [
@@ -207,10 +179,10 @@ def _datasets(result: ClaimResult) -> Passage | None:
                 item.problem or "",
                 *_estimate_cells(item.estimate),
             )
-            for item in result.primary.datasets
+            for item in effect.datasets
         ],
     )
-    return Passage("By dataset", tuple(sentences), table)
+    return Passage("By dataset", (sentence,), table)
 
 
 def _mixers(result: ClaimResult) -> Passage | None:
@@ -231,7 +203,31 @@ def _mixers(result: ClaimResult) -> Passage | None:
         " the contrast was declared as a test; the others are shown for orientation"
     )
     numbers = ("ratio", "interval", "p", "families", "checkpoints")
-    return Passage("All mixers", (sentence,), _table(("mixer",), numbers, rows))
+    return Passage("All mixers", (sentence,), table_of(("mixer",), numbers, rows))
+
+
+def _gaps(result: ClaimResult) -> Passage | None:
+    sentence = (
+        "Mean confidence minus accuracy, in points: the mean over families with its 95% interval;"
+        " above 0 models are over-confident, below 0 under-confident"
+    )
+    table = table_of(
+        ("scaling", "mixer"),
+        ("signed gap (pp)", "95% interval (pp)", "families", "over-confident", "under-confident"),
+        [
+            (
+                when(item.map),
+                item.mixer,
+                f"{100 * item.gap:+.2f}",
+                points_text(item.low, item.high),
+                str(item.families),
+                str(item.over_confident),
+                str(item.under_confident),
+            )
+            for item in result.signed_gaps
+        ],
+    )
+    return None if table is None else Passage("Over- or under-confident", (sentence,), table)
 
 
 def _permutation(result: ClaimResult) -> Passage | None:
@@ -243,9 +239,10 @@ def _permutation(result: ClaimResult) -> Passage | None:
         f"Exchanging mixer labels among families ({how} {test.assignments:,} labellings, within"
         f" {plural(test.strata, 'group')} of families that share their datasets) gives"
         f" {p_statement(test.p_value)}; the smallest p it could have reached is"
-        f" {p_value(test.smallest_p)}"
+        f" {p_value(test.smallest_p)}. It assumes no normal families and stands beside the"
+        " verdict, which rests on the interval alone"
     )
-    return Passage("Permutation test", (sentence,))
+    return Passage("Exchange of labels", (sentence,))
 
 
 def _shares(result: ClaimResult) -> Passage:
@@ -256,29 +253,32 @@ def _shares(result: ClaimResult) -> Passage:
     answer = {True: "is", False: "is not", None: "cannot be shown to be"}
     sentences = [
         f"The mixer {answer[result.verdict.primary_factor]} the primary factor: that needs the"
-        " largest share of the variance of log errors within datasets. What noise alone would give"
-        f" is subtracted; intervals are 95%, over {shares.resamples:,} resamples of"
-        f" {plural(shares.families, 'family', 'families')}"
+        " largest share of the variance of log errors within datasets, with an interval above 0."
+        f" {_mixer_share(shares)} What noise alone would give is subtracted; intervals are 95%,"
+        f" over {shares.resamples:,} resamples of {plural(shares.families, 'family', 'families')}"
     ]
     if shares.problem:
         sentences.append(f"Family has no share: {shares.problem}")
     rows = [
         (
             item.factor,
-            _percent(item.share),
-            f"{_percent(item.low)} to {_percent(item.high)}",
-            _percent(item.by_chance),
+            percent_text(item.share),
+            f"{percent_text(item.low)} to {percent_text(item.high)}",
+            percent_text(item.by_chance),
             str(item.columns),
-            _percent(item.probability_largest),
+            percent_text(item.probability_largest),
         )
         for item in sorted(shares.shares, key=lambda item: -item.share)
     ]
     numbers = ("share", "interval", "by chance", "columns", "largest in")
-    return Passage(title, tuple(sentences), _table(("factor",), numbers, rows))
+    return Passage(title, tuple(sentences), table_of(("factor",), numbers, rows))
 
 
-def _percent(share: float) -> str:
-    return f"{decimals(100 * share, 0)}%"
+def _mixer_share(shares: VarianceShares) -> str:
+    """Return the mixer's share with its interval, never without."""
+    item = next(item for item in shares.shares if item.factor == "mixer")
+    ends = f"{percent_text(item.low)} to {percent_text(item.high)}"
+    return f"The mixer's share is {percent_text(item.share)} (95% interval {ends})."
 
 
 def _specifications(result: ClaimResult) -> Passage | None:
@@ -291,13 +291,15 @@ def _specifications(result: ClaimResult) -> Passage | None:
         f" ({curve.excluding_one_below} with an interval that excludes 1) and {curve.above_one}"
         f" above 1 ({curve.excluding_one_above} excluding 1); {curve.not_estimable} could not be"
         f" estimated. Ratios go from {ratios[0]} to {ratios[-1]}, with median"
-        f" {ratios[len(ratios) // 2]}"
+        f" {ratios[len(ratios) // 2]}."
+        " They are mixed models of log errors, with a floor under errors too small to measure; the"
+        " verdict does not rest on them"
     )
     groups: dict[tuple[str, str, str], list[Specification]] = {}
     for item in curve.specifications:
         rows = "shifted" if item.shifted else "in distribution"
         groups.setdefault((estimator_name(item.metric), when(item.map), rows), []).append(item)
-    table = _table(
+    table = table_of(
         ("estimator", "scaling", "test rows"),
         ("specifications", "ratios", "below 1", "above 1"),
         [(*group, *_group_cells(items)) for group, items in sorted(groups.items())],
@@ -313,44 +315,6 @@ def _group_cells(items: Sequence[Specification]) -> tuple[str, ...]:
         f"{ratio_text(estimates[0].ratio)} to {ratio_text(estimates[-1].ratio)}",
         str(sum(estimate.high < 1 for estimate in estimates)),
         str(sum(estimate.low > 1 for estimate in estimates)),
-    )
-
-
-def _pairs(result: ClaimResult, more: Sequence[str]) -> Passage | None:
-    matched = result.matched_pairs
-    if not matched.rule:
-        return None
-    sentences = [f"Rule: {matched.rule}"]
-    if not matched.pairs:
-        sentences.append("No two models are alike enough")
-    table = _table(
-        ("dataset", "scaling", *result.contrast),
-        (
-            "size ratio",
-            "accuracy difference (pp)",
-            "error ratio",
-            "error difference (pp)",
-            "95% interval (pp)",
-            "p (Holm)",
-        ),
-        [_pair_row(pair) for pair in matched.pairs],
-    )
-    return Passage("Matched pairs", (*sentences, *more, *matched.problems), table)
-
-
-def _pair_row(pair: Pair) -> tuple[str, ...]:
-    low, high = (None if end is None else 100 * end for end in (pair.low, pair.high))
-    return (
-        pair.dataset,
-        when(pair.map),
-        pair.first,
-        pair.second,
-        compact(pair.size_ratio),
-        f"{100 * pair.accuracy_difference:+.1f}",
-        MISSING if pair.ratio is None else ratio_text(pair.ratio),
-        f"{100 * pair.difference:+.2f}",
-        interval(low, high, 2) or MISSING,
-        p_value(pair.p_adjusted),
     )
 
 
@@ -378,4 +342,4 @@ def _dropped(result: ClaimResult) -> Passage:
         *(f"{count}: {status}, {reason}" for (status, reason), count in counts.most_common()),
     ]
     rows = [(item.name, item.status, item.reason) for item in result.dropped]
-    return Passage(title, tuple(sentences), _table(("left out", "status", "reason"), (), rows))
+    return Passage(title, tuple(sentences), table_of(("left out", "status", "reason"), (), rows))

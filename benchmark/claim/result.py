@@ -38,7 +38,11 @@ class LeftOut(_Frozen):
 
 
 class RatioInterval(_Frozen):
-    """A ratio with its interval and two-sided p value."""
+    """A ratio with its interval and two-sided p value against 1.
+
+    `low` is 0 where no lower limit can be given, `high` infinite where no upper one can; so is
+    `ratio` where the errors of one mixer cannot be told from zero.
+    """
 
     ratio: float
     low: float
@@ -68,16 +72,18 @@ class DatasetEffect(_Frozen):
 class Effect(_Frozen):
     """The contrast, adjusted for the covariates that the data could carry.
 
-    Standard deviations are of log errors: between families, between checkpoints of a family,
-    and what remains between datasets. A None deviation could not be told apart.
-    `at_floor` counts values too small to be told from zero on their test sets.
-    `disagreement_p` tests whether the datasets' own ratios are the same; None with one dataset.
+    `estimate` is of the datasets in it, `new_dataset` a prediction for another one, with the
+    reason in `new_dataset_problem` where there is none. Standard deviations are of log errors:
+    between families, between checkpoints of a family, and what remains; a None deviation could
+    not be told apart. `unresolved` counts errors of the contrast's rows below twice their standard
+    error, which weigh by what they say.
     """
 
     metric: str
     map: ClaimMap
     estimate: RatioInterval
-    cluster_robust: RatioInterval
+    new_dataset: RatioInterval | None
+    new_dataset_problem: str | None
     covariates: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     rows: int
@@ -86,11 +92,27 @@ class Effect(_Frozen):
     family_sd: float | None
     checkpoint_sd: float | None
     residual_sd: float
-    at_floor: int
+    unresolved: int
     contrast_rows: int
     levels: tuple[LevelEffect, ...] = ()
     datasets: tuple[DatasetEffect, ...] = ()
-    disagreement_p: float | None = None
+
+
+class SignedGap(_Frozen):
+    """Mean confidence minus accuracy of a mixer's models: above 0, they are over-confident.
+
+    The mean over families with its 95% t interval (None with one family), and how many of the
+    checkpoints' values, one a dataset, are above and below 0.
+    """
+
+    mixer: str
+    map: ClaimMap
+    families: int
+    gap: float
+    low: float | None
+    high: float | None
+    over_confident: int
+    under_confident: int
 
 
 class Permutation(_Frozen):
@@ -99,6 +121,7 @@ class Permutation(_Frozen):
     `assignments` counts the labellings tried, the observed one included; `smallest_p` is the
     least p value that any labelling could have had with these data. `tied` is the part of
     `p_value` that comes from labellings exactly as extreme as the observed one, itself included.
+    It stands beside the verdict and does not decide.
     """
 
     p_value: float
@@ -112,7 +135,9 @@ class Permutation(_Frozen):
 class Pair(_Frozen):
     """A matched pair on one dataset. Differences are first minus second, ratios first / second.
 
-    The p values are of the paired bootstrap over test rows, adjusted by Holm's method.
+    Of the debiased error `difference`, `low` and `high` are signed roots of the difference of
+    squares, which is what the test rows can tell; p values are adjusted by Holm's method.
+    `no_interval` says why the rows cannot tell.
     """
 
     dataset: str
@@ -128,6 +153,21 @@ class Pair(_Frozen):
     high: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
+    no_interval: str | None = None
+
+
+class PooledPairs(_Frozen):
+    """The ratio of root mean squared errors over all pairs of a map, first mixer over second.
+
+    `low` and `high` are None where the pairs set no limit; `families` counts those of each side.
+    """
+
+    map: ClaimMap
+    pairs: int
+    families: tuple[int, int]
+    ratio: float | None
+    low: float | None
+    high: float | None
 
 
 class MatchedPairs(_Frozen):
@@ -136,6 +176,7 @@ class MatchedPairs(_Frozen):
     rule: str
     metric: str
     pairs: tuple[Pair, ...] = ()
+    pooled: tuple[PooledPairs, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -201,7 +242,7 @@ class SeedVariance(_Frozen):
 
 
 class Power(_Frozen):
-    """What the design could have found.
+    """What the verdict's own test could have found with this design.
 
     `smallest_detectable_ratio` (below 1; above 1 it is the inverse) is found with probability
     `power`. The family counts are totals over both mixers, None where no number up to the
@@ -209,7 +250,7 @@ class Power(_Frozen):
     """
 
     power: float
-    smallest_detectable_ratio: float | None
+    smallest_detectable_ratio: float
     studies: int
     families_now: int
     families_for_observed_effect: int | None
@@ -217,10 +258,15 @@ class Power(_Frozen):
 
 
 class Verdict(_Frozen):
-    """The verdict by fixed rules, with two sentences to print."""
+    """The verdict by fixed rules, with sentences to print.
+
+    `outcome` is about the datasets that were tried, `new_dataset` about another one (None where
+    nothing can be said of it).
+    """
 
     outcome: Outcome
-    sentences: tuple[str, str]
+    new_dataset: Outcome | None
+    sentences: tuple[str, ...]
     reasons: tuple[str, ...]
     interval: RatioInterval | None
     power: Power | None
@@ -236,7 +282,11 @@ class Dropped(_Frozen):
 
 
 class ClaimResult(_Frozen):
-    """Everything the report prints about the claim."""
+    """Everything the report prints about the claim.
+
+    `primary` decides; `unadjusted` is without covariates, `adjusted` with accuracy besides,
+    `secondary` the primary analysis after the other map.
+    """
 
     contrast: tuple[str, str]
     alpha: float
@@ -245,9 +295,12 @@ class ClaimResult(_Frozen):
     metric: str
     primary: Effect | None
     primary_problem: str | None
+    unadjusted: Effect | None
+    adjusted: Effect | None
     secondary: Effect | None
     repeated: tuple[Effect, ...]
     permutation: Permutation | None
+    signed_gaps: tuple[SignedGap, ...]
     matched_pairs: MatchedPairs
     variance_shares: VarianceShares
     specification_curve: SpecificationCurve

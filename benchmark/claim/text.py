@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmark.claim.passages import Passage, claim_passages
+from benchmark.claim.passage import Passage
+from benchmark.claim.passages import claim_passages
 from benchmark.claim.result import ClaimResult
 from benchmark.markup import escape_markdown
 

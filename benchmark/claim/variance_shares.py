@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.claim.data import COVARIATE_COLUMNS
 from benchmark.claim.design import Design, connected_strata
 from benchmark.claim.mixed_model import Codes, Matrix, Vector
 from benchmark.claim.result import Factor, VarianceShare, VarianceShares
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 FACTOR_COLUMNS: dict[Factor, tuple[str, ...]] = {
     "size": ("log_parameters",),
     "pretraining": ("log_pretraining_examples",),
-    "recipe": ("label_smoothing", "mixup", "distillation"),
+    "recipe": COVARIATE_COLUMNS["recipe"],
     "accuracy": ("test_error",),
 }
 RESAMPLES = 500

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmark.claim.bin_variants import VARIANTS
 from benchmark.claim.result import RatioInterval
-from benchmark.markup import MISSING, decimals
+from benchmark.markup import MISSING, decimals, interval
 from benchmark.statistics import METRICS
 
 SMALLEST_P = 1e-4
@@ -16,6 +16,7 @@ SMALLEST_P = 1e-4
 _COVARIATES = {
     "log_parameters": "size",
     "log_pretraining_examples": "pretraining",
+    "calibration_rows_error": "error on the calibration rows",
 }
 
 
@@ -45,14 +46,66 @@ def ratio_text(value: float) -> str:
     >>> ratio_text(0.534), ratio_text(0.0012), ratio_text(1234.0)
     ('0.53', '0.001', '1e+03')
     """
-    if 0.005 <= value < 100 or not math.isfinite(value):
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else "\N{INFINITY}"
+    if 0.005 <= value < 100 or math.isnan(value):
         return decimals(value, 2)
     return f"{value:.1g}"
 
 
 def range_text(interval: RatioInterval) -> str:
-    """Return an interval of a ratio as "low to high"."""
-    return f"{ratio_text(interval.low)} to {ratio_text(interval.high)}"
+    """Return an interval of a ratio in words, also where it has no lower or upper end.
+
+    >>> half = RatioInterval(ratio=0.5, low=0, high=1.4, p_value=0.2, df=5)
+    >>> range_text(half), range_text(half.model_copy(update={"low": 0.2}))
+    ('at most 1.40', '0.20 to 1.40')
+    """
+    low, high = interval.low > 0, math.isfinite(interval.high)
+    if low and high:
+        return f"{ratio_text(interval.low)} to {ratio_text(interval.high)}"
+    if high:
+        return f"at most {ratio_text(interval.high)}"
+    return f"at least {ratio_text(interval.low)}" if low else "no limits"
+
+
+def limits_text(interval: RatioInterval, level: str) -> str:
+    """Return an interval as a sentence has it in brackets.
+
+    >>> half = RatioInterval(ratio=0.5, low=0, high=1.4, p_value=0.2, df=5)
+    >>> limits_text(half, "95%")
+    '95% interval: at most 1.40; no lower limit can be given'
+    """
+    low, high = interval.low > 0, math.isfinite(interval.high)
+    if low and high:
+        return f"{level} interval {range_text(interval)}"
+    if not low and not high:
+        return f"no {level} limits can be given"
+    missing = "upper" if low else "lower"
+    return f"{level} interval: {range_text(interval)}; no {missing} limit can be given"
+
+
+def times_text(interval: RatioInterval, second: str) -> str:
+    """Return a ratio's estimate as "1.20 times that of convolution models".
+
+    >>> times_text(RatioInterval(ratio=0, low=0, high=1.4, p_value=0.2, df=5), "convolution")
+    'too small to be measured beside that of convolution models'
+    """
+    if interval.ratio == 0:
+        return f"too small to be measured beside that of {second} models"
+    if math.isinf(interval.ratio):
+        return f"measurable where that of {second} models is too small to be"
+    return f"{ratio_text(interval.ratio)} times that of {second} models"
+
+
+def percent_text(share: float) -> str:
+    """Return a share in whole percents."""
+    return f"{decimals(100 * share, 0)}%"
+
+
+def points_text(low: float | None, high: float | None) -> str:
+    """Return an interval of fractions in percentage points; a dash where there is none."""
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return interval(low, high, 2) or MISSING
 
 
 def level_text(alpha: float) -> str:

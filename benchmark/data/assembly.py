@@ -50,14 +50,23 @@ class Corpus:
         """
         if limit is None:
             return self
-        order = _digest_order if by_digest else lambda ids: np.arange(len(ids))
-        parts = {name: rows.take(order(rows.ids)[:limit]) for name, rows in self.splits().items()}
+        parts = {
+            name: sample(rows, limit, by_digest=by_digest) for name, rows in self.splits().items()
+        }
         return Corpus(**parts, label_names=self.label_names, notes=self.notes)
 
 
-def _digest_order(ids: IntArray) -> IntArray:
-    digests = [hashlib.sha256(f"limit:{row_id}".encode()).digest() for row_id in ids]
-    return np.array(sorted(range(len(ids)), key=digests.__getitem__), dtype=np.int64)
+def sample(rows: Rows, size: int, *, by_digest: bool) -> Rows:
+    """Return at most `size` rows: by a digest of their ids, or the first ones.
+
+    Rows of files and of the hub may be sorted by class, so that only a digest is fair. The order
+    of embedded data is scrambled and pinned.
+    """
+    order = np.arange(len(rows))
+    if by_digest:
+        digests = [hashlib.sha256(f"limit:{row_id}".encode()).digest() for row_id in rows.ids]
+        order = np.array(sorted(range(len(rows)), key=digests.__getitem__), dtype=np.int64)
+    return rows.take(order[:size])
 
 
 def assemble(entry: DatasetEntry, revision: str | None, checked: Path | None) -> Corpus:
@@ -88,7 +97,7 @@ def assemble(entry: DatasetEntry, revision: str | None, checked: Path | None) ->
             sources.check_images()
             _mark(checked)
         _refuse_one_class(corpus)
-        return replace(corpus, notes=(*notes, *_shifted_notes(entry, corpus)))
+        return replace(corpus, notes=tuple(notes))
 
 
 @contextmanager
@@ -239,17 +248,3 @@ def class_notes(corpus: Corpus) -> tuple[str, ...]:
 def _absent(labels: IntArray, names: Sequence[str]) -> list[str]:
     counts = np.bincount(labels, minlength=len(names))
     return [name for name, count in zip(names, counts, strict=True) if count == 0]
-
-
-def _shifted_notes(entry: DatasetEntry, corpus: Corpus) -> list[str]:
-    if not entry.shifts or entry.shift_rows is None:
-        return []
-    first = corpus.test.labels[: entry.shift_rows]
-    known = set(_absent(corpus.test.labels, corpus.label_names))
-    absent = [name for name in _absent(first, corpus.label_names) if name not in known]
-    if not absent:
-        return []
-    return [
-        f"shifted test sets: their rows, the first {entry.shift_rows:,} of test, have none of "
-        f"{listed(absent)}; the test rows seem to be sorted (shift_rows)"
-    ]

@@ -8,8 +8,6 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from benchmark.data.assembly import (
     CLEAN_SPLITS,
     Corpus,
@@ -17,6 +15,7 @@ from benchmark.data.assembly import (
     class_notes,
     default_test_note,
     outside_images,
+    sample,
 )
 from benchmark.data.embedded import embedded_fingerprint, load_embedded
 from benchmark.data.rows import Rows
@@ -138,9 +137,9 @@ def shifted_rows(entry: DatasetEntry, test: Rows, split: str) -> Rows:
     stay comparable row by row.
     """
     kind, _, severity = split.rpartition("-")
-    rows = (
-        test if entry.shift_rows is None else test.take(np.arange(min(entry.shift_rows, len(test))))
-    )
+    rows = test
+    if entry.shift_rows is not None:
+        rows = sample(test, entry.shift_rows, by_digest=entry.embedded is None)
     return apply_shift(rows, kind, int(severity), seed=entry.split_seed)
 
 

@@ -15,6 +15,7 @@ from benchmark.data.table import Table
 from benchmark.data.text_files import COMPRESSIONS, parse_csv, parse_json, read_text
 from benchmark.failures import UnavailableError, first_line
 from benchmark.records import fingerprint_path
+from benchmark.shell import special_kind
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +53,9 @@ def find_splits(path: Path, wanted: Wanted) -> dict[str, SplitReader]:
     """
     if path.is_file():
         return {"train": _file_reader([path], wanted)}
+    kind = special_kind(path)
+    if kind is not None:
+        raise UnavailableError(f"{path} is {kind}, neither a file nor a folder")
     if not path.is_dir():
         raise UnavailableError(f"no such file or folder: {path}")
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from benchmark.arrays import AnyArray
 from benchmark.data.rows import Image
+from benchmark.shell import special_kind
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file starts that git-lfs has not fetched."""
+MAX_PIXELS = 89_478_485
+"""Those of a quarter of a gigabyte in RGB; above it Pillow, too, suspects an attack."""
+_TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels, so it is not decoded: scale it down"
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _SIXTEEN_BITS = (0.0, 65535.0)
 _VISIBLE = 8
@@ -53,14 +58,22 @@ class ImageReading:
             raise BrokenImageError(_not_an_image(content)) from None
         except BrokenImageError:
             raise
+        except Pillow.DecompressionBombError as error:
+            raise BrokenImageError(f"{_TOO_LARGE} ({error})") from None
         except FileNotFoundError:
             raise BrokenImageError("there is no such file") from None
         except Exception as error:  # each decoder has errors of its own
             raise BrokenImageError(f"the image is broken or cut short ({error})") from error
 
     def _decode(self, content: bytes | Path) -> Image:
-        with Pillow.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        kind = None if isinstance(content, bytes) else special_kind(content)
+        if kind is not None:
+            raise BrokenImageError(f"it is {kind}, not a file")
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Pillow.open(source, formats=_formats()) as image:
+            _refuse_bomb(image)  # before anything is decoded
             image.load()
+            _refuse_bomb(image)  # a file of several sizes may load another one
             return self.to_rgb(image)
 
     def to_rgb(self, image: Pillow.Image) -> Image:
@@ -117,6 +130,19 @@ class ImageReading:
         share = (values.astype(np.float64) - black) / (white - black)
         grey = np.rint(share * 255).astype(np.uint8)
         return as_rgb(grey)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return what is read: all formats but those whose pictures another program would run."""
+    Pillow.init()
+    return tuple(name for name in Pillow.ID if name not in ("EPS", "WMF"))
+
+
+def _refuse_bomb(image: Pillow.Image) -> None:
+    """Refuse an image of more pixels than pictures have: a small file can stand for gigabytes."""
+    if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError(f"{_TOO_LARGE} ({image.width:,} x {image.height:,})")
 
 
 def as_rgb(values: Image) -> Image:

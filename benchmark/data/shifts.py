@@ -135,14 +135,14 @@ def _rotate(image: Image, severity: int, random: np.random.Generator) -> Image:
     """Turn about the centre, clockwise or not; the corners repeat the pixels at the edge."""
     from scipy.ndimage import rotate  # slow to import, and texts do without
 
-    angle = _ROTATION[severity - 1] * (1 if random.random() < 0.5 else -1)
+    angle = _ROTATION[severity - 1] * (1 if random.random() < 0.5 else -1)  # nosec B311 # repeatable, no secret
     turned = rotate(image.astype(np.float64), angle, reshape=False, order=1, mode="nearest")
     return _to_image(turned)
 
 
 def _drop(text: str, severity: int, random: np.random.Generator) -> str:
     """Leave out characters; white space stays, so that words do not run together."""
-    draws = random.random(len(text))
+    draws = random.random(len(text))  # nosec B311 # repeatable, no secret
     kept = (
         c for c, draw in zip(text, draws, strict=True) if c.isspace() or draw >= _DROP[severity - 1]
     )
@@ -152,7 +152,7 @@ def _drop(text: str, severity: int, random: np.random.Generator) -> str:
 def _swap(text: str, severity: int, random: np.random.Generator) -> str:
     """Exchange neighbours within a word; no character moves twice."""
     characters = list(text)
-    chosen = random.random(len(text)) < _SWAP[severity - 1]
+    chosen = random.random(len(text)) < _SWAP[severity - 1]  # nosec B311 # repeatable, no secret
     position = 0
     while position < len(text) - 1:
         left, right = text[position], text[position + 1]

@@ -11,7 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from benchmark.execution.progress import StageProgress
+from benchmark.markup import visible
 from benchmark.records import Failure, Record, Timing
+from benchmark.shell import unguarded_output
 
 _STAGE_START = {"training": 0.0, "logits": 0.8, "scores": 0.95}
 _STAGE_SHARE = {"training": 0.8, "logits": 0.15, "scores": 0.05}
@@ -22,7 +24,10 @@ class RunDisplay:
     """Shows runs as they go on, with the time left."""
 
     def __init__(self, total: int, *, silent: bool = False) -> None:
-        self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
+        # Its escapes are meant; the texts between them are made visible here.
+        self.console = Console(
+            file=unguarded_output(), highlight=False, soft_wrap=True, quiet=silent
+        )
         self._total, self._done = total, 0
         self._started = time.monotonic()
         self._fractions: dict[str, float] = {}
@@ -53,7 +58,7 @@ class RunDisplay:
     def progress(self, event: StageProgress) -> None:
         """Show that a run has advanced."""
         if event.run not in self._tasks:
-            self._tasks[event.run] = self._bars.add_task(escape(event.run), note="")
+            self._tasks[event.run] = self._bars.add_task(escape(visible(event.run)), note="")
         self._bars.update(
             self._tasks[event.run], completed=event.done, total=event.total, note=event.stage
         )
@@ -71,7 +76,7 @@ class RunDisplay:
         left = self._time_left() if self._done < self._total else ""
         self._bars.update(self._overall, completed=self._done, note=left)
         self.console.print(
-            f"[{self._done:>{len(str(self._total))}}/{self._total}] {describe(record)}"
+            f"[{self._done:>{len(str(self._total))}}/{self._total}] {visible(describe(record))}"
             + (f"  ({left})" if left else ""),
             markup=False,
         )
@@ -106,7 +111,7 @@ class TimingDisplay:
     """Shows the timing of one model after the other."""
 
     def __init__(self, total: int) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(file=unguarded_output(), highlight=False, soft_wrap=True)
         self._total, self._done, self._started = total, 0, time.monotonic()
 
     def finished(self, name: str, result: Timing | Failure) -> None:
@@ -116,7 +121,8 @@ class TimingDisplay:
         left = _clock(elapsed * (self._total - self._done) / self._done)
         note = f"  ({left} left)" if self._done < self._total else ""
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        self._console.print(f"{count} {name}  {_timing_line(result)}{note}", markup=False)
+        line = visible(f"{name}  {_timing_line(result)}")
+        self._console.print(f"{count} {line}{note}", markup=False)
 
 
 def _timing_line(result: Timing | Failure) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmark.arrays import Float32Array, IntArray
-from benchmark.execution.agreement import agree, is_out_of_memory
+from benchmark.execution.agreement import exchange, is_out_of_memory, together, vote
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
 from benchmark.models import EncodedSplit, Padding, evaluation_batches, load_batches
@@ -42,13 +42,9 @@ def predict_logits(
     batches = evaluation_batches(split.lengths, len(split), batch_size)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     positions = np.concatenate([*mine, np.empty(0, dtype=np.int64)])
-    error: Exception | None = None
-    outputs = torch.empty(0, 0)
-    try:
-        outputs = _forward(model, split, mine, accelerator, padding, progress)
-    except Exception as raised:
-        error = raised
-    agree(accelerator, error)
+    outputs = together(
+        "forward pass", lambda: _forward(model, split, mine, accelerator, padding, progress)
+    )
     positions, outputs = _gather_rows(accelerator, positions, outputs)
     logits = _in_order(positions, outputs, len(split))
     return LogitsSplit(split.ids, logits, split.labels)
@@ -69,6 +65,10 @@ def _forward(
         on_device = {name: value.to(accelerator.device) for name, value in inputs.items()}
         with accelerator.autocast():
             logits = _forward_in_parts(model, on_device, rows)
+        if logits.ndim != 2:
+            raise RunError(
+                f"the model's logits have shape {tuple(logits.shape)}, not [rows, classes]"
+            )
         outputs.append(logits.float().cpu())
         progress.advance(rows)
     return torch.cat(outputs) if outputs else torch.empty(0, int(model.config.num_labels or 0))
@@ -99,18 +99,23 @@ def _gather_rows(
     """Bring all processes' rows together; shares of unequal size are padded, then cut again."""
     if accelerator.num_processes == 1:
         return positions, outputs
-    own = torch.from_numpy(positions).to(accelerator.device)
-    padded = accelerator.pad_across_processes(own, dim=0, pad_index=-1)
-    rows = accelerator.pad_across_processes(outputs.to(accelerator.device), dim=0)
-    all_positions = accelerator.gather(padded).cpu()
-    all_rows = accelerator.gather(rows).cpu()
-    kept = all_positions >= 0
-    return all_positions[kept].numpy(), all_rows[kept]
+    # A process without rows does not know how many columns there are.
+    width = max(vote("columns", outputs.shape[1] if len(positions) else 0))
+    longest = max(vote("rows", len(positions)))
+    # Row positions travel as a column: float64 holds them, and float32 values, exactly.
+    own = torch.full((longest, 1 + width), -1.0, dtype=torch.float64)
+    if len(positions):
+        own[: len(positions), 0] = torch.from_numpy(positions)
+        own[: len(positions), 1:] = outputs
+    own = own.to(accelerator.device)
+    parts = [torch.empty_like(own) for _ in range(accelerator.num_processes)]
+    exchange("logits", lambda: torch.distributed.all_gather(parts, own))
+    whole = torch.cat(parts).cpu()
+    whole = whole[whole[:, 0] >= 0]
+    return whole[:, 0].long().numpy(), whole[:, 1:].float()
 
 
 def _in_order(positions: IntArray, outputs: Tensor, n_rows: int) -> Float32Array:
-    if outputs.ndim != 2:
-        raise RunError(f"the model's logits have shape {tuple(outputs.shape)}, not [rows, classes]")
     if not np.array_equal(np.sort(positions), np.arange(n_rows)):
         raise RunError(
             f"the forward pass covered {len(np.unique(positions))} of {n_rows} rows with "

@@ -8,6 +8,7 @@ what cannot be overridden is refused.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from benchmark.failures import RunError
@@ -30,6 +31,12 @@ _UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
 }
+
+
+COLLECTIVE_TIMEOUT = timedelta(
+    seconds=float(os.environ.get("BENCHMARK_COLLECTIVE_TIMEOUT_S", "1800"))
+)
+"""How long the processes of a launch wait for one another before all end with the reason."""
 
 
 class LaunchError(RuntimeError):
@@ -84,7 +91,11 @@ def make_accelerator(mixed_precision: MixedPrecision = "no") -> Accelerator:
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType, GradientAccumulationPlugin
+    from accelerate.utils import (
+        DistributedType,
+        GradientAccumulationPlugin,
+        InitProcessGroupKwargs,
+    )
 
     check_launch()
     # Precision is set once per process state; runs of one process may differ in it.
@@ -94,6 +105,7 @@ def make_accelerator(mixed_precision: MixedPrecision = "no") -> Accelerator:
         mixed_precision=mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
     )
     if accelerator.num_processes != launched_processes():
         raise LaunchError(

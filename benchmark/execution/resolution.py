@@ -12,6 +12,7 @@ from benchmark.data import resolve_data_revision
 from benchmark.execution.trained_model import TrainedModel, find_trained_model
 from benchmark.failures import UnavailableError
 from benchmark.hub import resolve_hub_revision
+from benchmark.markup import without_credentials
 from benchmark.plan import RunSpec, Stage
 from benchmark.records import (
     DamagedError,
@@ -62,7 +63,9 @@ def _completed_spec(spec: RunSpec, results: Path) -> RunSpec | None:
     except ValidationError:
         return None
     unresolved = {"model_revision": None, "data_revision": None}
-    return stored if stored.model_copy(update=unresolved) == spec else None
+    # What is stored lacks the credentials of addresses that the entries may hold.
+    asked = RunSpec.model_validate_json(without_credentials(spec.model_dump_json()))
+    return stored if stored.model_copy(update=unresolved) == asked else None
 
 
 @functools.cache

@@ -9,12 +9,16 @@ from benchmark.plan import RunSpec
 from benchmark.records import ModelFacts, Record, Status, describe_machine
 from benchmark.registry import Pretraining
 
+_FACTS = {"loss", "mixup", "cutmix", "distillation", "teacher_mixer"}
+"""Of the pretraining, which records hold as they are."""
+
 
 def run_record(
     spec: RunSpec,
     status: Status,
     *,
     parameters: int | None = None,
+    weights: str | None = None,
     device: str | None = None,
     **parts: Any,
 ) -> Record:
@@ -24,6 +28,7 @@ def run_record(
         spec: the run.
         status: how it ended.
         parameters: of the model that was built.
+        weights: how those of its checkpoint were read.
         device: the name of the device that it ran on, where it came that far.
         parts: further fields of the record.
     """
@@ -38,6 +43,7 @@ def run_record(
         | {
             "model_revision": spec.model_revision,
             "data_revision": spec.data_revision,
+            "weights": weights,
             "device": device,
         },
         finished_at=datetime.now(UTC),
@@ -53,7 +59,12 @@ def _model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
     entry, pretraining = spec.model, spec.model.pretraining
     if entry.scratch is not None:
         pretraining = Pretraining(
-            examples=0, label_smoothing=False, mixup=False, distillation=False
+            examples=0,
+            loss="cross_entropy",
+            label_smoothing=False,
+            mixup=False,
+            cutmix=False,
+            distillation=False,
         )
     smooths = spec.recipe is not None and spec.recipe.label_smoothing > 0
     return ModelFacts(
@@ -64,7 +75,7 @@ def _model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         parameters=parameters,
         pretraining_examples=pretraining.examples,
         label_smoothing=True if smooths else pretraining.label_smoothing,
-        mixup=pretraining.mixup,
-        distillation=pretraining.distillation,
+        **pretraining.model_dump(include=_FACTS),
+        evaluation_resolution=entry.evaluation_resolution,
         reference=entry.reference,
     )

@@ -59,7 +59,6 @@ def _score(folder: RunFolder) -> RunScores:
     fit = maps.temperature
     refitted = refit_temperatures(calibration.logits, calibration.labels, fit)
     scores = {}
-    interval = Estimate(fit.temperature)
     for name in split_names(folder):
         if name == "calibration":
             continue
@@ -68,7 +67,6 @@ def _score(folder: RunFolder) -> RunScores:
             split.logits, split.labels, calibration.logits, calibration.labels, fit,
             refitted=refitted,
         )  # fmt: skip
-        interval = estimates.temperature
         others = score_other_maps(split.logits, split.labels, maps)
         scores[name] = SplitScores(
             n=len(split.labels),
@@ -80,7 +78,7 @@ def _score(folder: RunFolder) -> RunScores:
             },
             against_temperature={n: _known(found) for n, found in others.differences.items()},
         )
-    return RunScores(_temperature(fit, interval), _facts(maps), scores)
+    return RunScores(_temperature(fit, refitted.estimate), _facts(maps), scores)
 
 
 def _temperature(fit: TemperatureFit, interval: Estimate) -> Temperature:
@@ -88,6 +86,7 @@ def _temperature(fit: TemperatureFit, interval: Estimate) -> Temperature:
         value=fit.temperature,
         low=interval.low,
         high=interval.high,
+        no_interval=interval.no_interval,
         status=fit.status,
         nll_before=fit.nll_before,
         nll_after=fit.nll_after,

@@ -6,16 +6,22 @@ stage needs them, so that finding nothing to do, or re-scoring cached logits, co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from benchmark.data import CLEAN_SPLITS, load_corpus
-from benchmark.execution.agreement import together
+from benchmark.execution.agreement import (
+    ProcessesPartedError,
+    from_first,
+    gather_objects,
+    settle,
+    stop_point,
+    together,
+    vote,
+)
 from benchmark.execution.inputs import Inputs, encode_splits
 from benchmark.execution.launch import (
     describe_device,
@@ -23,24 +29,27 @@ from benchmark.execution.launch import (
     make_accelerator,
     process_index,
 )
+from benchmark.execution.machine import GivingWay, Share
 from benchmark.execution.progress import Progress, SilentProgress
 from benchmark.execution.resolution import begin, resolve
 from benchmark.execution.run_record import run_record
 from benchmark.execution.trained_model import TrainedModel, read_trained_model, save_trained_model
-from benchmark.failures import OtherProcessError, outcome
-from benchmark.plan import RunSpec, Stage
+from benchmark.failures import OtherProcessError, RunError, outcome
+from benchmark.plan import RunSpec, Stage, content_hash
 from benchmark.records import (
+    Claim,
     DamagedError,
     DataFacts,
+    LogitsSplit,
     OtherVersionError,
     Record,
     RunFolder,
     Status,
     Training,
-    explained_errors,
     set_aside,
     shared_cache,
     stored_device,
+    try_claim,
     write_logits,
 )
 from benchmark.registry import Recipe
@@ -50,6 +59,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _EVALUATION_BATCH = 256
+RETRY_S = 1.0
 SCORED_STAGES: tuple[Stage, ...] = ("training", "logits", "scores")
 
 
@@ -62,8 +72,9 @@ def execute(
 ) -> Record:
     """Do what is missing of one run and return its record, which is also written to disk.
 
-    In a launch of several processes every process must call this with the same arguments.
-    A run that fails gives a record that says why; only an interruption raises.
+    Waits while another command works on this run, or times something on this machine. In a launch
+    of several processes every process must call this with the same arguments. A run that fails
+    gives a record that says why; only an interruption raises, or processes that have parted.
 
     Args:
         spec: the run, as `plan` made it.
@@ -71,29 +82,46 @@ def execute(
         force: redo every stage, whatever is cached.
         progress: told of each step.
     """
-    run = _Run(spec, Path(results), force, progress or SilentProgress())
-    try:
-        with explained_errors(run.folder.path):
-            run.folder.path.mkdir(parents=True, exist_ok=True)
-        with _sole_writer(run.folder):
-            return run.record()
-    except OSError as error:  # of the folder or its lock; the run's own are in its record
-        return run.failed_record(error)
+    while (record := try_execute(spec, Path(results), force=force, progress=progress)) is None:
+        time.sleep(RETRY_S)
+    return record
 
 
-@contextmanager
-def _sole_writer(folder: RunFolder) -> Iterator[None]:
-    """Keep other launches out of the run's folder; the ranks of this one go in together."""
-    if process_index() > 0:
-        yield
-        return
-    lock = FileLock(folder.lock)
-    with explained_errors(folder.lock):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def try_execute(
+    spec: RunSpec, results: Path, *, force: bool = False, progress: Progress | None = None
+) -> Record | None:
+    """Do as `execute` does, but return None where that would have to wait."""
+    run = _Run(spec, results, force, progress or SilentProgress())
+    if launched_processes() > 1:
+        make_accelerator()  # from here on the processes can meet
+        same = content_hash({"spec": spec.model_dump(mode="json"), "force": force})
+        vote(f"start of {spec.name} ({same})")
+    stop_point("start of a run")
+    with ExitStack() as hold:
+        try:
+            if not from_first("claim", lambda: _enter(run, hold)):
+                return None
+        except OSError as error:  # the folder cannot be made or written
+            return run.failed_record(error)
+        except OtherProcessError as error:
+            return run.failed_record(error)
+        return run.record()
+
+
+def _enter(run: _Run, hold: ExitStack) -> bool:
+    """Claim the run's folder and a place on the machine; False where either is not to be had."""
+    share = Share()
+    hold.callback(share.leave)
+    if not share.enter():
+        return False
+    claim = try_claim(run.folder)
+    if claim is None:
+        return False
+    hold.callback(claim.release)
+    run.claim = claim
+    if launched_processes() == 1:  # several processes would wait for one that gives way
+        run.progress = GivingWay(run.progress, share)
+    return True
 
 
 @dataclass
@@ -105,6 +133,7 @@ class _Run:
     force: bool
     progress: Progress
     stage: str = "inputs"
+    claim: Claim | None = field(default=None, init=False)
     accelerator: Accelerator | None = field(default=None, init=False)
     training: Training | None = field(default=None, init=False)
 
@@ -114,43 +143,52 @@ class _Run:
         return self.spec.folder(self.results)
 
     def record(self) -> Record:
-        """Go through the stages; turn an error into a record of it."""
+        """Go through the stages; turn an error into a record of it, the same on all processes."""
         try:
-            self.spec = resolve(self.spec, self.results)
-            stale, previous = self._begin()
+            self.spec, stale, previous = from_first("plan of the run", self._plan)
             if not stale and previous is not None:
                 return previous
             if "logits" in stale:
                 self._make_logits(train="training" in stale)
-            record = self._score(previous)
+            record = together("scores", lambda: self._score(previous))
+        except ProcessesPartedError as error:
+            self._keep(self._record("failed", failure=outcome(error, self.stage)[1]))
+            raise
         except Exception as error:
             record = self.failed_record(error)
-            if isinstance(error, OtherProcessError | OtherVersionError):
-                return record  # another process writes it down; or nobody may write here
+            if isinstance(error, OtherVersionError):
+                return record  # nobody may write there
         finally:
             self._release()
-        if process_index() == 0 or record.status != "completed":
-            return self._keep(record)
-        return record
+        return self._keep(record)
 
-    def _begin(self) -> tuple[list[Stage], Record | None]:
-        """Return what is missing; the first process decides, since files change meanwhile."""
-        if launched_processes() == 1:
-            return begin(self.spec, self.results, force=self.force)
-        from accelerate.utils import broadcast_object_list
+    def failed_record(self, error: Exception) -> Record:
+        """Return a record of the error, which may be another process's."""
+        if isinstance(error, DamagedError) and process_index() == 0:
+            set_aside(error)  # the next command makes it anew
+        settle(error)
+        own = None if isinstance(error, OtherProcessError) else outcome(error, self.stage)
+        status, failure = next(known for known in gather_objects(own) if known is not None)
+        return self._record(status, failure=failure)
 
-        self._launch()
-        found: list[Any] = [None]
-        if process_index() == 0:
-            found = [begin(self.spec, self.results, force=self.force)]
-        stale, previous = broadcast_object_list(found)[0]
-        return stale, previous
+    def _plan(self) -> tuple[RunSpec, list[Stage], Record | None]:
+        """Return the resolved run, what is missing of it, and its record.
+
+        The first process decides for all, since files and the hub change meanwhile.
+        """
+        spec = resolve(self.spec, self.results)
+        stale, previous = begin(spec, self.results, force=self.force)
+        return spec, stale, previous
 
     def _keep(self, record: Record) -> Record:
         """Write the record; where that fails, return one that says so to this launch."""
+        if process_index() > 0:
+            return record
         try:
+            if self.claim is not None and not self.claim.is_held():
+                raise RunError("another command took this run over while this one was suspended")
             self.folder.write_record(record)
-        except OSError as error:
+        except (OSError, RunError) as error:
             return self._record("failed", failure=outcome(error, "record")[1])
         return record
 
@@ -169,12 +207,13 @@ class _Run:
 
     def _make_logits(self, *, train: bool) -> None:
         accelerator = self._launch()
-        inputs = together(accelerator, lambda: self._load(train, accelerator.device))
+        inputs = together("inputs", lambda: self._load(train, accelerator.device))
         recipe = self.spec.recipe
         if train and recipe is not None:
             self._train(inputs, recipe, accelerator)
         if train:
-            together(accelerator, lambda: self._save_model(inputs))
+            together("model", lambda: self._save_model(inputs))
+            stop_point("after training")
         self.stage = "logits"
         self._predict(inputs, accelerator)
 
@@ -224,13 +263,14 @@ class _Run:
     def _save_model(self, inputs: Inputs) -> None:
         if process_index() > 0:
             return
-        from benchmark.models import count_parameters
+        from benchmark.models import count_parameters, describe_weights
 
         corpus = inputs.corpus
         facts = TrainedModel(
             key=self.spec.key("training"),
             training=self.training,
             parameters=count_parameters(inputs.model),
+            weights=describe_weights(self.spec),
             data=DataFacts(
                 label_names=corpus.label_names,
                 rows={name: len(getattr(corpus, name)) for name in CLEAN_SPLITS},
@@ -242,7 +282,7 @@ class _Run:
 
     def _predict(self, inputs: Inputs, accelerator: Accelerator) -> None:
         columns, splits = self._columns(inputs), inputs.scored_splits
-        together(accelerator, lambda: self._require_row_independence(inputs))
+        together("row independence", lambda: self._require_row_independence(inputs))
         self.progress.stage("logits", sum(map(len, splits.values())))
         from benchmark.execution.forward import predict_logits
 
@@ -257,8 +297,12 @@ class _Run:
             ).columns(columns)
             for name, split in splits.items()
         }
-        if accelerator.is_main_process:
-            device = describe_device(str(accelerator.device))
+        together("write logits", lambda: self._write_logits(outputs))
+        stop_point("after the logits")
+
+    def _write_logits(self, outputs: dict[str, LogitsSplit]) -> None:
+        if process_index() == 0:
+            device = describe_device(str(self._launch().device))
             write_logits(self.folder, outputs, self.spec.key("logits"), device=device)
 
     @staticmethod
@@ -304,13 +348,6 @@ class _Run:
             **parts,
         )
 
-    def failed_record(self, error: Exception) -> Record:
-        """Return a record of the error; what was found damaged only now is set aside."""
-        if isinstance(error, DamagedError) and process_index() == 0:
-            set_aside(error)
-        status, failure = outcome(error, self.stage)
-        return self._record(status, failure=failure)
-
     def _device(self) -> str | None:
         """Return what this run's logits were computed on, or what they were about to be."""
         if self.accelerator is not None:
@@ -323,6 +360,7 @@ class _Run:
             self.spec,
             status,
             parameters=None if trained is None else trained.parameters,
+            weights=None if trained is None else trained.weights,
             device=self._device(),
             **parts,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
 from benchmark.data import load_corpus
+from benchmark.execution.measurer import Measurer
 from benchmark.execution.resolution import resolve, usable_record
 from benchmark.execution.trained_model import find_trained_model
 from benchmark.failures import UnavailableError, outcome
@@ -21,6 +22,7 @@ from benchmark.records import (
     Record,
     ResultsError,
     Timing,
+    claimed,
     set_aside,
     shared_cache,
 )
@@ -93,7 +95,7 @@ def time_groups(
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
     """Measure the first run of each group and enter the result in the group's records.
 
-    `quick` measures in this process, `full` in several fresh ones, interleaved; with
+    `quick` measures in one process for all, `full` in several fresh ones, interleaved; with
     `cross_check` LoadGen then measures the same model in one more. Yields each group with its
     timing, or with the reason why there is none.
     """
@@ -136,19 +138,28 @@ def _entered(group: list[RunSpec], results: Path, result: Timing | Failure) -> T
 def _quick(
     groups: Sequence[list[RunSpec]], results: Path
 ) -> Iterator[tuple[list[RunSpec], Timing | Failure]]:
-    """Measure in this process; peak memory comes from a clean process of its own."""
-    from benchmark.timing import measure_memory, time_model
+    """Measure in one process for all; peak memory comes from a clean process of its own."""
+    from benchmark.timing import measure_memory
 
     memories = measure_memory([_job(group[0], results) for group in groups])
-    for group, memory in zip(groups, memories, strict=True):
-        try:
-            subject = _subject(group[0], results)
-            timing = time_model(subject.model, subject.sample, temperature=subject.temperature)
-            if timing.memory is None and not isinstance(memory, Exception):
+    with closing(Measurer(results)) as measurer:
+        for group, memory in zip(groups, memories, strict=True):
+            own_code = group[0].model.trust_remote_code  # stays out of a process of others
+            if own_code:
+                timing = _in_fresh_process(group[0], results)
+            else:
+                timing = measurer.measure(group[0])
+            has_memory = isinstance(timing, Failure) or timing.memory is not None
+            if not has_memory and not isinstance(memory, Exception):
                 timing = timing.model_copy(update={"memory": memory})
             yield group, timing
-        except Exception as error:
-            yield group, outcome(error, "timing")[1]
+
+
+def _in_fresh_process(spec: RunSpec, results: Path) -> Timing | Failure:
+    from benchmark.timing import time_jobs
+
+    answer = time_jobs([_job(spec, results)], level="quick", processes=1)[0]
+    return outcome(answer, "timing")[1] if isinstance(answer, Exception) else answer
 
 
 def _full(
@@ -174,8 +185,12 @@ def _with_cross_checks(spec: RunSpec, results: Path, timing: Timing) -> Timing |
 
 
 def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Failure) -> None:
+    """Put a measurement into a run's record, as it is now, while nobody else writes there.
+
+    A run that another command is redoing goes without: that one waits for us until all is timed.
+    """
     folder = spec.folder(results)
-    with FileLock(folder.lock):  # another launch may have made the run anew meanwhile
+    with suppress(TimeoutError), claimed(folder, timeout_s=2):
         record = folder.read_record()
         if record is None or record.status != "completed":
             return
@@ -206,7 +221,19 @@ def _job(spec: RunSpec, results: Path) -> TimingJob:
         name=spec.name,
         loader=f"{__name__}:load_subject",
         arguments={"spec": spec.model_dump_json(), "results": str(results)},
+        own_code=spec.model.trust_remote_code,
     )
+
+
+def measure_subject(spec: RunSpec, results: Path) -> Timing | Failure:
+    """Measure a finished run's model in this process, or return why that is not possible."""
+    from benchmark.timing import time_model
+
+    try:
+        subject = _subject(spec, results)
+        return time_model(subject.model, subject.sample, temperature=subject.temperature)
+    except Exception as error:
+        return outcome(error, "timing")[1]
 
 
 def load_subject(spec: str, results: str) -> TimingSubject:

@@ -34,11 +34,16 @@ if TYPE_CHECKING:
 
 
 class TrainedModel(Entry):
-    """`training.json`: marks `model/` as the finished result of the training stage."""
+    """`training.json`: marks `model/` as the finished result of the training stage.
+
+    `weights` says how those of its checkpoint were read; None: they were random, or it was not
+    written down yet.
+    """
 
     key: str
     training: Training | None
     parameters: int
+    weights: str | None = None
     data: DataFacts
 
 

@@ -2,15 +2,17 @@
 
 Each optimiser step sums the gradient over a global batch that is cut into processes and then
 into micro-batches. The cut changes neither the batch nor its order, so a smaller device or
-another launch trains on the same steps (up to rounding, and batch statistics of models that
-have them). The state is saved at epoch ends, and a resumed training repeats the interrupted one.
+another launch trains on the same steps (up to rounding). Statistics of a batch would change with
+the cut, so a model that normalises by them is trained on whole batches, by the first process; the
+others follow with the same gradients. The state is saved at epoch ends; a resumed training
+repeats the interrupted one.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from benchmark.arrays import IntArray
-from benchmark.execution.agreement import agree, largest_fitting
+from benchmark.execution.agreement import exchange, largest_fitting, stop_point, together, vote
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.progress import Progress
+from benchmark.execution.schedule import learning_rate_factor
 from benchmark.execution.training_state import (
     Progressed,
     read_state,
@@ -46,9 +48,6 @@ from benchmark.models import (
 )
 from benchmark.records import Training
 from benchmark.registry import Recipe
-
-_ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4
-"""Where the one-cycle schedule starts and ends, as fractions of the peak (torch's defaults)."""
 
 
 def train(
@@ -81,7 +80,7 @@ def train(
     """
     started = time.perf_counter()
     loop = _Loop(model, split, recipe, seed, accelerator, padding)
-    resumed = loop.restore(state_path, key)
+    resumed = loop.resume(state_path, key)
     first_epoch, loss = resumed.epochs, resumed.loss
 
     def seconds() -> float:
@@ -92,40 +91,10 @@ def train(
     progress.advance(first_epoch * loop.steps_per_epoch)
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
-        loop.save(state_path, key, Progressed(epoch + 1, loss, seconds()))
+        done = Progressed(epoch + 1, loss, seconds())
+        together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
+        stop_point(f"after epoch {epoch}")
     return loop.facts(first_epoch, seconds(), loss)
-
-
-def learning_rate_factor(recipe: Recipe, total_steps: int) -> Callable[[int], float]:
-    """Return step -> fraction of the peak learning rate, for steps 0 ... total_steps-1.
-
-    `linear`, `cosine` and `constant` rise linearly from 0 over `recipe.warmup` of the steps and
-    then fall to 0, or stay. `onecycle` rises from 1/25 and falls to 4e-6 along a cosine (Smith
-    2018), as torch's OneCycleLR does.
-    """
-    if recipe.schedule == "onecycle":
-        return partial(_onecycle, peak=recipe.warmup * total_steps - 1, last=total_steps - 1)
-    warmup_steps = round(recipe.warmup * total_steps)
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return step / warmup_steps
-        fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        if recipe.schedule == "linear":
-            return 1 - fraction
-        return _cosine(1, 0, fraction) if recipe.schedule == "cosine" else 1.0
-
-    return factor
-
-
-def _onecycle(step: int, *, peak: float, last: int) -> float:
-    if step <= peak:
-        return _cosine(_ONECYCLE_START, 1, step / peak if peak > 0 else 1.0)
-    return _cosine(1, _ONECYCLE_END, min(1.0, (step - peak) / (last - peak)))
-
-
-def _cosine(start: float, end: float, fraction: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 @dataclass(frozen=True)
@@ -160,6 +129,7 @@ class _Loop:
         self.loss = torch.nn.CrossEntropyLoss(
             reduction="sum", label_smoothing=recipe.label_smoothing
         )
+        self.whole_batches = _has_batch_statistics(model)
         self.micro_batch_size = self._largest_share
 
     @property
@@ -173,7 +143,11 @@ class _Loop:
     @property
     def _largest_share(self) -> int:
         batch = min(self.recipe.batch_size, len(self.split))
-        return math.ceil(batch / int(self.accelerator.num_processes))
+        return batch if self.whole_batches else -(-batch // self._processes)
+
+    @property
+    def _processes(self) -> int:
+        return int(self.accelerator.num_processes)
 
     def find_micro_batch_size(self) -> int:
         """Return how many rows fit on the device at once, agreed by all processes.
@@ -184,9 +158,8 @@ class _Loop:
         if self.accelerator.device.type == "cpu":
             return self._largest_share
         lengths = self.split.lengths
-        longest = torch.arange(len(self.split)).numpy()
-        if lengths is not None:
-            longest = (-lengths).argsort(kind="stable")
+        equal = np.arange(len(self.split))
+        longest = equal if lengths is None else (-lengths).argsort(kind="stable")
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
 
         def attempt(rows: int) -> None:
@@ -200,7 +173,13 @@ class _Loop:
                 self.optimizer.zero_grad()
 
         self.model.train()
-        fitting = largest_fitting(self.accelerator, attempt, self._largest_share)
+        fitting = largest_fitting(attempt, self._largest_share)
+        if self.whole_batches and fitting < self._largest_share:
+            raise RunError(
+                f"the model normalises by statistics of the batch, which has {self._largest_share} "
+                f"rows, but only {fitting} fit on the device: give the recipe a batch_size that "
+                "fits, or take a device with more memory"
+            )
         for name, value in self.module.named_buffers():
             value.copy_(buffers[name])  # batch statistics as if nothing had been tried
         return fitting
@@ -214,12 +193,12 @@ class _Loop:
         steps = self._steps(epoch)
         micro_batches = [part for step in steps for part in step.micro_batches]
         inputs = load_batches(self.split, micro_batches, self.padding)
-        loss_sum = torch.zeros((), device=self.accelerator.device)
-        for step in steps:
-            loss_sum += self._step(step, inputs)
+        loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
+        for number, step in enumerate(steps):
+            loss_sum += self._step(step, inputs, f"epoch {epoch}, step {number}")
             progress.advance()
         self._share_buffers()
-        loss_sum = self.accelerator.reduce(loss_sum, "sum")
+        loss_sum = self._sum_over_processes(loss_sum)
         mean_loss = float(loss_sum) / sum(step.batch_rows for step in steps)
         if not math.isfinite(mean_loss):
             raise RunError(
@@ -239,22 +218,25 @@ class _Loop:
         return [_Step(self._micro_batches(batch), len(batch)) for batch in batches]
 
     def _micro_batches(self, batch: IntArray) -> list[IntArray]:
-        accelerator, size = self.accelerator, self.micro_batch_size
-        share = share_of_process(batch, accelerator.process_index, accelerator.num_processes)
+        size, process = self.micro_batch_size, int(self.accelerator.process_index)
+        if self.whole_batches:
+            share = batch if process == 0 else batch[:0]
+        else:
+            share = share_of_process(batch, process, self._processes)
         return [share[start : start + size] for start in range(0, len(share), size)]
 
-    def _step(self, step: _Step, inputs: Iterator[dict[str, Tensor]]) -> Tensor:
+    def _step(self, step: _Step, inputs: Iterator[dict[str, Tensor]], point: str) -> Tensor:
         """Do one optimiser step; return the summed loss of this process's rows."""
         loss_sum = torch.zeros((), device=self.accelerator.device)
-        error: Exception | None = None
-        try:
+
+        def gradients() -> Tensor | None:
             for _ in step.micro_batches:
-                loss_sum += self._backward(next(inputs), step.batch_rows)
-        except Exception as raised:
-            error = raised
-        agree(self.accelerator, error)
-        if self.accelerator.num_processes > 1:
-            self._sum_gradients()
+                loss_sum.add_(self._backward(next(inputs), step.batch_rows))
+            return self._flat_gradients() if self._processes > 1 else None
+
+        flat = together(point, gradients)
+        if flat is not None:
+            self._take_gradients(self._sum_over_processes(flat))
         if self.recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
@@ -273,25 +255,35 @@ class _Loop:
         self.accelerator.backward(loss / batch_rows)
         return loss.detach()
 
-    def _sum_gradients(self) -> None:
-        """Add up the gradients of all processes in one call."""
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:  # e.g. this process's share of a tiny batch is empty
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        summed = self.accelerator.reduce(flat, reduction="sum")
+    @property
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def _flat_gradients(self) -> Tensor:
+        """Return this process's gradients in one tensor, so that they are summed in one call."""
+        # A parameter has none where e.g. this process's share of a tiny batch is empty.
+        return torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self._trained]
+        )
+
+    def _take_gradients(self, flat: Tensor) -> None:
         start = 0
-        for parameter in parameters:
+        for parameter in self._trained:
             end = start + parameter.numel()
-            parameter.grad = summed[start:end].view_as(parameter).clone()
+            parameter.grad = flat[start:end].view_as(parameter).clone()
             start = end
 
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
+        """Add up `values` of all processes, in place."""
+        if self._processes > 1:
+            exchange("sum", lambda: torch.distributed.all_reduce(values))
+        return values
+
     def _share_buffers(self) -> None:
-        """Give every process the first one's batch statistics, which each gathers alone."""
-        if self.accelerator.num_processes > 1:
+        """Give every process the first one's batch statistics, which sees whole batches."""
+        if self._processes > 1:
             for buffer in self.module.buffers():
-                buffer.copy_(broadcast(buffer))
+                exchange("buffer", partial(torch.distributed.broadcast, buffer, 0))
 
     def facts(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
         """Return what the record tells of a training that has ended."""
@@ -320,12 +312,24 @@ class _Loop:
         }
         write_state(path, key, progressed, _named_tensors(self.module, self.optimizer), rest)
 
-    def restore(self, path: Path, key: str) -> Progressed:
-        """Load a saved state with this key; return how far it had come."""
+    def resume(self, path: Path, key: str) -> Progressed:
+        """Load a saved state with this key; return how far it had come.
+
+        All processes resume at the same epoch: where they do not all see the same state (a file
+        system that one of them does not share), all start at the beginning.
+        """
         is_main = bool(self.accelerator.is_main_process)
-        progressed = saved_progress(path, key, may_rename=is_main)
-        if not progressed.epochs:
-            return progressed
+        found = together(
+            "look for a saved state", lambda: saved_progress(path, key, may_rename=is_main)
+        )
+        if len(set(vote("saved state", found.epochs))) > 1:
+            return Progressed()
+        if found.epochs:
+            together("restore the state", lambda: self.restore(path))
+        return found
+
+    def restore(self, path: Path) -> None:
+        """Load what `save` saved."""
         saved, rest = read_state(path)
         _load_tensors(self.module, self.optimizer, saved)
         self.schedule.load_state_dict(rest["schedule"])
@@ -335,7 +339,11 @@ class _Loop:
             group["lr"] = rate
         if rest["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(rest["scaler"])
-        return progressed
+
+
+def _has_batch_statistics(model: torch.nn.Module) -> bool:
+    """Say whether a model in training normalises a row by the other rows of its batch."""
+    return any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
 def _explained(error: ValueError, rows: int) -> Exception:
@@ -344,7 +352,7 @@ def _explained(error: ValueError, rows: int) -> Exception:
         return error
     return RunError(
         f"the model normalises by statistics of the batch, and {rows} row at once has none: give "
-        "the recipe a batch_size of at least 2 rows for each process, or take larger images"
+        "the recipe a batch_size of at least 2, or take larger images"
     )
 
 

@@ -1,34 +1,45 @@
 """Runs side by side in worker processes of one thread each.
 
-A worker that dies (killed for memory, a crash in native code) costs its own run only: the run
-is recorded as failed and a fresh worker takes the next. Workers end with their parent, also
-when that is killed.
+A worker that dies (killed for memory, a crash in native code) costs its own run only: a fresh
+worker takes the next, and the run is tried again, alone, when all others have ended; only then is
+it recorded as failed. A run that another launch works on is put off, not waited for. Workers end
+with their parent, also when that is killed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle  # nosec B403 - only the name of its error: the pipe is our own
 import signal
+import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmark.execution.progress import StageProgress
-from benchmark.execution.resolution import usable_record
+from benchmark.execution.resolution import resolve, stale_stages, usable_record
 from benchmark.execution.run_record import run_record
-from benchmark.execution.stages import execute
-from benchmark.failures import outcome
+from benchmark.execution.stages import RETRY_S, try_execute
+from benchmark.failures import RunError, outcome
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Record
+from benchmark.records import Failure, Record, ResultsError, claimed
+from benchmark.shell import (
+    Stopped,
+    asked_to_stop,
+    guarded_output,
+    heed_signals,
+    patiently,
+    stop,
+)
 
-_SPAWN = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,20 @@ class Finished:
     record: Record
 
 
+@dataclass(frozen=True)
+class _PutOff:
+    """A run cannot be had now: another launch works on it, or something is being timed."""
+
+
 def run_in_workers(
-    specs: Sequence[RunSpec], results: Path, *, workers: int, force: bool, gpus: int = 0
-) -> Iterator[StageProgress | Finished]:
+    specs: Sequence[RunSpec],
+    results: Path,
+    *,
+    workers: int,
+    force: bool,
+    gpus: int = 0,
+    retries: int = 1,
+) -> Generator[StageProgress | Finished]:
     """Execute runs in `workers` processes, yielding what happens as it happens.
 
     Args:
@@ -49,24 +71,141 @@ def run_in_workers(
         workers: processes at work at once.
         force: redo every stage.
         gpus: CUDA devices to deal out, one a worker in turn (0: none).
+        retries: how often a run whose worker died is tried again, with no other beside it.
+
+    Raises:
+        Stopped: this process was asked to end; the workers have come to an end before.
     """
-    waiting = deque(specs)
+    queue = _Queue(specs, retries)
     pool = [_Worker(index, results, force, gpus) for index in range(min(workers, len(specs)))]
     try:
-        for worker in pool:
-            worker.give(waiting.popleft())
-        while busy := [worker for worker in pool if worker.spec is not None]:
-            ready = wait([handle for worker in busy for handle in worker.handles])
-            for worker in busy:
-                if not any(handle in ready for handle in worker.handles):
-                    continue
-                event = worker.next_event()
-                yield event
-                if isinstance(event, Finished) and waiting:
-                    worker.give(waiting.popleft())
+        while not queue.is_done:
+            if asked_to_stop():
+                _end_all(pool)
+                stop()
+            for worker in pool:
+                if worker.spec is None and (spec := queue.take()) is not None:
+                    worker.give(spec)
+            for worker in _ready(pool):
+                event = _settled(worker, queue, results)
+                if event is not None:
+                    yield event
     finally:
         for worker in pool:
             worker.stop()
+
+
+def _settled(worker: _Worker, queue: _Queue, results: Path) -> StageProgress | Finished | None:
+    """Return what a worker has to tell; None where its run will be tried later."""
+    event = worker.next_event()
+    if isinstance(event, StageProgress):
+        return event
+    spec = worker.idle()
+    if isinstance(event, _PutOff):
+        queue.put_off(spec)
+        return None
+    if isinstance(event, _Death):
+        return None if queue.tries_again(spec) else Finished(event.record(results))
+    queue.finish()
+    return event
+
+
+class _Queue:
+    """Which run is next: those put off come back after a while, those whose worker died alone."""
+
+    def __init__(self, specs: Sequence[RunSpec], retries: int) -> None:
+        self._waiting = deque((0.0, spec) for spec in specs)
+        self._again: deque[RunSpec] = deque()
+        self._under_way = 0
+        self._tries_left = {spec.name: retries for spec in specs}
+
+    @property
+    def is_done(self) -> bool:
+        return not (self._waiting or self._again or self._under_way)
+
+    def take(self) -> RunSpec | None:
+        """Return a run to start now, if there is one."""
+        now = time.monotonic()
+        for position, (start, spec) in enumerate(self._waiting):
+            if start <= now:
+                del self._waiting[position]
+                self._under_way += 1
+                return spec
+        if self._again and not self._waiting and not self._under_way:
+            self._under_way += 1
+            return self._again.popleft()
+        return None
+
+    def put_off(self, spec: RunSpec) -> None:
+        self._under_way -= 1
+        self._waiting.append((time.monotonic() + RETRY_S, spec))
+
+    def tries_again(self, spec: RunSpec) -> bool:
+        """Count a run whose worker died; say whether it is tried once more."""
+        self._under_way -= 1
+        if not self._tries_left[spec.name]:
+            return False
+        self._tries_left[spec.name] -= 1
+        self._again.append(spec)
+        return True
+
+    def finish(self) -> None:
+        self._under_way -= 1
+
+
+def _ready(pool: Sequence[_Worker]) -> list[_Worker]:
+    """Return the workers that have news; wait a moment for some."""
+    busy = [worker for worker in pool if worker.spec is not None]
+    if not busy:
+        time.sleep(RETRY_S / 2)  # all that is left is put off
+        return []
+    ready = wait([handle for worker in busy for handle in worker.handles], timeout=RETRY_S / 2)
+    return [worker for worker in busy if any(handle in ready for handle in worker.handles)]
+
+
+def _end_all(pool: Sequence[_Worker]) -> None:
+    """Let each worker come to the end of its epoch or stage; a watch bounds how long that takes."""
+    for worker in pool:
+        worker.ask_to_end()
+    while busy := [worker for worker in pool if worker.spec is not None]:
+        for worker in _ready(busy):
+            if isinstance(worker.next_event(), Finished | _Death | _PutOff):
+                worker.idle()
+
+
+@dataclass(frozen=True)
+class _Death:
+    """A worker process is gone; what it says of itself."""
+
+    spec: RunSpec
+    message: str
+
+    def record(self, results: Path) -> Record:
+        """Write the run down as failed, unless it was done when the worker died."""
+        folder = self.spec.folder(results)
+        failure = Failure(stage="worker", kind="WorkerDied", message=self.message)
+        record = run_record(self.spec, "failed", failure=failure)
+        try:
+            with claimed(folder):
+                previous = usable_record(folder)
+                if (
+                    previous is not None
+                    and previous.status == "completed"
+                    and not needs_work(self.spec, results)
+                ):
+                    return previous
+                folder.write_record(record)
+        except OSError as error:
+            return run_record(self.spec, "failed", failure=outcome(error, "record")[1])
+        return record
+
+
+def needs_work(spec: RunSpec, results: Path) -> bool:
+    """Say whether something of a run is still to do."""
+    try:
+        return bool(stale_stages(resolve(spec, results), results))
+    except (RunError, ResultsError):
+        return True  # executing it records, or says, why it cannot be had
 
 
 class _Worker:
@@ -78,7 +217,7 @@ class _Worker:
         self._device = _visible_devices(gpus)[index % gpus] if gpus else None
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
-        self._given_at = datetime.now(UTC)
+        self._killed_before: int | None = None
 
     @property
     def handles(self) -> list[Connection | int]:
@@ -91,20 +230,28 @@ class _Worker:
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._connection is not None
-        self.spec, self._given_at = spec, datetime.now(UTC)
+        self.spec = spec
         self._connection.send(spec.model_dump_json())
 
-    def next_event(self) -> StageProgress | Finished:
+    def next_event(self) -> StageProgress | Finished | _PutOff | _Death:
         assert self._connection is not None
         assert self.spec is not None
         try:
             event = self._connection.recv()
-        except (EOFError, ConnectionError):
-            event = Finished(self._record_death(self.spec))
-        if isinstance(event, Finished):
-            self.spec = None
-        assert isinstance(event, StageProgress | Finished)
+        except (EOFError, OSError, pickle.UnpicklingError):  # also half a message
+            return self._death(self.spec)
+        assert isinstance(event, StageProgress | Finished | _PutOff)
         return event
+
+    def idle(self) -> RunSpec:
+        """Note that the run under way has ended, and return it."""
+        assert self.spec is not None
+        spec, self.spec = self.spec, None
+        return spec
+
+    def ask_to_end(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
 
     def stop(self) -> None:
         if self._process is None or self._connection is None:
@@ -117,28 +264,29 @@ class _Worker:
             self._process.join(timeout=10)
 
     def _start(self) -> None:
-        self._connection, theirs = _SPAWN.Pipe()
+        self._connection, theirs = SPAWN.Pipe()
         arguments = (theirs, self._results, self._force)
-        self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
-        with _worker_environment(self._device):
+        self._killed_before = _killed_for_memory()
+        self._process = SPAWN.Process(target=_serve, args=arguments, daemon=True)
+        with worker_environment(self._device):
             self._process.start()
         theirs.close()  # so that the worker's end closes when the worker dies
 
-    def _record_death(self, spec: RunSpec) -> Record:
+    def _death(self, spec: RunSpec) -> _Death:
         assert self._process is not None
         self._process.join(timeout=10)
-        message = _describe_exit(self._process.exitcode)
-        failure = Failure(stage="worker", kind="WorkerDied", message=message)
-        folder = spec.folder(self._results)
-        written = usable_record(folder)
-        if written is not None and written.finished_at >= self._given_at:
-            return written  # it died after its work was done
-        record = run_record(spec, "failed", failure=failure)
-        try:
-            folder.write_record(record)
-        except OSError as error:
-            return run_record(spec, "failed", failure=outcome(error, "record")[1])
-        return record
+        killed = _killed_for_memory()
+        short = None not in (killed, self._killed_before) and killed != self._killed_before
+        return _Death(spec, describe_exit(self._process.exitcode, short_of_memory=short))
+
+
+def _killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has killed for lack of memory, where it tells."""
+    try:
+        lines = vmstat.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def _visible_devices(gpus: int) -> list[str]:
@@ -147,16 +295,26 @@ def _visible_devices(gpus: int) -> list[str]:
     return listed.split(",") if listed else [str(index) for index in range(gpus)]
 
 
-def _describe_exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = " (often: out of memory; try --workers 1)" if name == "SIGKILL" else ""
-        return f"the worker process was ended by {name}{hint}"
-    return f"the worker process ended unexpectedly with exit code {code}"
+def describe_exit(code: int | None, *, short_of_memory: bool) -> str:
+    """Say how a process ended that should not have."""
+    if code is None or code >= 0:
+        return f"the worker process ended unexpectedly with exit code {code}"
+    name = signal.Signals(-code).name
+    if name != "SIGKILL":
+        return f"the worker process was ended by {name}"
+    if short_of_memory:
+        return (
+            "the worker process was ended by SIGKILL; the kernel killed a process for lack of "
+            "memory meanwhile: take a smaller batch_size, or a machine with more memory"
+        )
+    return (
+        "the worker process was ended by SIGKILL (often: out of memory, of which the kernel has "
+        "said nothing here)"
+    )
 
 
 @contextmanager
-def _worker_environment(device: str | None) -> Iterator[None]:
+def worker_environment(device: str | None) -> Iterator[None]:
     """Set what a child takes over at its start: one thread, its device, no ear for Ctrl-C."""
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if device is not None:
@@ -203,19 +361,28 @@ class _PipeProgress:
 
 def _serve(connection: Connection, results: Path, force: bool) -> None:
     """Execute the runs that arrive on `connection` until it closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
-            spec = RunSpec.model_validate_json(connection.recv())
-        except EOFError:
-            return
-        progress = _PipeProgress(connection, spec.name)
-        record = execute(spec, results, force=force, progress=progress)
-        connection.send(Finished(record))
+    end_with_main()
+    heed_signals(silent=True)
+    try:
+        with guarded_output(), patiently():
+            while True:
+                spec = RunSpec.model_validate_json(connection.recv())
+                progress = _PipeProgress(connection, spec.name)
+                record = try_execute(spec, results, force=force, progress=progress)
+                connection.send(_PutOff() if record is None else Finished(record))
+    except EOFError:
+        return
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def end_with_main() -> None:
+    """Let this process, which `multiprocessing` started, end as soon as its parent is gone."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -12,9 +12,10 @@ import os
 import lazy_loader
 
 # The libraries read these when they are imported, or when they load weights: no token from
-# disk, no request that somebody convert a checkpoint, no telemetry, no advice between our lines.
+# disk, no telemetry, no advice between our lines; and, whatever is set, no request that somebody
+# convert a checkpoint.
 os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "error")

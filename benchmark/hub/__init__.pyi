@@ -1,6 +1,16 @@
 from .datasets import load_hub_dataset as load_hub_dataset
+from .files import fetch_checkpoint as fetch_checkpoint
 from .files import fetch_settings as fetch_settings
-from .files import fetch_weights as fetch_weights
 from .files import is_missing_file as is_missing_file
+from .own_code import allow_remote_code as allow_remote_code
+from .own_code import environment_for_code as environment_for_code
+from .own_code import fetch_model_with_code as fetch_model_with_code
+from .own_code import refusal_of_code as refusal_of_code
+from .own_code import remote_code_is_allowed as remote_code_is_allowed
+from .own_code import secrets_hidden as secrets_hidden
 from .revisions import resolve_hub_revision as resolve_hub_revision
 from .settings import access_token as access_token
+from .sizes import data_size as data_size
+from .sizes import weights_size as weights_size
+from .weights import CheckpointFiles as CheckpointFiles
+from .weights import local_checkpoint as local_checkpoint

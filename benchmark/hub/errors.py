@@ -74,10 +74,10 @@ def _explain_answer(error: Any, repository: str, revision: str, kind: Kind) -> s
     status = error.response.status_code
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repository}"
     if isinstance(error, GatedRepoError):
-        token = "a token of the account that accepted them"
+        whose = "a token of the account that accepted them"
         return (
             f"access to it is gated ({status}): accept the terms on {page} and set HF_TOKEN to "
-            f"{token}"
+            f"{whose}"
         )
     if isinstance(error, UnknownRevisionError):
         return f"it has no revision '{revision}': see {page}/tree/main for its branches and commits"

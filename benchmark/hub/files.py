@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from benchmark.failures import UnavailableError
+from benchmark.hub.conversions import find_conversion
 from benchmark.hub.errors import causes, explain
 from benchmark.hub.requests import DOWNLOAD_ATTEMPTS, client, request_errors, with_retries
 from benchmark.hub.settings import is_offline, patience
+from benchmark.hub.weights import (
+    PICKLE,
+    REFUSED_PICKLE,
+    SAFETENSORS,
+    CheckpointFiles,
+    find_weights,
+)
 
 _SETTINGS_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.bpe", "*.codes", "*.tiktoken"]
-_SAFETENSORS = ["model.safetensors", "model-*.safetensors"]
-_PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin"]
+_SAFETENSORS = [SAFETENSORS, "model-*.safetensors"]
+_PICKLES = [PICKLE, "pytorch_model-*.bin"]
 
 
 def fetch_settings(repository: str, commit: str, *, remote_code: bool = False) -> None:
@@ -20,26 +29,50 @@ def fetch_settings(repository: str, commit: str, *, remote_code: bool = False) -
     Raises:
         UnavailableError: they are not to be had.
     """
-    _fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
+    fetch_files(repository, commit, [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])])
 
 
-def fetch_weights(repository: str, commit: str, *, allow_pickle: bool = False) -> None:
-    """Bring a model's weights into the cache: safetensors, or else a pickle if it is allowed.
+@functools.cache
+def fetch_checkpoint(
+    repository: str, commit: str, *, allow_pickle: bool = True, remote_code: bool = False
+) -> CheckpointFiles:
+    """Bring a model's configuration and weights into the cache and say where they are.
+
+    The weights are the first of: safetensors of the commit; the hub's own conversion of the
+    commit's pickle, a pull request; the pickle. Asked once in a process.
+
+    Args:
+        repository: the model's.
+        commit: at which all is taken.
+        allow_pickle: whether the last is allowed.
+        remote_code: whether the checkpoint's own code is to be fetched.
 
     Raises:
         UnavailableError: they are not to be had.
     """
-    folder = _fetch_files(repository, commit, [*_SETTINGS_FILES, *_SAFETENSORS])
-    if any(folder.glob("model*.safetensors")):
-        return
-    if allow_pickle:
-        _fetch_files(repository, commit, [*_SETTINGS_FILES, *_PICKLES])
-        return
-    raise UnavailableError(
-        f"model {repository} (commit {commit}) has no safetensors weights"
-        f"{' in the cache' if is_offline() else ''}: set 'allow_pickle: true' to read the tensors "
-        "of its pickle, or name a revision that has safetensors"
-    )
+    settings = [*_SETTINGS_FILES, *(["*.py"] if remote_code else [])]
+    folder = fetch_files(repository, commit, [*settings, *_SAFETENSORS])
+    names = find_weights(folder, SAFETENSORS)
+    if names:
+        return CheckpointFiles(folder, folder, names)
+    conversion = None
+    if not remote_code:  # the hub converts none of those
+        conversion = find_conversion(repository, commit, _PICKLES, _SAFETENSORS)
+    if conversion is not None:
+        index = f"{SAFETENSORS}.index.json"
+        converted = fetch_files(repository, conversion.commit, [*_SAFETENSORS, index])
+        names = find_weights(converted, SAFETENSORS)
+        if names:
+            return CheckpointFiles(folder, converted, names, conversion.description)
+    cached = " in the cache" if is_offline() else ""
+    problem = f"model {repository} (commit {commit}) has no safetensors weights{cached}"
+    if not allow_pickle:
+        raise UnavailableError(f"{problem}, and {REFUSED_PICKLE}")
+    folder = fetch_files(repository, commit, [*settings, *_PICKLES])
+    names = find_weights(folder, PICKLE)
+    if names:
+        return CheckpointFiles(folder, folder, names)
+    raise UnavailableError(f"{problem}, nor a {PICKLE}: name a revision that has weights")
 
 
 def is_missing_file(error: BaseException) -> bool:
@@ -49,8 +82,12 @@ def is_missing_file(error: BaseException) -> bool:
     return any(isinstance(cause, LocalEntryNotFoundError) for cause in causes(error))
 
 
-def _fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
-    """Return the folder of a model's files that match; none in subfolders (other formats)."""
+def fetch_files(repository: str, commit: str, patterns: list[str]) -> Path:
+    """Return the folder of a model's files that match; none in subfolders (other formats).
+
+    Raises:
+        UnavailableError: they are not to be had.
+    """
     hub = client()
     try:
         folder = with_retries(

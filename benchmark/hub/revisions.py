@@ -45,7 +45,7 @@ def resolve_hub_revision(repository: str, revision: str | None, kind: Kind) -> s
 
 @functools.cache
 def _resolve(repository: str, revision: str, kind: Kind) -> str:
-    reference = _repository_cache(repository, kind) / "refs" / revision
+    reference = repository_cache(repository, kind) / "refs" / revision
     if is_offline():
         return _cached_revision(repository, revision, kind, reference)
     hub, wait = client(), patience()
@@ -85,7 +85,8 @@ def _cached_revision(repository: str, revision: str, kind: Kind, reference: Path
     return reference.read_text(encoding="utf-8").strip()
 
 
-def _repository_cache(repository: str, kind: Kind) -> Path:
+def repository_cache(repository: str, kind: Kind) -> Path:
+    """Return the folder of the hub's cache that holds a repository."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}"

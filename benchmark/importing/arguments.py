@@ -10,6 +10,8 @@ from typing import Any
 from benchmark.registry import NAME_PATTERN
 from benchmark.shell import as_folder
 
+_LONGEST_SEED = 20  # a seed of 64 bits; it becomes part of a folder's name
+
 
 class UsageError(ValueError):
     """The command line asks for something that cannot be."""
@@ -55,8 +57,10 @@ def names_or_none(text: str) -> tuple[str, ...]:
 
 def seed(text: str) -> int:
     """Return a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    if not text.isdecimal() or len(text) > _LONGEST_SEED:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a whole number of at least 0 (and {_LONGEST_SEED} digits)"
+        )
     return int(text)
 
 

@@ -68,9 +68,8 @@ def _registered(entry: ModelEntry) -> dict[str, Any]:
         "modality": entry.modality,
         "parameters": entry.parameters,
         "pretraining_examples": pretraining.examples,
-        "label_smoothing": pretraining.label_smoothing,
-        "mixup": pretraining.mixup,
-        "distillation": pretraining.distillation,
+        **pretraining.model_dump(exclude={"corpus", "examples", "objective"}),
+        "evaluation_resolution": entry.evaluation_resolution,
         "reference": entry.reference,
         "licence": entry.licence,
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from benchmark.importing import arguments
 from benchmark.importing.arguments import UsageError
+from benchmark.importing.errors import require_file
 from benchmark.importing.values import PROBABILITY_FLOOR, VALUES
 from benchmark.registry import Mixer, Modality
 
@@ -231,6 +232,7 @@ def _label_names(options: argparse.Namespace) -> tuple[str, ...] | None:
     if path is None:
         names: tuple[str, ...] | None = options.label_names
         return names
+    require_file(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

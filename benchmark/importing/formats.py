@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import pickletools
+import pickletools  # nosec B403 # looks at opcodes, runs none
 import zipfile
 from pathlib import Path
 from typing import Literal, get_args

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from filelock import FileLock
-
 from benchmark.execution import score_run
 from benchmark.importing.checks import Checked
 from benchmark.importing.layout import SplitName
@@ -29,6 +27,7 @@ from benchmark.records import (
     Record,
     ResultsError,
     RunFolder,
+    claimed,
     describe_machine,
     set_aside,
     stored_key,
@@ -137,7 +136,7 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
         return _described(folder, previous, job)
     checked = job.source.read()
     folder.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.lock), _scratch_folder(folder) as scratch:
+    with claimed(folder), _scratch_folder(folder) as scratch:
         if not force and (previous := _same_import(folder, job, digests)) is not None:
             return Result("nothing to do", previous, checked.notes)
         write_logits(scratch, checked.splits, keys["logits"])
@@ -223,7 +222,7 @@ def _described(folder: RunFolder, previous: Record, job: Job) -> Result:
         return Result("nothing to do", previous, notes)
     provenance = {**previous.provenance, "imported": {**imported, "licence": job.licence}}
     record = previous.model_copy(update={"facts": job.facts, "provenance": provenance})
-    with FileLock(folder.lock):
+    with claimed(folder):
         folder.write_record(record)
     return Result("described anew", record, notes)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.importing.errors import SourceError, reading
+from benchmark.importing.errors import SourceError, reading, require_file
 
 _FILE = re.compile(r"^samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d.:+-]+))?\.jsonl$")
 
@@ -99,6 +99,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
         NotMultipleChoiceError: the file's first sample has no log-likelihoods of several choices.
         SourceError: a line is damaged, or a later sample is unlike the first.
     """
+    require_file(path)
     with reading(str(path)), path.open(encoding="utf-8") as lines:
         first = True
         for number, line in enumerate(lines, start=1):

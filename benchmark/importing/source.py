@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from benchmark.arrays import AnyArray
-from benchmark.importing.errors import SourceError, reading
+from benchmark.importing.errors import SourceError, reading, require_file
 from benchmark.importing.formats import Format, detect_format, pickled
 from benchmark.importing.tables import TableFile, read_csv, read_parquet
 
@@ -62,6 +62,7 @@ def file_sha256(path: Path) -> str:
     Raises:
         SourceError: the file cannot be read.
     """
+    require_file(path)
     with reading(str(path)), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

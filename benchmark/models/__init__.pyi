@@ -17,3 +17,4 @@ from .padding import Padding as Padding
 from .preprocessor import LoadedPreprocessor as LoadedPreprocessor
 from .preprocessor import load_preprocessor as load_preprocessor
 from .pretrained import Preprocessor as Preprocessor
+from .weights import describe_weights as describe_weights

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 
 from benchmark.data import Corpus
-from benchmark.failures import RunError, UnavailableError
-from benchmark.hub import fetch_weights
+from benchmark.failures import UnavailableError
+from benchmark.hub import access_token
+from benchmark.models.completeness import require_weights
 from benchmark.models.pretrained import (
     Preprocessor,
     load_problem,
     missing_library,
     naming,
     source_name,
-    source_options,
+    trusted_code,
 )
 from benchmark.models.scratch import scratch_config
+from benchmark.models.weights import checkpoint_files, require_tensors
 from benchmark.plan import RunSpec
 from benchmark.records import DamagedError, verify_folder
 from benchmark.registry import ModelEntry
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
 _MODEL_CLASSES = {
     "image": AutoModelForImageClassification,
     "text": AutoModelForSequenceClassification,
 }
-
-_LARGEST_NEW_SHARE = 0.2
-"""Of a backbone's weights; a pooler that was not pretrained is less."""
 
 
 def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> PreTrainedModel:
@@ -45,8 +46,8 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
     New weights (all of a scratch model's, else the head's) are drawn from the run's seed.
 
     Raises:
-        RunError: a scratch config is invalid, or the checkpoint lacks weights: any of a head
-            that is scored as published, too many of a backbone that is fine-tuned.
+        RunError: a scratch config is invalid, or the checkpoint lacks weights of the backbone, or
+            of a head that is scored as published.
         UnavailableError: the weights cannot be read or fetched.
     """
     transformers.set_seed(spec.seed)
@@ -60,66 +61,37 @@ def build_model(spec: RunSpec, corpus: Corpus, preprocessor: Preprocessor) -> Pr
 
 def _pretrained_model(spec: RunSpec, label_options: dict[str, Any]) -> PreTrainedModel:
     entry = spec.model
-    if entry.hub is not None:
-        with naming(entry):
-            fetch_weights(entry.hub, str(spec.model_revision), allow_pickle=entry.allow_pickle)
+    files = checkpoint_files(spec)
+    code = {"trust_remote_code": trusted_code(entry), "token": access_token()}
     try:
+        if files.is_pickle:
+            with naming(entry):
+                for path in files.paths:
+                    require_tensors(path)
+        # From folders, where the library asks no hub: it would have a pickle converted there.
+        config = AutoConfig.from_pretrained(files.settings, **label_options, **code)
         model: PreTrainedModel
         model, loading = _MODEL_CLASSES[entry.modality].from_pretrained(
-            source_name(entry),
+            files.weights,
+            config=config,
             ignore_mismatched_sizes=True,  # what did not fit is looked at below
             output_loading_info=True,
-            # None: safetensors where there are, else a pickle read as tensors only.
-            use_safetensors=None if entry.allow_pickle else True,
-            **label_options,
-            **source_options(spec),
+            use_safetensors=not files.is_pickle,
+            weights_only=True,
+            **code,
         )
     except ImportError as error:
         raise missing_library(entry, error) from None
+    except UnavailableError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnavailableError(
             f"model {entry.name}: cannot be loaded: {load_problem(error)}"
         ) from error
-    _require_weights(spec, model, loading)
+    model.config.name_or_path = source_name(entry)
+    require_weights(spec, model, loading)
     model.float()
     return model
-
-
-def _require_weights(
-    spec: RunSpec, model: PreTrainedModel, loading: Mapping[str, Iterable[Any]]
-) -> None:
-    """Refuse a checkpoint whose weights are not those of the model that was built.
-
-    Args:
-        spec: the run.
-        model: as loaded.
-        loading: what `from_pretrained` tells: names of missing keys, and mismatched ones as
-            (name, shape in the checkpoint, shape in the model).
-    """
-    new = set(loading["missing_keys"])
-    new |= {entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]}
-    if not new:
-        return
-    some = ", ".join(sorted(new)[:3]) + (", ..." if len(new) > 3 else "")
-    if spec.model.evaluate:
-        raise RunError(
-            f"model {spec.model.name}: the checkpoint has no fitting weights for {some}, so it "
-            "has no published head to score (evaluate); fine-tune it instead, with a recipe"
-        )
-    backbone = {f"{model.base_model_prefix}.{name}": p for name, p in _backbone_weights(model)}
-    total = sum(weight.numel() for weight in backbone.values())
-    missing = sum(weight.numel() for name, weight in backbone.items() if name in new)
-    if missing > _LARGEST_NEW_SHARE * total:
-        raise RunError(
-            f"model {spec.model.name}: {missing / total:.0%} of the backbone's weights are not in "
-            f"the checkpoint ({some}): it belongs to another architecture than its config says"
-        )
-
-
-def _backbone_weights(model: PreTrainedModel) -> Iterator[tuple[str, Parameter]]:
-    backbone = getattr(model, model.base_model_prefix, None)
-    if backbone is not None:
-        yield from backbone.named_parameters()
 
 
 def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
@@ -128,6 +100,7 @@ def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
     Raises:
         DamagedError: a file is not as it was written, or lacks weights of the model, in whose
             place the library puts random ones.
+        UnavailableError: it needs code of its own, which this process does not allow.
     """
     verify_folder(folder)
     model: PreTrainedModel
@@ -135,7 +108,7 @@ def load_trained_model(folder: Path, entry: ModelEntry) -> PreTrainedModel:
         model, loading = _MODEL_CLASSES[entry.modality].from_pretrained(
             folder,
             use_safetensors=True,
-            trust_remote_code=entry.trust_remote_code,
+            trust_remote_code=trusted_code(entry),
             ignore_mismatched_sizes=True,  # what did not fit is looked at below
             output_loading_info=True,
         )

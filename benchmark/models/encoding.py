@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
 from benchmark.failures import RunError
-from benchmark.models.preprocessor import LoadedPreprocessor
+from benchmark.models.preprocessor import LoadedPreprocessor, pixels_of
 from benchmark.records import (
     BLANK,
     DamagedError,
@@ -147,6 +147,8 @@ def encode(
     with explained_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # one process encodes, the others wait and read
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of one that died
+            left.unlink(missing_ok=True)
         if not _is_whole(path):
             rows = make_rows()
             if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
@@ -236,7 +238,7 @@ def _transform(
     batch = [images[int(position)] for position in positions]
     if preprocessor.channels == 1:
         batch = [_grey(image) for image in batch]
-    pixels = preprocessor.processor(images=batch, input_data_format="channels_last")["pixel_values"]
+    pixels = pixels_of(preprocessor.processor, batch)
     _require_one_size(preprocessor, pixels)
     return np.ascontiguousarray(np.stack(pixels), dtype=np.float32)
 
@@ -253,8 +255,8 @@ def _require_one_size(preprocessor: LoadedPreprocessor, images: Sequence[AnyArra
         raise RunError(
             f"the image processor ({type(preprocessor.processor).__name__}) gives images of "
             f"unlike sizes ({shown}{', ...' if len(sizes) > 3 else ''} pixels), which cannot be "
-            "put into one batch: set 'image_size' on the dataset, or a height and a width as "
-            "'size' in preprocessor_config.json"
+            "put into one batch: set 'image_size' on the dataset or 'processor: {size: N}' on the "
+            "model"
         )
 
 

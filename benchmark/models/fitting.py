@@ -67,7 +67,7 @@ def _is_tokenizer(processor: Preprocessor) -> bool:
 
 def _agree_on_padding(tokenizer: Preprocessor, model: PreTrainedModel) -> None:
     config: Any = model.config.get_text_config()
-    token_id = config.pad_token_id
+    token_id = getattr(config, "pad_token_id", None)
     if token_id is None or not 0 <= token_id < len(tokenizer):
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, 0)
         token_id = next(token for token in known if token is not None)
@@ -113,7 +113,7 @@ def _with_channels(preprocessor: LoadedPreprocessor, channels: int | None) -> Lo
             raise RunError(
                 f"the model takes images of {channels} channel{'s' * (channels > 1)}, but the "
                 f"image processor's image_mean and image_std are of {len(means)}: give "
-                f"{channels} value{'s' * (channels > 1)} each in preprocessor_config.json"
+                f"{channels} value{'s' * (channels > 1)} each under 'processor' of the model"
             )
     elif channels is not None:
         raise RunError(f"the model takes images of {channels} channels; 1 or 3 can be read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.image_utils import SizeDict
 
+from benchmark.arrays import AnyArray
 from benchmark.data import Corpus, require_fetched
 from benchmark.failures import RunError, UnavailableError
 from benchmark.hub import fetch_settings, is_missing_file
@@ -19,11 +21,13 @@ from benchmark.models.pretrained import (
     Preprocessor,
     load_problem,
     missing_library,
+    missing_text_libraries,
     naming,
     source_name,
     source_options,
 )
 from benchmark.models.scratch import preprocessor_facts, preprocessor_folder
+from benchmark.models.timm_images import is_of_timm, resized_pictures, transform_pictures
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -65,13 +69,26 @@ def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPrepr
             for file in sorted(path for path in spec.model.path.iterdir() if path.is_file()):
                 require_fetched(file)
     size = spec.dataset.image_size
-    key = _hash([source_name(spec.model), spec.model_revision, *([size] if size else [])])
+    changes = [part for part in (size, _overrides(spec.model)) if part]
+    key = _hash([source_name(spec.model), spec.model_revision, *changes])
     processor = _auto_preprocessor(spec, source_name(spec.model))
+    if is_of_timm(processor) and spec.model.processor is not None:
+        raise RunError(
+            f"model {spec.model.name}: 'processor' does not apply to checkpoints of timm, whose "
+            "transform follows from their config; leave it out"
+        )
     if size is not None and spec.model.modality == "image":
-        if hasattr(processor, "size"):
+        if is_of_timm(processor):
+            processor = resized_pictures(processor, size)
+        elif hasattr(processor, "size"):
             _resize_output(processor, size)
         _require_image_size(spec, processor, size)
     return LoadedPreprocessor(processor, key)
+
+
+def _overrides(entry: ModelEntry) -> dict[str, Any]:
+    """Return what the entry's image processor does instead of what its file says."""
+    return {} if entry.processor is None else entry.processor.options()
 
 
 def _hash(content: list[Any]) -> str:
@@ -87,10 +104,13 @@ def _auto_preprocessor(spec: RunSpec, source: str) -> Preprocessor:
     try:
         if entry.modality == "text":
             return _with_vocabulary(entry, AutoTokenizer.from_pretrained(source, **options))
+        options |= _overrides(entry)
         return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
     except ImportError as error:
         raise missing_library(entry, error) from None
     except (OSError, ValueError) as error:
+        if missing := missing_text_libraries(error):
+            raise missing_library(entry, missing) from None
         reason = "its files hold none" if is_missing_file(error) else load_problem(error)
         raise UnavailableError(
             f"model {entry.name}: no preprocessor at {source}: {reason}"
@@ -143,5 +163,19 @@ def _output_shape(processor: Preprocessor, size: int) -> tuple[int, ...]:
     """Return height and width of what becomes of a picture that is not square."""
     channels = len(getattr(processor, "image_mean", None) or (0, 0, 0))
     sample = np.zeros((size + 3, size + 7, channels), dtype=np.uint8)
-    pixels = processor(images=[sample], input_data_format="channels_last")
-    return tuple(pixels["pixel_values"][0].shape[-2:])
+    return tuple(pixels_of(processor, [sample])[0].shape[-2:])
+
+
+def pixels_of(processor: Preprocessor, images: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """Return what an image processor makes of images, [channels, height, width] each.
+
+    Args:
+        processor: of any checkpoint.
+        images: uint8 [height, width, channels].
+    """
+    if is_of_timm(processor):
+        return transform_pictures(processor, images)
+    pixels: Sequence[AnyArray] = processor(images=images, input_data_format="channels_last")[
+        "pixel_values"
+    ]
+    return pixels

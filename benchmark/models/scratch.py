@@ -86,6 +86,8 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
     with explained_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
+        for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
+            shutil.rmtree(left, ignore_errors=True)
         if not _is_whole(folder):
             preprocessor = _make_preprocessor(spec, corpus)
             with explained_errors(folder):

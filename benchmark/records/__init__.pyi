@@ -7,6 +7,11 @@ from .checksums import set_aside as set_aside
 from .checksums import verify as verify
 from .checksums import verify_folder as verify_folder
 from .checksums import was_set_aside as was_set_aside
+from .claim import Claim as Claim
+from .claim import claimed as claimed
+from .claim import is_left_over as is_left_over
+from .claim import owner_mark as owner_mark
+from .claim import try_claim as try_claim
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError
 from .files import ResultsError as ResultsError

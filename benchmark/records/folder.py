@@ -11,9 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from benchmark.markup import without_credentials
 from benchmark.records.checksums import read_json_text, sealed_json
 from benchmark.records.files import DamagedError, OtherVersionError, ResultsError, write_text
 from benchmark.records.record import SCHEMA_VERSION, Record
+from benchmark.shell import special_kind
 
 _RECORD = "record.json"
 
@@ -78,9 +80,9 @@ class RunFolder:
         return self.path / "logits.safetensors"
 
     @property
-    def lock(self) -> Path:
-        """Locked by the one launch that may write here."""
-        return self.path / ".lock"
+    def claim(self) -> Path:
+        """Names the one process that may write here (see `try_claim`)."""
+        return self.path / ".claim"
 
     def read_record(self) -> Record | None:
         """Read the run's record, or return None where there is none.
@@ -88,8 +90,13 @@ class RunFolder:
         Raises:
             DamagedError: the file is not as it was written.
             OtherVersionError: it is of a newer schema.
-            ResultsError: it cannot be read.
+            ResultsError: it cannot be read, or one of the run's files is none that can be read to
+                its end, such as a named pipe.
         """
+        for file in (self.record, self.spec, self.logits):
+            kind = special_kind(file)
+            if kind is not None:
+                raise ResultsError(f"{file}: is {kind}, not a file; remove it")
         found = _read_json(self.record)
         if found is None:
             return None
@@ -100,8 +107,8 @@ class RunFolder:
             raise _not_a_record(self.record, text, sealed, error) from None
 
     def write_record(self, record: Record) -> None:
-        """Write the run's record atomically, with its checksum."""
-        write_text(self.record, sealed_json(record.model_dump_json(indent=1)))
+        """Write the run's record atomically, with its checksum and without credentials."""
+        write_text(self.record, sealed_json(without_credentials(record.model_dump_json(indent=1))))
 
     def read_spec(self) -> dict[str, Any]:
         """Return what `spec.json` says, or an empty dictionary where it is missing or damaged."""
@@ -129,8 +136,8 @@ class RunFolder:
         return spec
 
     def write_spec(self, json_text: str) -> None:
-        """Write `spec.json` atomically, with its checksum."""
-        write_text(self.spec, sealed_json(json_text))
+        """Write `spec.json` atomically, with its checksum and without credentials."""
+        write_text(self.spec, sealed_json(without_credentials(json_text)))
 
 
 def _read_json(path: Path) -> tuple[str, bool] | None:

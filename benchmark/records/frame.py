@@ -14,7 +14,7 @@ from benchmark.statistics import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("low", "high", "floor_mean", "floor_q95")
+PARTS = ("low", "high", "floor_mean", "floor_q95", "null_variance", "variance_slope", "no_interval")
 """What may be appended to the name of a metric's column."""
 
 _RUN_KEYS = ("suite", "dataset", "split", "model")
@@ -24,9 +24,12 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     """Return one tidy frame: a row per run and scored split.
 
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
-    pretraining_examples label_smoothing mixup distillation`; `split shifted n`; for each metric
+    pretraining_examples loss label_smoothing mixup cutmix distillation teacher_mixer
+    evaluation_resolution`; `split shifted n`; for each metric
     and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
-    where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended;
+    where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended, and, of
+    the debiased squared error, `_null_variance` and `_variance_slope`; where rows do not carry an
+    interval, `_no_interval` says in words why;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
     `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
     `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
@@ -77,6 +80,7 @@ def _temperature_columns(temperature: Temperature | None) -> dict[str, Any]:
         "temperature": temperature.value,
         "temperature_low": temperature.low,
         "temperature_high": temperature.high,
+        "temperature_no_interval": temperature.no_interval,
         "temperature_status": temperature.status,
     }
 
@@ -128,7 +132,8 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     their metric says (`Metric.over_seeds`): most by their mean, the debiased calibration error by
     the signed root of the mean of its signed squares, for the squares are what is unbiased. Bounds
     of intervals are averaged in the same way, which takes the seeds' errors as fully correlated
-    and so is conservative. `seeds` counts the runs; of what is no number the first value is kept.
+    and so is conservative; where a seed has none, and a reason, so has the average. `seeds` counts
+    the runs; of what is no number the first value is kept.
 
     Args:
         frame: From `load_results`; runs without scores are left out.
@@ -149,6 +154,11 @@ def average_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     done[rooted] = np.sign(done[rooted]) * done[rooted] ** 2
     groups = done.groupby(keys, sort=True, observed=True)
     means = groups[numbers].mean()
+    for reason in (name for name in done.columns if name.endswith("_no_interval")):
+        # A mean over the seeds that have an interval would say more than is known.
+        bounds = [reason.replace("_no_interval", end) for end in ("_low", "_high")]
+        lacking = groups[reason].count() > 0
+        means.loc[lacking, [name for name in bounds if name in means]] = np.nan
     means[rooted] = np.sign(means[rooted]) * np.sqrt(means[rooted].abs())
     rest = [name for name in done.columns if name not in (*keys, *numbers, "seed")]
     parts = [means, groups[rest].first(), groups["seed"].nunique().rename("seeds")]

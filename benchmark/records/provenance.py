@@ -64,7 +64,7 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None  # installed as a wheel: the version says enough
     try:
-        described = subprocess.run(
+        described = subprocess.run(  # nosec B603 B607 # git of the user's PATH, fixed arguments
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
             cwd=root,
             capture_output=True,

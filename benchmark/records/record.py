@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from benchmark.records.timing import Timing
-from benchmark.registry import MixedPrecision, Mixer, Modality
+from benchmark.registry import Loss, MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class SplitScores(_Stored):
 
     `maps` has estimates by map and metric: of `none` and `temperature` with their intervals, of
     other maps as bare values. `against_temperature` has, by map and metric, what the map gives
-    minus what the temperature gives, from a paired bootstrap of the rows with both maps fixed.
+    minus what the temperature gives, on the same rows with both maps fixed.
     """
 
     n: int
@@ -48,11 +48,12 @@ class MapFacts(_Stored):
 
 
 class Temperature(_Stored):
-    """The fitted temperature: how well the optimum was met, and its bootstrap interval."""
+    """The fitted temperature: how well the optimum was met, and its interval or why it has none."""
 
     value: float
     low: float | None
     high: float | None
+    no_interval: str | None = None
     status: Literal["converged", "at_zero", "at_infinity", "flat"]
     nll_before: float
     nll_after: float
@@ -73,9 +74,13 @@ class ModelFacts(_Stored):
     source: str
     parameters: int | None = None
     pretraining_examples: float | None = None
+    loss: Loss | None = None
     label_smoothing: bool | None = None
     mixup: bool | None = None
+    cutmix: bool | None = None
     distillation: bool | None = None
+    teacher_mixer: Mixer | None = None
+    evaluation_resolution: int | None = None
     reference: str | None = None
 
 

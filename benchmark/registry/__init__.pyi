@@ -5,11 +5,13 @@ from .entries import Columns as Columns
 from .entries import Covariate as Covariate
 from .entries import DatasetEntry as DatasetEntry
 from .entries import Entry as Entry
+from .entries import Loss as Loss
 from .entries import MixedPrecision as MixedPrecision
 from .entries import Mixer as Mixer
 from .entries import Modality as Modality
 from .entries import ModelEntry as ModelEntry
 from .entries import Pretraining as Pretraining
+from .entries import Processor as Processor
 from .entries import Published as Published
 from .entries import Recipe as Recipe
 from .entries import Schedule as Schedule

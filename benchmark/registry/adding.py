@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from benchmark.registry import hub_facts
-from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean, hub_page
+from benchmark.registry.entries import DatasetEntry, Entry, ModelEntry, did_you_mean
 from benchmark.registry.hub_facts import HubError, Kind, ask_hub
+from benchmark.registry.hub_names import hub_page
 from benchmark.registry.loading import RegistryFiles
 from benchmark.registry.problems import in_words
 from benchmark.registry.source import RegistryError
@@ -24,7 +25,7 @@ __all__ = ["HubError", "add_from_hub"]
 
 _ORDER = (
     *("hub", "revision", "config", "modality", "mixer", "family", "recipe", "evaluate"),
-    *("trust_remote_code", "allow_pickle", "parameters", "columns", "splits", "licence"),
+    *("trust_remote_code", "parameters", "columns", "splits", "licence"),
     "reference",
 )
 
@@ -91,7 +92,7 @@ def _model_fields(
     for field in ("modality", "mixer", "family", "recipe"):
         if getattr(options, field) is not None:
             fields[field] = getattr(options, field)
-    for field in ("evaluate", "allow_pickle", "trust_remote_code"):
+    for field in ("evaluate", "trust_remote_code"):
         if getattr(options, field):
             fields[field] = True
     problems = _missing_facts(info, fields) + _refused_files(info, fields)
@@ -118,8 +119,6 @@ def _missing_facts(info: ModelInfo, fields: dict[str, Any]) -> list[str]:
 
 def _refused_files(info: ModelInfo, fields: dict[str, Any]) -> list[str]:
     problems = []
-    if not hub_facts.has_safetensors(info) and "allow_pickle" not in fields:
-        problems.append("has no safetensors; --allow-pickle reads the tensors of its pickle")
     if hub_facts.needs_remote_code(info) and "trust_remote_code" not in fields:
         problems.append("needs code of its own; --trust-remote-code runs it, read it before")
     return problems
@@ -178,6 +177,11 @@ def _notes(info: ModelInfo | DatasetInfo, section: str, options: argparse.Namesp
     notes = ["add it to a suite, or run it by name with --" + section]
     if info.gated:
         notes.append("it is gated: accept its terms on the hub and set HF_TOKEN to run it")
+    if section == "models" and not hub_facts.has_safetensors(cast("ModelInfo", info)):
+        notes.append(
+            "it has no safetensors: the hub's conversion is read where there is one, else the "
+            "tensors of its pickle; 'allow_pickle: false' refuses that"
+        )
     if section == "models" and options.family is None:
         notes.append("the family is that of its architecture; see that it is that of its paper")
     return notes

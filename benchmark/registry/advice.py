@@ -32,7 +32,7 @@ def warnings(files: RegistryFiles) -> list[str]:
     """Return what is allowed but may be a slip, each with file and line."""
     return [
         f"{files.place(section, name)}: warning: {section}.{name}: {text}"
-        for section, name, text in (*_unused(files), *_twins(files))
+        for section, name, text in (*_unused(files), *_repeated(files), *_own_code(files))
     ] + _unpinned(files)
 
 
@@ -57,7 +57,7 @@ def _unused(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
             yield "recipes", name, "no model uses it"
 
 
-def _twins(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
+def _repeated(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
     first: dict[tuple[object, ...], str] = {}
     for section, entry in _hub_entries(files):
         variant = (entry.config, entry.files) if isinstance(entry, DatasetEntry) else ()
@@ -65,6 +65,17 @@ def _twins(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
         if source in first:
             yield section, entry.name, f"the same hub repository and revision as {first[source]}"
         first.setdefault(source, entry.name)
+
+
+def _own_code(files: RegistryFiles) -> Iterator[tuple[str, str, str]]:
+    for name, model in files.registry.models.items():
+        if model.trust_remote_code:
+            yield (
+                "models",
+                name,
+                "runs code of its own (trust_remote_code): run.py lets it only with "
+                "--allow-remote-code; read the code first",
+            )
 
 
 def _unpinned(files: RegistryFiles) -> list[str]:

@@ -19,11 +19,13 @@ class Architecture:
 _IMAGE: dict[Mixer, dict[str, str]] = {
     "attention": {
         "beit": "BEiT",
+        "data2vec-vision": "data2vec",
         "deit": "DeiT",
         "dinov2": "DINOv2",
         "dinov2_with_registers": "DINOv2",
         "hiera": "Hiera",
         "ijepa": "I-JEPA",
+        "pvt": "PVT",
         "swin": "Swin",
         "swinv2": "SwinV2",
         "vit": "ViT",

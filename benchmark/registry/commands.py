@@ -94,7 +94,6 @@ def _add_options_of_add(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--family", help="checkpoints of one architecture paper share a family")
     model.add_argument("--recipe", help="how it is fine-tuned: one of the registry's recipes")
     model.add_argument("--evaluate", action="store_true", help="score the published head")
-    model.add_argument("--allow-pickle", action="store_true", help="read weights from a pickle")
     model.add_argument("--trust-remote-code", action="store_true", help="run the checkpoint's code")
     data = parser.add_argument_group("of a data set")
     data.add_argument("--config", help="its configuration, where it has several")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,10 +17,14 @@ from pydantic import (
     model_validator,
 )
 
+from benchmark.registry.hub_names import HubName
+
 Mixer = Literal["attention", "convolution", "hybrid", "mlp", "other"]
 Modality = Literal["image", "text"]
 Schedule = Literal["onecycle", "linear", "cosine", "constant"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
+Loss = Literal["cross_entropy", "binary_cross_entropy", "none"]
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 Covariate = Literal["log_parameters", "log_pretraining_examples", "test_error", "recipe"]
 
 LONGEST_NAME = 100
@@ -39,38 +42,6 @@ def _without_control_characters(path: Path) -> Path:
 
 
 LocalPath = Annotated[Path, AfterValidator(_without_control_characters)]
-
-
-class HubPage(NamedTuple):
-    """What the address of a page of the hub speaks of."""
-
-    name: str
-    revision: str | None
-    is_dataset: bool
-
-
-def hub_page(address: str) -> HubPage | None:
-    """Take apart an address as it is copied from a browser; None where it is none."""
-    found = re.fullmatch(r"https?://[^/]+/(datasets/|models/)?([^?#]*)(?:[?#].*)?", address)
-    if found is None:
-        return None
-    parts = [part for part in found[2].split("/") if part]
-    at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "commit")
-    return HubPage("/".join(parts[:2]), parts[3] if at_revision else None, found[1] == "datasets/")
-
-
-def _without_address(hub: str) -> str:
-    """Refuse the address of a page, with what to write in its place."""
-    page = hub_page(hub)
-    if page is not None:
-        pin = f", revision: {page.revision}" if page.revision else ""
-        raise ValueError(f"is the address of a page: write owner/name, hub: {page.name}{pin}")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub, re.ASCII):
-        raise ValueError(f"'{hub}' is not owner/name of a repository on the hub")
-    return hub
-
-
-HubName = Annotated[str, AfterValidator(_without_address)]
 
 
 class Entry(BaseModel):
@@ -105,14 +76,68 @@ class Recipe(Entry):
 
 
 class Pretraining(Entry):
-    """What a checkpoint saw before fine-tuning; null where a fact is not known for sure."""
+    """What a checkpoint saw before fine-tuning; null where a fact is not known for sure.
+
+    Loss, label smoothing, mixup and CutMix are those of the last stage with labels, which made
+    the published head.
+    """
 
     corpus: str | None = None
     examples: float | None = Field(None, ge=0, description="distinct examples; 0: from scratch")
     objective: str | None = None
+    loss: Loss | None = Field(None, description="of the published head; none: it saw no labels")
     label_smoothing: bool | None = None
-    mixup: bool | None = Field(None, description="mixup, CutMix or both")
+    mixup: bool | None = Field(None, description="images added to each other; CutMix is apart")
+    cutmix: bool | None = Field(None, description="parts of images pasted into each other")
     distillation: bool | None = None
+    teacher_mixer: Mixer | None = Field(None, description="of what it was distilled from")
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> Self:
+        if self.teacher_mixer is not None and not self.distillation:
+            raise ValueError("'teacher_mixer' needs 'distillation: true'")
+        return self
+
+
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=4)]
+
+
+class Processor(Entry):
+    """What an image processor does instead of what its file says."""
+
+    image_mean: Channels | None = Field(None, description="one value for each channel, 0 to 1")
+    image_std: Channels | None = Field(None, description="likewise, above 0")
+    size: int | None = Field(
+        None, ge=1, description="pixels that the shorter side is resized to, or both without a crop"
+    )
+    crop_size: int | None = Field(None, ge=1, description="pixels a side cut from the centre")
+    resample: Resample | None = Field(None, description="how pixels are interpolated")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("says nothing: give image_mean, image_std, size, crop_size, resample")
+        if self.image_std is not None and min(self.image_std) <= 0:
+            raise ValueError("'image_std' is divided by: its values must be above 0")
+        if self.crop_size is not None and self.size is None:
+            raise ValueError("'crop_size' needs 'size': what is the shorter side resized to?")
+        if self.crop_size is not None and self.size is not None and self.crop_size > self.size:
+            raise ValueError("'crop_size' is at most 'size'")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of `AutoImageProcessor.from_pretrained` that say the same."""
+        options = self.model_dump(exclude_none=True, exclude={"size", "crop_size", "resample"})
+        if self.resample is not None:
+            # The numbers of PIL.Image.Resampling, in the order of `Resample`.
+            options["resample"] = get_args(Resample).index(self.resample)
+        if self.size is not None and self.crop_size is None:
+            options |= {"size": {"height": self.size, "width": self.size}, "do_center_crop": False}
+        elif self.size is not None:
+            crop = {"height": self.crop_size, "width": self.crop_size}
+            size = {"shortest_edge": self.size}
+            options |= {"size": size, "do_center_crop": True, "crop_size": crop}
+        return options
 
 
 class ModelEntry(Entry):
@@ -145,10 +170,21 @@ class ModelEntry(Entry):
     )
     trust_remote_code: bool = False
     allow_pickle: bool = Field(
-        False, description="read weights that are not safetensors; a pickle can run any code"
+        True,
+        description="where there are no safetensors, read the tensors of a pickle, with a reader "
+        "that runs no code; false: refuse it",
+    )
+    processor: Processor | None = Field(
+        None, description="what its image processor does instead of what its file says"
     )
     parameters: int | None = Field(
         None, ge=1, description="of the published checkpoint; records hold the measured number"
+    )
+    evaluation_resolution: int | None = Field(
+        None, ge=1, description="pixels a side at which its authors report its accuracy"
+    )
+    twin: str | None = Field(
+        None, description="the model that differs from it in the mixer and little else"
     )
     pretraining: Pretraining = Pretraining()
     licence: str | None = None
@@ -166,6 +202,8 @@ class ModelEntry(Entry):
             raise ValueError("missing key 'recipe': how is it fine-tuned?")
         if self.labels is not None and not self.evaluate:
             raise ValueError("'labels' describes a published head, so it needs 'evaluate'")
+        if self.processor is not None and (self.modality == "text" or self.scratch is not None):
+            raise ValueError("'processor' is for images of published checkpoints")
         return self
 
     def evaluated_on(self, dataset: str) -> bool:
@@ -236,6 +274,9 @@ class DatasetEntry(Entry):
     modality: Modality
     columns: Columns = Columns()
     splits: Splits = Splits()
+    rows: dict[str, int] | None = Field(
+        None, description="source split: how many rows it has, for estimates of what a run costs"
+    )
     split_seed: int = 0
     classes: tuple[str | int, ...] | None = Field(
         None,

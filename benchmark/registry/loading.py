@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Recipe, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
 from benchmark.registry.source import Location, RegistryError, Source
+from benchmark.registry.twins import twin_problems
 
 DEFAULT_REGISTRY = Path(__file__).parents[2] / "registry.yaml"
 
@@ -62,13 +63,18 @@ class RegistryFiles:
     def assemble(cls, sources: Sequence[Source]) -> RegistryFiles:
         """Merge and validate files that are parsed, nearest first; see `Registry.load`."""
         tree = _merge(sources)
-        problems = [*broken_references(sources, tree)]
+        problems = [*_renamed(sources), *broken_references(sources, tree)]
         try:
             registry = Registry.model_validate(tree)
         except ValidationError as error:
             problems = [*invalid_nodes(sources, error, Registry), *problems]
         refuse(problems)
-        return cls(registry, tuple(sources))
+        files = cls(registry, tuple(sources))
+        refuse(
+            files.describe(("models", name, "twin"), text)
+            for name, text in twin_problems(registry.models)
+        )
+        return files
 
     def place(self, section: str, name: str) -> str:
         """Return file:line of an entry."""
@@ -154,6 +160,18 @@ def _complete_entries(tree: dict[str, Any], folder: Path) -> None:
                 entry.setdefault("name", name)
                 if isinstance(entry.get("path"), str):
                     entry["path"] = str(_local(folder, entry["path"]))
+
+
+def _renamed(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a problem for each entry with a name beside its key: two could have the same one."""
+    for source in sources:
+        tree = source.plain()
+        for section in NAMED_SECTIONS:
+            entries = tree.get(section) if isinstance(tree, dict) else None
+            for key, entry in entries.items() if isinstance(entries, dict) else ():
+                if isinstance(entry, dict) and entry.get("name", key) != key:
+                    text = f"the name of an entry is its key, '{key}': leave this out"
+                    yield source.describe((section, key, "name"), text)
 
 
 def _local(folder: Path, name: str) -> Path:

@@ -35,6 +35,7 @@ _REFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("models", "*", "recipe"), "recipe"),
     (("models", "*", "evaluate", "*"), "dataset"),
     (("models", "*", "datasets", "*"), "dataset"),
+    (("models", "*", "twin"), "model"),
     (("suites", "*", "models", "*"), "model"),
     (("suites", "*", "datasets", "*"), "dataset"),
     (("suites", "*", "published", "*", "model"), "model"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.registry.parsing import Node, ParseError, Position, parse
+from benchmark.shell import special_kind
 
 Location = tuple[str | int, ...]
 """The keys and indexes that lead from the top of a file to one of its nodes."""
@@ -35,6 +36,9 @@ class Source:
         Raises:
             RegistryError: it is missing, cannot be read, or is not YAML.
         """
+        kind = special_kind(path)
+        if kind is not None:
+            raise RegistryError(f"{path}: is {kind}, not a file: save the registry and name it")
         try:
             content = path.read_bytes()
         except FileNotFoundError:

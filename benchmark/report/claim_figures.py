@@ -70,9 +70,9 @@ def forest(result: ClaimResult, name: str) -> Drawing | None:
         f"Ratio of debiased calibration errors, {first} over {second}, adjusted for "
         f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals; "
         f"{plural(effect.checkpoints, 'checkpoint')}, families: {families}. "
-        "The overall estimate is a mixed model with family and dataset as grouping factors; the "
-        "line below it repeats it with cluster-robust errors. Grey: ratios that count as "
-        f"equivalent (up to {margin:g}). An interval that holds 1 is compatible with no difference."
+        "The overall estimate is of these datasets; a new dataset's is a prediction. An arrow: the "
+        f"interval goes on. Grey: ratios that count as equivalent (up to {margin:g}). An interval "
+        "that holds 1 is compatible with no difference."
     )
     alt = (
         f"Forest plot: overall ratio {ratio_text(effect.estimate.ratio)}, interval "
@@ -90,8 +90,13 @@ def _forest_rows(result: ClaimResult, effect: Effect) -> list[ForestRow]:
         )
         for d in shown[:MAX_FOREST_DATASETS]
     ]
-    rows.append(ForestRow("overall, mixed model", effect.estimate, strong=True))
-    rows.append(ForestRow("overall, cluster-robust", effect.cluster_robust))
+    rows.append(ForestRow("overall, these datasets", effect.estimate, strong=True))
+    if effect.new_dataset is not None:
+        rows.append(ForestRow("a new dataset (prediction)", effect.new_dataset))
+    if result.unadjusted is not None:
+        rows.append(ForestRow("overall, unadjusted", result.unadjusted.estimate))
+    if result.adjusted is not None:
+        rows.append(ForestRow("overall, accuracy adjusted", result.adjusted.estimate))
     if result.secondary is not None:
         label = f"overall, {when(result.secondary.map)} scaling"
         rows.append(ForestRow(label, result.secondary.estimate))
@@ -156,7 +161,10 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
         "would give on average: a bar that does not clear its mark says nothing."
     )
     top = ordered[0]
-    alt = f"Shares of variance; the largest is {top.factor} with {100 * top.share:.0f}%."
+    alt = (
+        f"Shares of variance; the largest is {top.factor} with {100 * top.share:.0f}% "
+        f"({100 * top.low:.0f} to {100 * top.high:.0f}%)."
+    )
     return Drawing(name, to_svg(figure), caption, alt)
 
 

@@ -7,19 +7,22 @@ python -m benchmark.report --compare results-a results-b
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import escape_csv, file_name, to_csv
-from benchmark.records import ResultsError
+from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
+from benchmark.records import ResultsError, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ def write_report(
     suite: str | None = None,
     expected: Sequence[str] = (),
     published: Sequence[Published] = (),
+    row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
 ) -> Path:
     """Write the report of one suite and return its folder, `reports/<suite>`.
 
@@ -54,6 +58,7 @@ def write_report(
         expected: names (model/dataset/seed-n) of planned runs; those without a record are
             listed as missing.
         published: figures of earlier publications to show beside those of the suite's runs.
+        row_sources: the files and data sets whose rows may be shown; none but embedded ones.
 
     Raises:
         ReportError: nothing to report, or the target folder holds something else.
@@ -63,13 +68,14 @@ def write_report(
         if len(names) > 1:
             raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
         suite = names[0]
-    data = read_suite(results, suite, expected)
+    data = replace(read_suite(results, suite, expected), row_sources=row_sources)
     # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.contents import gather
 
-    with replaced_folder(reports / suite) as folder:
+    target = reports / file_name(suite)
+    with replaced_folder(target) as folder:
         _write_pages(gather(data, claim or Claim(), published), folder)
-    return reports / suite
+    return target
 
 
 @contextmanager
@@ -85,20 +91,35 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             " replaced; move it away or choose another --reports folder"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new."))
+    for place in target.parent.glob(f".{target.name}.*"):
+        if is_left_over(place):
+            shutil.rmtree(place, ignore_errors=True)
+    prefix = f".{target.name}.new.{owner_mark()}."
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
         yield fresh
         (fresh / MARKER).write_text('{"report": 1}\n', encoding="utf-8")
         fresh.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        if not target.exists():
+            os.replace(fresh, target)
+        elif not _swapped(fresh, target):
+            old = Path(
+                tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.{owner_mark()}.")
+            )
             os.replace(target, old / "report")
             os.replace(fresh, target)
             shutil.rmtree(old)
-        else:
-            os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swapped(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, so that neither name is ever without one; False: cannot."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' fcntl.h and stdio.h
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
 def _write_pages(contents: Contents, folder: Path) -> None:
@@ -183,7 +204,7 @@ def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(without_credentials(text), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,6 +219,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=DEFAULT_REGISTRY,
         help="where the claim and published figures are declared; missing: the claim's defaults",
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="show rows of files in it, too (default: of the registry's data sets only)",
     )
     parser.add_argument(
         "--compare",
@@ -224,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         suites = [options.suite] if options.suite else suite_names(options.results)
         from benchmark.report.published import declared_published
 
+        row_sources = RowSources.named_by(registry, options.data_root)
         for suite in suites:
             folder = write_report(
                 options.results,
@@ -231,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 registry.claim if registry else None,
                 suite=suite,
                 published=declared_published(registry, suite) if registry else (),
+                row_sources=row_sources,
             )
             print(folder / "README.md")
     except (ReportError, RegistryError, ResultsError) as error:

@@ -30,17 +30,18 @@ class Compared(NamedTuple):
 COMPARED = (
     Compared("accuracy", False, "accuracy (pp)", 100, 2),
     Compared("nll", True, "NLL after", 1, 4),
-    Compared("debiased_calibration_error", False, "debiased error before (pp)", 100, 2),
-    Compared("debiased_calibration_error", True, "debiased error after (pp)", 100, 2),
+    Compared("debiased_calibration_error", False, "debiased error before (pp, squares)", 100, 2),
+    Compared("debiased_calibration_error", True, "debiased error after (pp, squares)", 100, 2),
 )
 
 
 class Change(NamedTuple):
-    """Second minus first on the same test rows, with its 95% interval."""
+    """Second minus first on the same test rows, with its 95% interval or why it has none."""
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    no_interval: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class TreeComparison:
 def compare_results(first: Path, second: Path) -> TreeComparison:
     """Compare the runs of two result trees on the same test rows.
 
-    Intervals are from a paired bootstrap over test rows; after scaling, the temperature is
-    refitted on resampled calibration rows (see `intervals.compare`). Runs with identical
-    logits are recognised and not resampled.
+    Intervals are of the paired rows (see `statistics.compare`); after scaling, with what refits of
+    the temperature on resampled calibration rows add. Of debiased errors the difference of squares
+    is compared, and shown as its signed root. Runs with identical logits are recognised.
 
     Raises:
         ReportError: a tree is missing or empty, or they have no run in common.
@@ -177,7 +178,7 @@ def _changes(first: ModelOutputs, second: ModelOutputs) -> Iterator[Change]:
             after_scaling=compared.after_scaling,
             resamples=RESAMPLES,
         )
-        yield Change(result.difference, result.low, result.high)
+        yield Change(result.difference, result.low, result.high, result.no_interval)
 
 
 def _differences(first: Any, second: Any, path: str = "") -> Iterator[str]:
@@ -206,9 +207,12 @@ def comparison_table(pairs: tuple[RunPair, ...]) -> Table:
 def _row(pair: RunPair) -> tuple[Cell, ...]:
     cells = [Cell(pair.name)]
     for compared, change in zip(COMPARED, pair.changes, strict=True):
-        low, high = compared.scale * change.low, compared.scale * change.high
         value = decimals(compared.scale * change.difference, compared.places)
         sign = "+" if change.difference > 0 else ""
+        if change.low is None or change.high is None:
+            cells.append(Cell(f"{sign}{value} ({change.no_interval})", change.difference))
+            continue
+        low, high = compared.scale * change.low, compared.scale * change.high
         text = f"{sign}{value} {interval(low, high, compared.places)}"
         cells.append(Cell(text, change.difference, bold=low > 0 or high < 0))
     cells.append(Cell(_arrow(_temperature(pair.first), _temperature(pair.second))))

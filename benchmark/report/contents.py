@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmark.claim import Passage, claim_passages
-from benchmark.markup import Cell, Column, Table, file_name, plural
+from benchmark.markup import Cell, Column, Table, ascii_json, file_name, plural
 from benchmark.report import claim_figures, figures, scatter_figures, tabulation
 from benchmark.report.data import MAX_LOGITS_FILES, Problem, ReportData, over_seeds, rows_of
 from benchmark.report.evaluations import Evaluation, evaluate_models, grid_models
@@ -139,7 +139,7 @@ def _add_claim(
         claim_figures.specification_curve(result, "specification-curve"),
     ]
     contents.verdict = " ".join(result.verdict.sentences)
-    contents.claim_json = result.model_dump_json(indent=1) + "\n"
+    contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
     contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.markup import visible
 from benchmark.records import (
     PARTS,
     Record,
@@ -20,6 +21,7 @@ from benchmark.records import (
     tidy_rows,
     verify_logits,
 )
+from benchmark.report.row_sources import RowSources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +49,7 @@ def is_shown(metric: str, map_name: str) -> bool:
 
 
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
+_TEXTS = ("model", "dataset", "family", "suite")
 UNKNOWN = "unknown"
 """Shown for a mixer, family or modality that a record does not have."""
 
@@ -87,6 +90,7 @@ class ReportData:
         timing_problems: runs that have scores but no timing, with the reason.
         runs: number of runs that were completed, failed, ...
         machines: hardware and software the runs were made on, most frequent first.
+        weights: how those of each model's checkpoint were read, where a record says so.
         label_names: class names by dataset.
         notes: by dataset, what its runs say of the rows: left out, held out, masked.
         finished: first and last time a run finished, ISO 8601.
@@ -99,9 +103,11 @@ class ReportData:
     timing_problems: tuple[Problem, ...] = ()
     runs: Counter[str] = field(default_factory=Counter)
     machines: tuple[str, ...] = ()
+    weights: dict[str, str] = field(default_factory=dict)
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
+    row_sources: RowSources = field(default_factory=RowSources)
 
     def relative(self, folder: str) -> str:
         """Return a run's folder as seen from the suite's folder."""
@@ -195,6 +201,7 @@ class _Reader:
         self.timing_problems: list[Problem] = []
         self.runs: Counter[str] = Counter()
         self.machines: Counter[str] = Counter()
+        self.weights: dict[str, str] = {}
         self.label_names: dict[str, tuple[str, ...]] = {}
         self.notes: dict[str, dict[str, None]] = defaultdict(dict)
         self.finished: list[str] = []
@@ -219,6 +226,8 @@ class _Reader:
                 return
         self._note(record)
         for row in tidy_rows(folder, record, is_shown):
+            # Names of a tree from elsewhere can be any text, and reach figures and file names.
+            row |= {name: visible(row[name]) for name in _TEXTS if isinstance(row[name], str)}
             row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
@@ -234,12 +243,14 @@ class _Reader:
         self.names.add(record.name)
         self.runs[record.status] += 1
         self.machines[describe_machine(record.provenance)] += 1
+        if record.provenance.get("weights"):
+            self.weights.setdefault(record.model, str(record.provenance["weights"]))
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
         if record.data is not None:
-            self.label_names.setdefault(record.dataset, record.data.label_names)
-            self.notes[record.dataset] |= dict.fromkeys(record.data.notes)
+            self.label_names.setdefault(visible(record.dataset), record.data.label_names)
+            self.notes[visible(record.dataset)] |= dict.fromkeys(record.data.notes)
         imported = record.provenance.get("imported", {})
-        self.notes[record.dataset] |= dict.fromkeys(imported.get("notes", ()))
+        self.notes[visible(record.dataset)] |= dict.fromkeys(imported.get("notes", ()))
         if record.status != "completed":
             failure = record.failure
             stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")
@@ -285,6 +296,7 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
         runs=runs,
         machines=tuple(name for name, _ in machines.most_common()),
+        weights={model: text for part in parts for model, text in part.weights.items()},
         label_names=labels,
         notes={dataset: tuple(some) for dataset, some in notes.items() if some},
         finished=(times[0], times[-1]) if times else ("", ""),
@@ -295,7 +307,7 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that no record had, empty, so that callers need not ask for each."""
     wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
     wanted += [*FACTS, *TIMING, "timing_reasons", "temperature_status"]
-    wanted += [f"temperature{end}" for end in ("", "_low", "_high")]
+    wanted += [f"temperature{end}" for end in ("", "_low", "_high", "_no_interval")]
     for metric in SHOWN:
         for map_name in MAPS:
             wanted += [f"{metric}_{map_name}", *(f"{metric}_{map_name}_{part}" for part in PARTS)]

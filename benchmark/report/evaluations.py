@@ -14,6 +14,7 @@ from benchmark.markup import visible
 from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.report.data import MAX_LOGITS_FILES, ReportData, rows_of
 from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
+from benchmark.report.row_sources import RowSources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,9 +155,10 @@ def _with_contents(
     runs = data.in_distribution
     folder = RunFolder(Path(runs.loc[runs["dataset"] == dataset, "folder"].iloc[0]))
     try:
-        rows = _load_test_rows(folder.read_spec())
+        rows = _load_test_rows(folder.read_spec(), data.row_sources)
     except Exception as error:  # any data library can fail in any way; the report goes on
-        reason = f"The rows could not be read again: {visible(str(error))[:200]}"
+        told = str(error) if isinstance(error, ResultsError) else str(error)[:200]
+        reason = f"The rows could not be read again: {visible(told)}"
         return [replace(e, note=reason) if e.dataset == dataset else e for e in evaluations]
     positions = {int(row_id): i for i, row_id in enumerate(rows.ids)}
     return [
@@ -167,7 +169,7 @@ def _with_contents(
     ]
 
 
-def _load_test_rows(spec: dict[str, Any]) -> Rows:
+def _load_test_rows(spec: dict[str, Any], sources: RowSources) -> Rows:
     from benchmark.data import load_rows
     from benchmark.registry import DatasetEntry
 
@@ -175,6 +177,7 @@ def _load_test_rows(spec: dict[str, Any]) -> Rows:
         why = "logits are imported without them" if "imported" in spec else "spec.json is missing"
         raise ResultsError(f"nothing in the run's folder says where they are ({why}).")
     entry = DatasetEntry.model_validate(spec["dataset"])
+    sources.require(entry)
     revision, limit = spec.get("data_revision"), spec.get("limit")
     return load_rows(entry, "test", revision=revision, limit=limit)
 

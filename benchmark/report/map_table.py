@@ -98,7 +98,8 @@ def _finding(row: Any, best: str) -> Cell:
     )
     title = ALL_MAPS[best].title
     if math.isnan(low) or math.isnan(high):
-        return Cell(MISSING)
+        reason = getattr(row, f"nll_{best}_gain_no_interval", None)
+        return Cell(reason if isinstance(reason, str) else MISSING)
     if high < 0:
         return Cell(f"{title} wins {-gain:.3f} nats {interval(-high, -low, 3)}", -gain, bold=True)
     if low > 0:

@@ -41,4 +41,5 @@ def metric_table(row: pd.Series[float]) -> Table:
 def _shown(row: pd.Series[float], metric: Metric, map_name: str) -> Cell:
     column, scale, places = f"{metric.name}_{map_name}", metric.unit.scale, metric.unit.places
     value, low, high = (row.get(f"{column}{end}", math.nan) for end in ("", "_low", "_high"))
-    return Cell(estimate(value, low, high, places, scale), value)
+    why = row.get(f"{column}_no_interval")
+    return Cell(estimate(value, low, high, places, scale, why=why), value)

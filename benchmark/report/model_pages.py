@@ -22,7 +22,12 @@ LAUNCH = ("accelerate", "launch", "benchmark/run.py")
 
 @dataclass(frozen=True)
 class ModelPage:
-    """What a model's page shows."""
+    """What a model's page shows.
+
+    Attributes:
+        command: makes the model's runs anew.
+        is_foreign: whether it stands in the results, rather than being made here.
+    """
 
     model: str
     facts: tuple[tuple[str, str], ...]
@@ -30,6 +35,17 @@ class ModelPage:
     metrics: tuple[tuple[str, Table], ...]
     evaluations: tuple[Evaluation, ...]
     command: str
+    is_foreign: bool
+
+    @property
+    def about_command(self) -> str:
+        """What stands before the command."""
+        if self.is_foreign:
+            return (
+                "The command that the results say they were made with (spec.json). It comes from "
+                "wherever they come from: read it before you run it."
+            )
+        return "Run it again with one command:"
 
 
 def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[ModelPage]:
@@ -41,14 +57,16 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
     frame = data.frame
     # One row per run: its unshifted scores, or the row that says it has none.
     runs = frame.loc[(frame["split"] == "test") | frame["split"].isna(), _PAGE_FIELDS]
+    commands = {model: _command(data.suite, own) for model, own in runs.groupby("model")}
     return [
         ModelPage(
             model=str(model),
-            facts=_facts(own),
+            facts=_facts(own, data.weights.get(str(model))),
             runs=_runs_table(data, own),
             metrics=metrics.get(str(model), ()),
             evaluations=tuple(of_model.get(str(model), ())),
-            command=_command(data.suite, own),
+            command=commands[model][0],
+            is_foreign=commands[model][1],
         )
         for model, own in runs.groupby("model", observed=True)
     ]
@@ -65,18 +83,19 @@ def _metric_tables(data: ReportData) -> dict[str, tuple[tuple[str, Table], ...]]
     return found
 
 
-def _command(suite: str, runs: pd.DataFrame) -> str:
-    """Return the command that makes a model's runs anew; an import keeps its own."""
+def _command(suite: str, runs: pd.DataFrame) -> tuple[str, bool]:
+    """Return the command that makes a model's runs anew, and whether the results brought it."""
     spec = RunFolder(Path(runs["folder"].iloc[0])).read_spec()
     if isinstance(spec.get("command"), str):
-        return str(spec["command"])
+        return str(spec["command"]), True
     model, limit = str(runs["model"].iloc[0]), spec.get("limit")
     limited = [] if limit is None else ["--limit", str(limit)]
     suite = suite.removesuffix(f"-limit-{limit}")
-    return shlex.join([*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"])
+    words = [*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"]
+    return shlex.join(words), False
 
 
-def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+def _facts(runs: pd.DataFrame, weights: str | None) -> tuple[tuple[str, str], ...]:
     known = name_unknown(runs[list(FACTS)].bfill().head(1)).iloc[0]
     pretraining = known["pretraining_examples"]
     facts = {
@@ -86,6 +105,8 @@ def _facts(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
         "parameters": compact(known["parameters"]),
         "pretraining examples": "none (from scratch)" if pretraining == 0 else compact(pretraining),
     }
+    if weights is not None:
+        facts["weights"] = weights
     return tuple(facts.items())
 
 
@@ -98,7 +119,7 @@ _PAGE_FIELDS = [
             *("temperature", "debiased_calibration_error_none"),
             "debiased_calibration_error_temperature",
         )
-        for end in ("", "_low", "_high")
+        for end in ("", "_low", "_high", "_no_interval")
     ),
 ]
 """What the pages use; rows of all columns would take long to walk."""
@@ -123,11 +144,17 @@ def _runs_table(data: ReportData, runs: pd.DataFrame) -> Table:
     return Table(_RUN_COLUMNS, cells)
 
 
+def _estimate(run: Any, name: str, scale: float = 1) -> str:
+    """Return a value with its interval, or why it has none."""
+    ends = ("", "_low", "_high", "_no_interval")
+    value, low, high, why = (getattr(run, name + end) for end in ends)
+    return estimate(value, low, high, 2, scale, why)
+
+
 def _run_texts(data: ReportData, run: Any) -> tuple[str, ...]:
     def error(map_name: str) -> str:
         name = f"debiased_calibration_error_{map_name}"
-        value, low, high = (getattr(run, name + end) for end in ("", "_low", "_high"))
-        return estimate(value, low, high, 2, scale=100)
+        return _estimate(run, name, scale=100)
 
     before, after = decimals(100 * run.ece_15_none, 2), decimals(100 * run.ece_15_temperature, 2)
     return (
@@ -138,7 +165,7 @@ def _run_texts(data: ReportData, run: Any) -> tuple[str, ...]:
         f"{before} → {after}",
         error("none"),
         error("temperature"),
-        estimate(run.temperature, run.temperature_low, run.temperature_high, 2),
+        _estimate(run, "temperature"),
         decimals(run.latency_p50_ms, 2),
         data.relative(run.folder),
     )

@@ -65,7 +65,7 @@ NOTES = {
     "maps": (
         "Would more than one number help? Scores after no map → temperature scaling → the other "
         "map with the least cross-validated NLL on the calibration rows. What it wins is judged on "
-        "the test rows, by a paired bootstrap with both maps held fixed, so the interval lacks "
+        "the same test rows, with both maps held fixed, so the interval lacks "
         "what the choice and the calibration rows add."
     ),
     "no_maps": NOT_FITTED,
@@ -101,8 +101,13 @@ def _to_markdown(value: Any) -> str:
     return value if isinstance(value, Markdown) else escape_markdown(str(value))
 
 
+def _to_html(value: Any) -> Any:
+    """Make text visible; jinja escapes it. What is HTML already, or no text, stays as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment(markdown: bool) -> Environment:
-    environment = Environment(
+    environment = Environment(  # nosec B701 # finalize escapes markdown
         loader=PackageLoader("benchmark.report"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -110,7 +115,7 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
         # Markdown is escaped by `finalize`, for its own rules, in place of HTML's.
         autoescape=not markdown,
-        finalize=_to_markdown if markdown else None,
+        finalize=_to_markdown if markdown else _to_html,
     )
     environment.globals.update(notes=NOTES, plural=plural, percent=percent, decimals=decimals)
     environment.globals["file_name"] = file_name
@@ -153,7 +158,7 @@ def render_html(contents: Contents) -> str:
         where_it_ran=where_it_ran(contents.data),
         problems=problems if problems.rows else None,
         mixers=_mixers(contents),
-        diagram=lambda evaluation: Markup(diagram(evaluation)),
+        diagram=lambda evaluation: Markup(diagram(evaluation)),  # nosec B704 # made of figures
         max_rows=MAX_HTML_ROWS,
         max_models=MAX_HTML_MODELS,
         breakable=_breakable,
@@ -218,7 +223,7 @@ def _inline_svg(drawing: Drawing) -> Markup:
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
     label = escape(drawing.alt)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # nosec B704 # label is escaped
 
 
 def _data_uri(image: bytes) -> str:
@@ -275,9 +280,11 @@ def _trained(pretraining: pd.Series[float]) -> str:
 
 
 def where_it_ran(data: ReportData) -> str:
-    """Return one sentence on hardware, software and time."""
+    """Return in one line hardware, software and time, and that weights were pickles."""
     machines = data.machines[:2]
     rest = len(data.machines) - len(machines)
     more = f"; and {plural(rest, 'other machine')}" if rest else ""
     finished = f" Last run finished {data.finished[1]}." if data.finished[1] else ""
-    return f"Run on {'; '.join(machines) or 'an unknown machine'}{more}.{finished}"
+    pickled = sum(text.startswith("pickle") for text in data.weights.values())
+    weights = f" Read from pickles, as tensors only: {plural(pickled, 'model')}." if pickled else ""
+    return f"Run on {'; '.join(machines) or 'an unknown machine'}{more}.{finished}{weights}"

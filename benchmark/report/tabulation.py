@@ -18,7 +18,7 @@ from benchmark.markup import (
     percent,
 )
 from benchmark.report.data import MAPS, SHOWN, UNKNOWN, rows_of
-from benchmark.statistics import METRICS, Debiased, Resampled
+from benchmark.statistics import METRICS, Debiased, Influence, Share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,8 @@ class Measure(NamedTuple):
 MEASURES = tuple(
     Measure(f"{metric.name}_{map_name}", metric.better == "higher")
     for metric in (METRICS[name] for name in SHOWN)
-    if metric.better in ("higher", "lower") and isinstance(metric.interval, Resampled | Debiased)
+    if metric.better in ("higher", "lower")
+    and isinstance(metric.interval, Share | Influence | Debiased)
     for map_name in MAPS
 )
 """Measures with a valid interval. ECE has none, and latency is not compared by interval."""
@@ -120,7 +121,7 @@ def _noise(row: Row, best: Best) -> Cell:
 def _with_interval(column: str, places: int, scale: float = 1) -> Callable[[Row, Best], Cell]:
     def cell(row: Row, best: Best) -> Cell:
         value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
-        text = estimate(value, low, high, places, scale)
+        text = estimate(value, low, high, places, scale, why=getattr(row, f"{column}_no_interval"))
         return Cell(text, value, (column, row.model) in best)
 
     return cell
@@ -130,7 +131,8 @@ def _direction(row: Row, best: Best) -> Cell:
     """Say whether confidence exceeds accuracy, as far as the interval of the gap allows."""
     low, high = row.signed_gap_none_low, row.signed_gap_none_high
     if math.isnan(low) or math.isnan(high):
-        return Cell(MISSING, None)
+        reason = row.signed_gap_none_no_interval
+        return Cell(reason if isinstance(reason, str) else MISSING, None)
     text = "over" if low > 0 else "under" if high < 0 else "unclear"
     return Cell(text, row.signed_gap_none)
 

@@ -225,14 +225,20 @@ class DebiasedSums(NamedTuple):
     null_variance: float
     variance_slope: float
 
-    def interval(self, level: float = DEFAULT_LEVEL, extra_variance: float = 0.0) -> DebiasedError:
+    def interval(
+        self,
+        level: float = DEFAULT_LEVEL,
+        extra_variance: float = 0.0,
+        quantile: float | None = None,
+    ) -> DebiasedError:
         """Return all values of the true squared error that a normal test does not reject.
 
         Args:
             level: Of the interval, in (0, 1).
             extra_variance: Added to that of the rows, such as that of a fitted temperature.
+            quantile: In place of the normal one, where few rows make up the variance.
         """
-        z = float(ndtri((1 + level) / 2))
+        z = float(ndtri((1 + level) / 2)) if quantile is None else quantile
         null, slope = self.null_variance + extra_variance, self.variance_slope
         variance = null + slope * max(self.squared, 0.0)
         # Where (squared - x)^2 = z^2 (null + slope * x): the variance is that of the hypothesis x,
@@ -313,8 +319,10 @@ def debiased_sums(gap: Float64Array, index: IntArray, n_bins: int) -> DebiasedSu
     weight = n / n.sum()
     squared = (weight * (mean_square - spread / n)).sum()
     null_variance = (weight**2 * 2 * spread**2 / (n * (n - 1))).sum()
-    # 4 sum weight^2 gap^2 spread / n, per unit of sum weight gap^2. The plain squared means in
-    # place of gap^2 are biased, but never negative, and a ratio of them is hardly biased.
+    # Of every row's 2 gap e + gap^2, with e its own around the gap of its bin: the second term says
+    # that rows fall at random where gaps are large. Per unit of the mean squared gap; plain squares
+    # in its place are biased, but never negative, and a ratio of them is hardly biased.
     mass = (weight * mean_square).sum()
-    typical_spread = (weight * mean_square * spread).sum() / mass if mass > 0 else 0.0
-    return DebiasedSums(float(squared), float(null_variance), float(4 * typical_spread / n.sum()))
+    linear = (weight * (4 * mean_square * spread + mean_square**2)).sum() - mass**2
+    slope = linear / mass / n.sum() if mass > 0 else 0.0
+    return DebiasedSums(float(squared), float(null_variance), float(slope))

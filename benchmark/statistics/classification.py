@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from benchmark.arrays import BoolArray, Float64Array, FloatArray
-from benchmark.statistics.metric import PERCENT, PLAIN, Metric, NoInterval, Resampled
+from benchmark.statistics.metric import PERCENT, PLAIN, Influence, Metric, NoInterval, Share
 from benchmark.statistics.predictions import Predictions, positive_margin
 
 
@@ -78,12 +78,13 @@ def macro_f1_influence(predictions: Predictions) -> Float64Array:
 METRICS = (
     Metric(
         "accuracy", "accuracy", "accuracy", accuracy, "higher",
-        Resampled(lambda predictions: predictions.correct.astype(np.float64), "nothing"), PERCENT,
+        Share(lambda predictions: predictions.correct), PERCENT,
         "share of rows predicted right",
     ),
     Metric(
         "macro_f1", "macro-averaged F1", "macro F1", macro_f1, "higher",
-        Resampled(macro_f1_influence, "nothing"), PLAIN, "as scikit-learn",
+        Influence(macro_f1_influence, follows_temperature=False, by_class=True), PLAIN,
+        "as scikit-learn",
     ),
     Metric(
         "roc_auc", "area under the ROC curve, one class against the rest", "AUC", roc_auc, "higher",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.optimize import brentq
+from scipy.special import ndtri
 
-from benchmark.arrays import Float64Array, IntArray
+from benchmark.arrays import BoolArray, Float64Array, IntArray
 from benchmark.statistics.calibration_error import DEFAULT_LEVEL
-from benchmark.statistics.intervals import replicates_of
+from benchmark.statistics.contrast import PairedDifference, SquaredContrast, signed_root
+from benchmark.statistics.intervals import temperature_moves
 from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
-from benchmark.statistics.metric import Metric, Resampled
+from benchmark.statistics.metric import Debiased, Influence, Metric, Share
 from benchmark.statistics.metrics import METRICS
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import (
@@ -25,7 +28,18 @@ from benchmark.statistics.resampling import (
     refit_temperatures,
     resample_counts,
 )
+from benchmark.statistics.skewed_interval import (
+    MOST_SKEWED,
+    NO_CHANCE,
+    Moments,
+    normal_score,
+    skewed_interval,
+    too_few,
+    two_sided,
+)
 from benchmark.statistics.temperature import TemperatureFit
+
+TOO_FEW_DIFFERENT = "too few rows differ"
 
 
 @dataclass(frozen=True)
@@ -62,11 +76,14 @@ class Comparison:
         second: Name of the second.
         metric: Name of the metric.
         after_scaling: Whether both were temperature scaled.
-        difference: Metric of the first minus metric of the second.
-        low: Lower end of its 95% interval.
-        high: Upper end.
-        p_value: Two-sided, of no difference.
+        difference: Metric of the first minus metric of the second. Of the debiased error: the
+            signed root of the difference of squares, which has the sign of the difference and is
+            what can be tested.
+        low: Lower end of its 95% interval; None where the rows do not carry one.
+        high: Upper end; None likewise.
+        p_value: Two-sided, of no difference; None likewise.
         p_holm: The same, corrected for all comparisons of the family (alone: equal to `p_value`).
+        no_interval: Why there is none.
     """
 
     first: str
@@ -74,10 +91,11 @@ class Comparison:
     metric: str
     after_scaling: bool
     difference: float
-    low: float
-    high: float
-    p_value: float
-    p_holm: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    no_interval: str | None = None
 
 
 def compare(
@@ -132,28 +150,39 @@ def compare_all(
     ordered = [_sort_by_id(model) for model in models]
     for model in ordered[1:]:
         _check_same_rows(ordered[0], model)
-    replicated = [_replicate(m, function, after_scaling, resamples, seed) for m in ordered]
+    scored = [_score(model, after_scaling, resamples, seed) for model in ordered]
+    needed = not isinstance(function.interval, Share | Influence | Debiased)
+    anew = [
+        _scored_anew(one.path.center.rows, function, one.refitted, seed) if needed else np.empty(0)
+        for one in scored
+    ]
     comparisons = []
     for i, j in combinations(range(len(models)), 2):
-        replicates = replicated[i].replicates - replicated[j].replicates
-        found = paired_difference(replicated[i].value - replicated[j].value, replicates)
-        names = models[i].name, models[j].name
-        comparisons.append(Comparison(*names, metric, after_scaling, *found, found.p_value))
-    corrected = holm([comparison.p_value for comparison in comparisons])
-    return [replace(one, p_holm=p) for one, p in zip(comparisons, corrected, strict=True)]
+        found = _judge(scored[i], scored[j], function, (anew[i], anew[j]))
+        about = models[i].name, models[j].name, metric, after_scaling
+        if isinstance(found, str):
+            centers = scored[i].path.center, scored[j].path.center
+            difference = _bare_difference(function, *centers)
+            comparisons.append(Comparison(*about, difference, no_interval=found))
+        else:
+            comparisons.append(Comparison(*about, *found, found.p_value))
+    known = [one.p_value for one in comparisons if one.p_value is not None]
+    corrected = iter(holm(known))
+    return [
+        one if one.p_value is None else replace(one, p_holm=next(corrected)) for one in comparisons
+    ]
 
 
-class PairedDifference(NamedTuple):
-    """A difference with its normal 95% interval and the two-sided p value of no difference."""
+def _bare_difference(metric: Metric, first: Predictions, second: Predictions) -> float:
+    """Return the difference in the terms of `Comparison.difference`."""
+    one, other = metric(first), metric(second)
+    if isinstance(metric.interval, Debiased) and not metric.interval.squared:
+        return signed_root(one * abs(one) - other * abs(other))
+    return one - other
 
-    difference: float
-    low: float
-    high: float
-    p_value: float
 
-
-def paired_difference(difference: float, replicates: Float64Array) -> PairedDifference:
-    """Judge a difference by the spread of its resampled values.
+def resampled_difference(difference: float, replicates: Float64Array) -> PairedDifference:
+    """Judge a difference by the spread of its resampled values, as if it were normal.
 
     Args:
         difference: As observed.
@@ -161,8 +190,60 @@ def paired_difference(difference: float, replicates: Float64Array) -> PairedDiff
     """
     spread = float(replicates.std(ddof=1))
     reach = float(ndtri((1 + DEFAULT_LEVEL) / 2)) * spread
-    p_value = float(difference == 0) if spread == 0 else float(2 * ndtr(-abs(difference) / spread))
+    p_value = float(difference == 0) if spread == 0 else two_sided(difference / spread)
     return PairedDifference(difference, difference - reach, difference + reach, p_value)
+
+
+def mean_difference(
+    difference: float, effects: Float64Array, moved: Float64Array | float = 0.0
+) -> PairedDifference | str:
+    """Judge a difference of metrics by the effects of rows on both; a string says why not.
+
+    Args:
+        difference: As observed.
+        effects: [n] effect of each row on the first metric, minus that on the second.
+        moved: [resamples] the difference as both temperatures are refitted on the same resamples.
+    """
+    moments = Moments.of(effects)
+    if abs(moments.skewness) > MOST_SKEWED:
+        return TOO_FEW_DIFFERENT
+    moments = moments.plus(float(np.var(moved)))
+    if not math.isfinite(moments.variance):
+        return NO_CHANCE
+    p_value = two_sided(normal_score(difference, moments))
+    return PairedDifference(difference, *skewed_interval(difference, moments), p_value)
+
+
+def share_difference(first: BoolArray, second: BoolArray) -> PairedDifference:
+    """Judge the difference of two shares of the same rows [n] by its score (Tango 1998).
+
+    The p value is McNemar's. Holds with few rows that differ, and with none.
+
+    >>> right, also = np.arange(300) < 297, np.arange(300) < 292
+    >>> [round(value, 3) for value in share_difference(right, also)]
+    [0.017, 0.004, 0.038, 0.025]
+    """
+    n = len(first)
+    won = int(np.count_nonzero(first & ~second))
+    lost = int(np.count_nonzero(second & ~first))
+    z = float(ndtri((1 + DEFAULT_LEVEL) / 2))
+
+    def score(difference: float) -> float:
+        """Of a hypothesised difference, with the share that differs estimated under it."""
+        linear = -won - lost + (2 * n - won + lost) * difference
+        constant = -lost * difference * (1 - difference)
+        share = (math.sqrt(max(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
+        variance = n * (2 * share + difference * (1 - difference))
+        gap = won - lost - n * difference
+        if gap == 0:
+            return 0.0
+        return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
+
+    value = (won - lost) / n
+    low = -1.0 if value == -1 else brentq(lambda x: score(x) - z, -1 + 1e-12, value)
+    high = 1.0 if value == 1 else brentq(lambda x: score(x) + z, value, 1 - 1e-12)
+    p_value = 1.0 if won == lost else two_sided((won - lost) / math.sqrt(won + lost))
+    return PairedDifference(value, float(low), float(high), p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -216,32 +297,48 @@ def _check_same_rows(first: ModelOutputs, second: ModelOutputs) -> None:
         )
 
 
-class _Replicated(NamedTuple):
-    value: float
-    replicates: Float64Array
+class _Scored(NamedTuple):
+    """One model's rows, in the order of ids, at its temperature."""
+
+    path: TemperaturePath
+    refitted: Float64Array
 
 
-def _replicate(
-    model: ModelOutputs, metric: Metric, after_scaling: bool, resamples: int, seed: int
-) -> _Replicated:
-    """Value and resampled values of one metric of one model, its rows in the order of ids."""
+def _score(model: ModelOutputs, after_scaling: bool, resamples: int, seed: int) -> _Scored:
     rows = check_rows(model.test_logits, model.test_labels)
-    temperature, refitted = 1.0, np.ones(resamples)
-    if after_scaling:
-        temperature = model.fit.temperature
-        refitted = refit_temperatures(
-            model.calibration_logits,
-            model.calibration_labels,
-            model.fit,
-            resamples=resamples,
-            seed=seed,
-        )
-    path = TemperaturePath.build(rows, temperature, refitted)
-    if isinstance(metric.interval, Resampled):
-        replicates = replicates_of({"": path}, [metric], seed)[""][metric.name]
-    else:
-        replicates = _scored_anew(rows, metric, refitted, seed)
-    return _Replicated(metric(path.center), replicates)
+    if not after_scaling:
+        path = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
+        return _Scored(path, np.ones(resamples))
+    refitted = refit_temperatures(
+        model.calibration_logits,
+        model.calibration_labels,
+        model.fit,
+        resamples=resamples,
+        seed=seed,
+    ).resampled
+    return _Scored(TemperaturePath.build(rows, model.fit.temperature, refitted), refitted)
+
+
+def _judge(
+    first: _Scored, second: _Scored, metric: Metric, replicates: Sequence[Float64Array]
+) -> PairedDifference | str:
+    """Compare two models as the interval of the metric allows; a string says why it does not."""
+    kind, one, other = metric.interval, first.path.center, second.path.center
+    if isinstance(kind, Share):
+        return share_difference(kind.hits(one), kind.hits(other))
+    if isinstance(kind, Debiased):
+        reason = too_few(one.correct) or too_few(other.correct)
+        if reason:
+            return reason
+        found = SquaredContrast.of((first.path.parts(), second.path.parts()), (1, -1)).test()
+        return found if kind.squared else found.rooted()
+    difference = metric(one) - metric(other)
+    if isinstance(kind, Influence):
+        moved: Float64Array | float = 0.0
+        if kind.follows_temperature:
+            moved = temperature_moves(metric, first.path) - temperature_moves(metric, second.path)
+        return mean_difference(difference, kind.effect(one) - kind.effect(other), moved)
+    return resampled_difference(difference, replicates[0] - replicates[1])
 
 
 def _scored_anew(

@@ -21,9 +21,9 @@ from benchmark.statistics.metric import (
     POINTS,
     POSITIVE,
     Debiased,
+    Influence,
     Metric,
     NoInterval,
-    Resampled,
     SimulatedFloor,
 )
 from benchmark.statistics.predictions import Predictions
@@ -58,7 +58,7 @@ def binned_ece(name: str, n_bins: int, scheme: Scheme) -> Metric:
 METRICS = (
     Metric(
         "signed_gap", "mean confidence minus accuracy", "signed gap", signed_gap, "zero",
-        Resampled(lambda p: p.confidence - p.correct, "rows"), POINTS,
+        Influence(lambda p: p.confidence - p.correct), POINTS,
         "calibration in the large; Cox 1958",
     ),
     binned_ece("ece_15", 15, "equal_width"),

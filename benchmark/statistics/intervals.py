@@ -1,32 +1,42 @@
 """Intervals of every metric of a split, before and after temperature scaling.
 
 What is statistically valid differs by metric, so each says how its interval is made (see `metric`).
-Everything after temperature scaling includes the uncertainty of the temperature.
+Everything after temperature scaling includes the uncertainty of the temperature. Where the rows do
+not carry an interval, the estimate says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmark.arrays import Float64Array
 from benchmark.statistics.bin_resampling import noise_floor
-from benchmark.statistics.calibration_error import DEFAULT_BINS, assign_bins, debiased_sums
+from benchmark.statistics.calibration_error import DEFAULT_BINS, debiased_sums
 from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
-from benchmark.statistics.metric import Debiased, Metric, Resampled, SimulatedFloor
+from benchmark.statistics.metric import Debiased, Influence, Metric, Share, SimulatedFloor
 from benchmark.statistics.metrics import metrics_for
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import (
     RESAMPLES,
-    TEST_STREAM,
+    RefittedTemperatures,
     TemperaturePath,
-    percentiles,
     refit_temperatures,
-    resample_means,
+)
+from benchmark.statistics.skewed_interval import (
+    MOST_SKEWED,
+    NO_CHANCE,
+    TOO_FEW_WRONG,
+    Moments,
+    quantile_of,
+    rarer,
+    share_interval,
+    skewed_interval,
+    too_few,
+    too_few_of_class,
 )
 from benchmark.statistics.temperature import TemperatureFit
 
@@ -38,7 +48,7 @@ class SplitEstimates:
     Attributes:
         n_rows: Rows of the split.
         n_classes: Classes.
-        temperature: The temperature; its interval is None unless the fit converged.
+        temperature: The temperature; see `RefittedTemperatures`.
         before: Estimates by name, at temperature 1.
         after: Estimates by name, at the fitted temperature.
     """
@@ -59,7 +69,7 @@ def score_split(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    refitted: Float64Array | None = None,
+    refitted: RefittedTemperatures | None = None,
 ) -> SplitEstimates:
     """Score one split before and after temperature scaling, with 95% intervals.
 
@@ -69,8 +79,8 @@ def score_split(
         calibration_logits: [m, K] logits the temperature was fitted on.
         calibration_labels: [m] their labels.
         fit: What `fit_temperature` returned for the calibration split.
-        resamples: Of rows, at least 2.
-        seed: Of the resamples.
+        resamples: Of calibration rows, and simulations of the noise floor; at least 2.
+        seed: Of both.
         refitted: Result of `refit_temperatures`, to share it between test splits of one run.
 
     Raises:
@@ -81,116 +91,100 @@ def score_split(
         refitted = refit_temperatures(
             calibration_logits, calibration_labels, fit, resamples=resamples, seed=seed
         )
-    paths = {
-        "before": TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples),
-        "after": TemperaturePath.build(rows, fit.temperature, refitted),
-    }
-    replicates = replicates_of(paths, metrics_for(rows.n_classes), seed)
+    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
+    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled)
+    splits = {"before": ScoredSplit(fixed, None, seed), "after": ScoredSplit(free, refitted, seed)}
+    metrics = metrics_for(rows.n_classes)
     return SplitEstimates(
         rows.n_rows,
         rows.n_classes,
-        _temperature_estimate(fit, refitted),
-        **{name: _estimates(path, replicates[name], seed) for name, path in paths.items()},
+        refitted.estimate,
+        **{
+            name: {metric.name: scored.estimate(metric) for metric in metrics}
+            for name, scored in splits.items()
+        },
     )
 
 
-def _temperature_estimate(fit: TemperatureFit, refitted: Float64Array) -> Estimate:
-    if fit.status != "converged":
-        return Estimate(fit.temperature)
-    return Estimate(fit.temperature, *percentiles(refitted))
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split at one temperature, from which metrics are estimated.
 
-
-def _estimates(
-    path: TemperaturePath, replicates: Mapping[str, Float64Array], seed: int
-) -> dict[str, Estimate]:
-    """Return all metrics at the temperature of the path, each with the interval it allows."""
-    metrics = metrics_for(path.center.rows.n_classes)
-    return {m.name: _estimate(m, path, replicates.get(m.name), seed) for m in metrics}
-
-
-def _estimate(
-    metric: Metric, path: TemperaturePath, replicates: Float64Array | None, seed: int
-) -> Estimate:
-    scored, kind = path.center, metric.interval
-    if isinstance(kind, Debiased):
-        return _debiased_estimate(kind, path)
-    value = metric(scored)
-    if isinstance(kind, SimulatedFloor):
-        resamples = len(path.weights)
-        floor = noise_floor(
-            scored.confidence, kind.n_bins, kind.scheme, resamples=resamples, seed=seed
-        )
-        return Estimate(value, floor_mean=floor.mean, floor_q95=floor.q95)
-    # An infinite NLL, from a label of probability 0, has no interval.
-    if replicates is None or not math.isfinite(value):
-        return Estimate(value)
-    return Estimate(value, *percentiles(replicates))
-
-
-def _debiased_estimate(kind: Debiased, path: TemperaturePath) -> Estimate:
-    confidence, correct = path.center.confidence, path.center.correct
-    index = assign_bins(confidence, DEFAULT_BINS, "equal_mass")
-    sums = debiased_sums(confidence - correct, index, DEFAULT_BINS)
-    error = sums.interval(extra_variance=path.debiased_variance())
-    if kind.squared:
-        return Estimate(error.squared, error.squared_low, error.squared_high)
-    return Estimate(error.root, error.low, error.high)
-
-
-def replicates_of(
-    paths: Mapping[str, TemperaturePath], metrics: Iterable[Metric], seed: int
-) -> dict[str, dict[str, Float64Array]]:
-    """Resample rows once for all paths and metrics.
-
-    Args:
-        paths: By name; all of the same rows and the same number of resamples.
-        metrics: Those whose interval is `Resampled` are taken.
-        seed: Of the resamples.
-
-    Returns:
-        For each path, replicates [resamples] by metric.
+    Attributes:
+        path: How the temperature may vary.
+        refitted: The temperature's refits; None if it is known.
+        seed: Of simulations.
     """
-    chosen = [(m, m.interval) for m in metrics if isinstance(m.interval, Resampled)]
-    columns = {
-        (name, metric.name): _effects(kind, path)
-        for name, path in paths.items()
-        for metric, kind in chosen
-    }
-    resamples = len(next(iter(paths.values())).weights)
-    means = resample_means(np.column_stack([*columns.values()]), resamples, seed, TEST_STREAM)
-    ends = np.cumsum([effects.shape[1] for effects in columns.values()])
-    parts = dict(zip(columns, np.split(means, ends[:-1], axis=1), strict=True))
-    return {
-        name: {
-            metric.name: _replicates(
-                metric, kind, path, columns[name, metric.name], parts[name, metric.name]
-            )
-            for metric, kind in chosen
-        }
-        for name, path in paths.items()
-    }
+
+    path: TemperaturePath
+    refitted: RefittedTemperatures | None
+    seed: int
+
+    def estimate(self, metric: Metric) -> Estimate:
+        """Return the metric at the temperature of the path, with the interval it allows."""
+        scored, kind = self.path.center, metric.interval
+        if isinstance(kind, Debiased):
+            return self._debiased(kind)
+        value = metric(scored)
+        if isinstance(kind, SimulatedFloor):
+            floor = noise_floor(
+                scored.confidence, kind.n_bins, kind.scheme,
+                resamples=len(self.path.weights), seed=self.seed,
+            )  # fmt: skip
+            return Estimate(value, floor_mean=floor.mean, floor_q95=floor.q95)
+        if isinstance(kind, Share):
+            hits = kind.hits(scored)
+            return Estimate(value, *share_interval(int(hits.sum()), len(hits)))
+        if isinstance(kind, Influence):
+            return self._by_influence(metric, kind, value)
+        return Estimate(value)
+
+    def _by_influence(self, metric: Metric, kind: Influence, value: float) -> Estimate:
+        if math.isinf(value):
+            return Estimate(value, no_interval=NO_CHANCE)
+        moments = Moments.of(kind.effect(self.path.center))
+        reason = self._missing(kind.follows_temperature, kind.by_class)
+        if reason is None and abs(moments.skewness) > MOST_SKEWED:
+            reason = TOO_FEW_WRONG
+        parts = [(moments.variance, rarer(self.path.center.correct))]
+        if kind.follows_temperature and self.refitted is not None:
+            moved = float(temperature_moves(metric, self.path).var())
+            parts.append((moved, self.refitted.rarer))
+            moments = moments.plus(moved)
+        if reason is None and not math.isfinite(moments.variance):
+            reason = NO_CHANCE
+        if reason is not None:
+            return Estimate(value, no_interval=reason)
+        return Estimate(value, *skewed_interval(value, moments, quantile_of(*parts)))
+
+    def _missing(self, follows_temperature: bool, by_class: bool) -> str | None:
+        """Say what an interval would need that the rows do not have."""
+        scored = self.path.center
+        found = too_few(scored.correct)
+        if found is None and by_class:
+            return too_few_of_class(scored.labels, scored.predicted, scored.rows.n_classes)
+        if found is None and follows_temperature and self.refitted is not None:
+            return self.refitted.estimate.no_interval
+        return found
+
+    def _debiased(self, kind: Debiased) -> Estimate:
+        parts = self.path.parts()
+        sums = debiased_sums(parts.gap, parts.bins, DEFAULT_BINS)
+        extra = float(parts.refitted.var())
+        quantile = quantile_of((1.0, rarer(self.path.center.correct)))
+        error = sums.interval(extra_variance=extra, quantile=quantile)
+        reason = self._missing(follows_temperature=True, by_class=False)
+        found = Estimate(error.root, error.low, error.high)
+        if kind.squared:
+            found = Estimate(
+                error.squared, error.squared_low, error.squared_high,
+                null_variance=sums.null_variance + extra, variance_slope=sums.variance_slope,
+            )  # fmt: skip
+        return found if reason is None else replace(found, low=None, high=None, no_interval=reason)
 
 
-def _effects(kind: Resampled, path: TemperaturePath) -> Float64Array:
-    """Return the effect of every row: [n, nodes] where it depends on the temperature, or [n, 1]."""
-    if kind.follows_temperature == "rows":
-        return path.column(kind.effect)
-    return kind.effect(path.center)[:, None]
-
-
-def _replicates(
-    metric: Metric,
-    kind: Resampled,
-    path: TemperaturePath,
-    effects: Float64Array,
-    means: Float64Array,
-) -> Float64Array:
-    """Return the metric in each resample [resamples] from the resampled means of its effects."""
-    if kind.follows_temperature == "rows":
-        return path.interpolate(means)
-    with np.errstate(invalid="ignore"):
-        moved = means[:, 0] - effects.mean()
-    if kind.follows_temperature == "nothing":
-        return np.asarray(metric(path.center) + moved)
-    drift = path.interpolate(np.array([metric(node) for node in path.nodes]))
-    return np.asarray(moved + drift)
+def temperature_moves(metric: Metric, path: TemperaturePath) -> Float64Array:
+    """Return the metric of the same rows at each refitted temperature [resamples]."""
+    if len(path.nodes) == 1:
+        return np.full(len(path.weights), metric(path.center))
+    return path.interpolate(np.array([metric(node) for node in path.nodes]))

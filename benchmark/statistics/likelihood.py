@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from benchmark.statistics.logit_arrays import LogitRows
-from benchmark.statistics.metric import NATS, PLAIN, Metric, NoInterval, Resampled
+from benchmark.statistics.metric import NATS, PLAIN, Influence, Metric, NoInterval
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.temperature import fit_temperature
 
@@ -81,12 +81,12 @@ def _cross_fit(rows: LogitRows) -> tuple[float, float]:
 METRICS = (
     Metric(
         "nll", "negative log-likelihood", "NLL", nll, "lower",
-        Resampled(lambda predictions: predictions.nll, "rows"), NATS,
+        Influence(lambda predictions: predictions.nll), NATS,
         "log score; Good 1952",
     ),
     Metric(
         "brier", "Brier score, summed over classes", "Brier", brier, "lower",
-        Resampled(lambda predictions: predictions.brier, "rows"), PLAIN,
+        Influence(lambda predictions: predictions.brier), PLAIN,
         "Brier 1950",
     ),
     Metric(

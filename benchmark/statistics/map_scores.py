@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from benchmark.arrays import Float64Array
 from benchmark.statistics.calibrators import NONE, TEMPERATURE, FittedMaps
-from benchmark.statistics.comparison import paired_difference
+from benchmark.statistics.comparison import mean_difference, share_difference
+from benchmark.statistics.contrast import PairedDifference
 from benchmark.statistics.estimate import Estimate
-from benchmark.statistics.intervals import replicates_of
-from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
-from benchmark.statistics.metric import Metric, Resampled
-from benchmark.statistics.metrics import metrics_for
+from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
+from benchmark.statistics.metric import Influence, Share
+from benchmark.statistics.metrics import METRICS, metrics_for
 from benchmark.statistics.predictions import Predictions
-from benchmark.statistics.resampling import RESAMPLES, TemperaturePath
 
 
 class MapScores(NamedTuple):
@@ -25,30 +22,21 @@ class MapScores(NamedTuple):
     Attributes:
         estimates: By map and metric, values without intervals.
         differences: By map and metric, the map's value minus that after temperature scaling, with
-            the normal 95% interval of a paired bootstrap of the rows; metrics that are means over
-            rows only. Maps are held fixed, so it lacks what the calibration rows add.
+            the 95% interval of the paired rows (see `comparison`). Maps are held fixed, so it lacks
+            what the calibration rows add.
     """
 
     estimates: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
 
 
-def score_other_maps(
-    logits: Logits,
-    labels: Labels,
-    maps: FittedMaps,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> MapScores:
+def score_other_maps(logits: Logits, labels: Labels, maps: FittedMaps) -> MapScores:
     """Score one split after every fitted map but none and temperature.
 
     Args:
         logits: [n, K] of the split to score.
         labels: [n] its labels.
         maps: Fitted on the calibration split, from `fit_maps`.
-        resamples: Of rows, at least 2.
-        seed: Of the resamples; the same rows are drawn for all maps.
 
     Raises:
         ValueError: Naming the first bad row.
@@ -66,44 +54,39 @@ def score_other_maps(
             name: {metric: Estimate(v) for metric, v in found.items()}
             for name, found in values.items()
         },
-        _gains(rows, maps.temperature.temperature, others, values, resamples, seed),
+        _gains(Predictions.from_rows(rows, maps.temperature.temperature), others, values),
     )
 
 
 def _gains(
-    rows: LogitRows,
-    temperature: float,
+    scaled: Predictions,
     others: Mapping[str, Predictions],
     values: Mapping[str, Mapping[str, float]],
-    resamples: int,
-    seed: int,
 ) -> dict[str, dict[str, Estimate]]:
     """Return what each map gives minus what the temperature gives, by map and metric."""
-    scaled = Predictions.from_rows(rows, temperature)
-    scored = {TEMPERATURE: scaled, **others}
-    paths = {name: TemperaturePath.fixed(one, resamples) for name, one in scored.items()}
-    metrics = [m for m in metrics_for(rows.n_classes) if _is_mean_of_rows(m)]
-    replicates = replicates_of(paths, metrics, seed)
-    reference = {m.name: m(scaled) for m in metrics}
+    metrics = metrics_for(scaled.rows.n_classes)
+    shares = {m.name: m.interval.hits for m in metrics if isinstance(m.interval, Share)}
+    effects = {m.name: m.interval.effect for m in metrics if isinstance(m.interval, Influence)}
+    hits = {name: of(scaled) for name, of in shares.items()}
+    reference = {name: (METRICS[name](scaled), of(scaled)) for name, of in effects.items()}
     return {
         name: {
-            metric: _gain(
-                values[name][metric] - reference[metric],
-                replicates[name][metric] - replicates[TEMPERATURE][metric],
-            )
-            for metric in reference
+            **{m: _estimate(share_difference(of(one), hits[m])) for m, of in shares.items()},
+            **{
+                m: _gain(values[name][m] - reference[m][0], of(one) - reference[m][1])
+                for m, of in effects.items()
+            },
         }
-        for name in others
+        for name, one in others.items()
     }
 
 
-def _is_mean_of_rows(metric: Metric) -> bool:
-    kind = metric.interval
-    return isinstance(kind, Resampled) and kind.follows_temperature != "value"
+def _gain(difference: float, effects: Float64Array) -> Estimate:
+    found = mean_difference(difference, effects)
+    if isinstance(found, str):
+        return Estimate(difference, no_interval=found)
+    return _estimate(found)
 
 
-def _gain(difference: float, replicates: Float64Array) -> Estimate:
-    if not np.isfinite(replicates).all():  # a label of probability 0
-        return Estimate(difference)
-    found = paired_difference(difference, replicates)
+def _estimate(found: PairedDifference) -> Estimate:
     return Estimate(found.difference, found.low, found.high)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.arrays import Float64Array
+from benchmark.arrays import BoolArray, Float64Array
 from benchmark.statistics.calibration_error import Scheme
 from benchmark.statistics.predictions import Predictions
 
@@ -31,22 +31,35 @@ PLAIN = Unit("", 1, 3)
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """Percentiles over resampled rows; after scaling the temperature is refitted as well.
+class Share:
+    """The exact interval of a share of rows (Clopper & Pearson 1934)."""
 
-    Attributes:
-        effect: First-order effect of every row [n]: the metric moves with their resampled mean
-            (infinitesimal jackknife, Efron 1982). For a mean over rows, its values.
-        follows_temperature: What a refitted temperature changes: the effects of `rows`, to first
-            order the `value` alone, or `nothing`.
-    """
-
-    effect: Callable[[Predictions], Float64Array]
-    follows_temperature: Literal["rows", "value", "nothing"]
+    hits: Callable[[Predictions], BoolArray]
 
     def describe(self) -> str:
         """Say how the interval is made."""
-        return "percentiles over resampled rows, the temperature refitted"
+        return "exact (Clopper & Pearson 1934)"
+
+
+@dataclass(frozen=True)
+class Influence:
+    """An interval from the first-order effect of every row; see `skewed_interval`.
+
+    Attributes:
+        effect: Of every row [n]: the metric moves with their mean (infinitesimal jackknife, Efron
+            1982). For a mean over rows, its values.
+        follows_temperature: Whether a temperature that was fitted adds its own uncertainty.
+        by_class: Whether every class must have been right and wrong often enough.
+    """
+
+    effect: Callable[[Predictions], Float64Array]
+    follows_temperature: bool = True
+    by_class: bool = False
+
+    def describe(self) -> str:
+        """Say how the interval is made."""
+        after = ", plus the variance of the temperature" if self.follows_temperature else ""
+        return f"normal, mended for skewness (Hall 1992){after}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ class Metric:
     label: str
     compute: Callable[[Predictions], float]
     better: Literal["higher", "lower", "zero"] | None
-    interval: Resampled | Debiased | SimulatedFloor | NoInterval
+    interval: Share | Influence | Debiased | SimulatedFloor | NoInterval
     unit: Unit
     source: str
     over_seeds: Literal["mean", "root_mean_square"] = "mean"

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmark.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from benchmark.statistics.logit_arrays import (
+    Block,
     Labels,
     LogitRows,
     Logits,
@@ -20,6 +22,24 @@ from benchmark.statistics.logit_arrays import (
     to_numpy,
 )
 from benchmark.statistics.temperature import check_temperature, scale_shifted
+
+DOUBT_BITS = 16
+
+
+class Ranking(NamedTuple):
+    """Rows from the most to the least confident; ties form groups.
+
+    Attributes:
+        order: int64 [n], row numbers.
+        first: int64 [groups], the first position of each group.
+        size: int64 [groups], its rows.
+        errors: float64 [n], expected errors among the first 1 ... n rows, over the orders of ties.
+    """
+
+    order: IntArray
+    first: IntArray
+    size: IntArray
+    errors: Float64Array
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,10 @@ class Predictions:
         confidence: float64 [n], its probability, in [1/K, 1].
         nll: float64 [n], -log probability of the label, nats, in [0, inf].
         brier: float64 [n], squared distance between probabilities and the one-hot label, in [0, 2].
+        doubt: float64 [n], log of the odds against the prediction, -inf where nothing is left to
+            the other classes. It ranks rows as the confidence does, but where many confidences are
+            so near 1 that they round to it, it still tells them apart. Rounded to 2^-16, so that
+            equal rows are tied whatever the order in which their classes were summed.
     """
 
     rows: LogitRows
@@ -41,6 +65,7 @@ class Predictions:
     confidence: Float64Array
     nll: Float64Array
     brier: Float64Array
+    doubt: Float64Array
 
     @classmethod
     def from_logits(cls, logits: Logits, labels: Labels, temperature: float = 1.0) -> Predictions:
@@ -63,17 +88,22 @@ class Predictions:
         if math.isinf(temperature):  # only there do finite masks make a difference
             rows = rows.without_masks()
         predicted = np.empty(rows.n_rows, np.int64)
-        confidence, nll, brier = np.empty((3, rows.n_rows))
+        confidence, nll, brier, doubt = np.empty((4, rows.n_rows))
         for block in rows.blocks():
             at, label = block.rows, scale_shifted(block.label_shifted, temperature)
-            predicted[at] = block.source.argmax(axis=1)
+            top = predicted[at] = block.source.argmax(axis=1)
             weights = scale_shifted(block.shifted, temperature)
             np.exp(weights, out=weights)
-            total = row_sum(weights)
+            squares = row_dot(weights, weights)
+            weights[np.arange(len(top)), top] = 0
+            others = row_sum(weights)
+            total = 1 + others
             np.divide(1, total, out=confidence[at], dtype=total.dtype)
-            nll[at] = np.log(total) - label
-            brier[at] = row_dot(weights, weights) / total**2 - 2 * np.exp(label) / total + 1
-        return cls(rows, float(temperature), predicted, confidence, nll, brier)
+            nll[at] = np.log1p(others) - label
+            brier[at] = squares / total**2 - 2 * np.exp(label) / total + 1
+            doubt[at] = _log_odds(others, block, top, temperature)
+        doubt = np.rint(doubt * 2.0**DOUBT_BITS) / 2.0**DOUBT_BITS
+        return cls(rows, float(temperature), predicted, confidence, nll, brier, doubt)
 
     @property
     def labels(self) -> IntArray:
@@ -86,11 +116,14 @@ class Predictions:
         return np.equal(self.predicted, self.labels)
 
     @cached_property
-    def cumulative_errors(self) -> Float64Array:
-        """Expected errors [n] among the most confident 1 ... n rows, averaging within ties."""
-        values, group, size = np.unique(-self.confidence, return_inverse=True, return_counts=True)
-        rate = np.bincount(group, ~self.correct, minlength=len(values)) / size
-        return np.asarray(np.cumsum(np.repeat(rate, size)))
+    def ranking(self) -> Ranking:
+        """Rows in groups of equal doubt, the most confident first."""
+        order = np.argsort(self.doubt, kind="stable")
+        doubt = self.doubt[order]
+        first = np.flatnonzero(np.append(True, doubt[1:] != doubt[:-1]))
+        size = np.diff(first, append=len(order))
+        rate = np.add.reduceat((~self.correct[order]).astype(np.float64), first) / size
+        return Ranking(order, first, size, np.cumsum(np.repeat(rate, size)))
 
     def probability_blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield consecutive rows with their probabilities [m, K], overwritten by the next block."""
@@ -98,6 +131,23 @@ class Predictions:
             weights = np.exp(scale_shifted(block.shifted, self.temperature))
             weights /= row_sum(weights)[:, None]
             yield block.rows, weights
+
+
+def _log_odds(others: FloatArray, block: Block, top: IntArray, temperature: float) -> Float64Array:
+    """Return the log of `others` [m], odds against the prediction, also where they vanish."""
+    with np.errstate(divide="ignore"):
+        log_odds = np.log(others, dtype=np.float64)
+    # Near the smallest number of its type a sum has few digits, and below it none.
+    lost = np.flatnonzero(others < 1e8 * np.finfo(others.dtype).tiny)
+    if lost.size and temperature > 0:
+        scores = block.source[lost].astype(np.float64)
+        own = np.arange(len(lost)), top[lost]
+        scores = (scores - scores[own][:, None]) / temperature
+        scores[own] = -np.inf
+        second = np.maximum(scores.max(axis=1), -np.finfo(np.float64).max)
+        with np.errstate(divide="ignore"):
+            log_odds[lost] = second + np.log(np.exp(scores - second[:, None]).sum(axis=1))
+    return log_odds
 
 
 def positive_margin(predictions: Predictions) -> Float64Array:

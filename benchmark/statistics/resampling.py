@@ -1,8 +1,8 @@
 """Resamples of rows, and of the temperature fitted on them.
 
-Resamples draw rows with replacement. Means over rows are resampled exactly, with one matrix
-product. For anything after temperature scaling the calibration split is resampled too and the
-temperature refitted, each refit a root of gradients that are tabulated once at a few temperatures.
+For anything after temperature scaling the calibration split is resampled and the temperature
+refitted, each refit a root of gradients that are tabulated once at a few temperatures. Resamples
+draw rows with replacement; means over rows are resampled exactly, with one matrix product.
 
 One seed gives one set of resamples for a number of rows, so results of models scored on the same
 rows are paired.
@@ -14,20 +14,31 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from benchmark.arrays import Float64Array, IntArray, UInt16Array
+from benchmark.arrays import BoolArray, Float64Array, IntArray, UInt16Array
 from benchmark.statistics.calibration_error import (
     DEFAULT_BINS,
     DEFAULT_LEVEL,
     assign_bins,
     debiased_sums,
 )
+from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, LogitRows, Logits, check_rows
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.row_terms import row_slopes
+from benchmark.statistics.skewed_interval import (
+    MOST_SKEWED,
+    TOO_FEW_CALIBRATION,
+    Moments,
+    quantile_of,
+    rarer,
+    too_few,
+    twist,
+)
 from benchmark.statistics.temperature import TemperatureFit, fit_temperature
 
 RESAMPLES = 1000
@@ -45,6 +56,8 @@ WIDEST_REACH = 3.0
 REFIT_NODES, WIDE_REFIT_NODES = 12, 40
 NARROW_REACH = 0.6
 NEWTON_STEPS = 12
+_AT = dict.fromkeys(("at_infinity", "flat"), "the temperature has no optimum")
+_AT["at_zero"] = TOO_FEW_CALIBRATION
 TEST_NODES, WIDE_TEST_NODES = 6, 20
 
 
@@ -118,6 +131,22 @@ def percentiles(replicates: Float64Array, level: float = DEFAULT_LEVEL) -> tuple
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class RefittedTemperatures:
+    """A fitted temperature with its interval, and refits on resamples of the calibration rows.
+
+    Attributes:
+        estimate: The temperature; without interval if the fit did not converge, or where the
+            calibration rows hold too few errors to say what another such split would have given.
+        resampled: [resamples] temperatures; all equal to the fit's if it did not converge.
+        rarer: Calibration rows predicted wrong, or right, whichever are fewer.
+    """
+
+    estimate: Estimate
+    resampled: Float64Array
+    rarer: int
+
+
 def refit_temperatures(
     logits: Logits,
     labels: Labels,
@@ -125,12 +154,13 @@ def refit_temperatures(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Float64Array:
-    """Refit the temperature on resamples of the calibration split.
+) -> RefittedTemperatures:
+    """Give the temperature an interval, and refit it on resamples of the calibration split.
 
-    The gradient of each row is tabulated at Chebyshev points of log T around the fit; a resample's
-    gradient is their weighted sum, and its root is found by Newton steps on the interpolant. Those
-    with a root outside that range are refitted in full; in groups of rows, they count as 0 or inf.
+    The gradient of each row is tabulated at Chebyshev points of log T around the fit. The interval
+    holds the temperatures at which a mean gradient of 0 is not rejected (see `skewed_interval`). A
+    resample's gradient is a weighted sum of those of the rows; its root is found on the
+    interpolant. Those with a root outside are refitted in full; in groups, they count as 0 or inf.
 
     Args:
         logits: [m, K] calibration logits.
@@ -139,19 +169,16 @@ def refit_temperatures(
         resamples: How many.
         seed: Of the resamples.
 
-    Returns:
-        [resamples] temperatures; all equal to the fit's if it did not converge.
-
     Example:
         >>> labels = np.arange(400) % 2
         >>> logits = np.random.default_rng(0).normal(size=(400, 2)) + np.eye(2)[labels]
         >>> fit = fit_temperature(logits, labels)
-        >>> low, high = percentiles(refit_temperatures(logits, labels, fit, resamples=200))
-        >>> low < fit.temperature < high
-        True
+        >>> estimate = refit_temperatures(logits, labels, fit, resamples=9).estimate
+        >>> assert estimate.low < fit.temperature < estimate.high
     """
     if fit.status != "converged":
-        return np.full(resamples, fit.temperature)
+        held = Estimate(fit.temperature, no_interval=_AT[fit.status])
+        return RefittedTemperatures(held, np.full(resamples, fit.temperature), 0)
     rows = check_rows(logits, labels)
     reach = _refit_reach(rows, fit)
     nodes = chebyshev.chebpts1(REFIT_NODES if reach < NARROW_REACH else WIDE_REFIT_NODES)
@@ -160,9 +187,52 @@ def refit_temperatures(
     temperatures = fit.temperature * np.exp(-reach * _roots(nodes, sums))
     below, above = sums[:, -1] <= 0, sums[:, 0] >= 0
     temperatures[below], temperatures[above] = 0.0, math.inf
-    if rows.n_rows <= RESAMPLED_GROUPS and (below | above).any():
+    if rows.n_rows <= RESAMPLED_GROUPS:
         _refit_in_full(rows, np.flatnonzero(below | above), temperatures, seed)
-    return temperatures
+    correct = _correct(rows)
+    estimate = _temperature_interval(fit.temperature, reach, nodes, slopes, correct)
+    return RefittedTemperatures(estimate, temperatures, rarer(correct))
+
+
+def _correct(rows: LogitRows) -> BoolArray:
+    predicted = np.concatenate([block.source.argmax(axis=1) for block in rows.blocks()])
+    return np.asarray(predicted == rows.labels)
+
+
+def _temperature_interval(
+    temperature: float,
+    reach: float,
+    nodes: Float64Array,
+    slopes: Float64Array,
+    correct: BoolArray,
+) -> Estimate:
+    """Return the temperatures at which the rows' mean gradient may be 0.
+
+    Args:
+        temperature: The fitted one.
+        reach: Half-width in log T of the range of the nodes.
+        nodes: [J] Chebyshev points in [-1, 1], in log(1/T).
+        slopes: [m, J] gradients of the rows there.
+        correct: [m] whether each row's prediction is right.
+    """
+    moments = [Moments.of(column) for column in slopes.T]
+    skewness = np.array([one.skewness for one in moments])
+    middle = float(np.interp(0.0, nodes, np.abs(skewness)))
+    if too_few(correct) or middle > MOST_SKEWED:
+        return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
+    errors = np.sqrt([one.variance for one in moments])
+    scores = twist(slopes.mean(axis=0) / errors, skewness)
+    z = quantile_of((1.0, rarer(correct)))
+    if not scores[0] < -z < z < scores[-1]:
+        return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
+    # A high inverse temperature is a low temperature.
+    low, high = (temperature * math.exp(-reach * _crossing(nodes, scores, at)) for at in (z, -z))
+    return Estimate(temperature, low, high)
+
+
+def _crossing(nodes: Float64Array, scores: Float64Array, at: float) -> float:
+    """Return where the polynomial through the scores first reaches a value, seen from 0."""
+    return float(_roots(nodes, (scores - at)[None])[0])
 
 
 def _refit_reach(rows: LogitRows, fit: TemperatureFit) -> float:
@@ -193,11 +263,27 @@ def _roots(nodes: Float64Array, values: Float64Array) -> Float64Array:
 
 def _refit_in_full(rows: LogitRows, which: IntArray, temperatures: Float64Array, seed: int) -> None:
     wanted = set(which.tolist())
+    if not wanted:
+        return
     for at, counts in resample_counts(rows.n_rows, len(temperatures), seed, CALIBRATION_STREAM):
         for resample in wanted.intersection(range(at.start, at.stop)):
             drawn = np.repeat(np.arange(rows.n_rows), counts[resample - at.start].astype(np.int64))
             refit = fit_temperature(rows.values[drawn], rows.labels[drawn])
             temperatures[resample] = refit.temperature
+
+
+class ErrorParts(NamedTuple):
+    """What the debiased squared error of one model is made of.
+
+    Attributes:
+        gap: [n] confidence minus correct.
+        bins: [n] the equal-mass bin of each row.
+        refitted: [resamples] the squared error at each refitted temperature, in the same bins.
+    """
+
+    gap: Float64Array
+    bins: IntArray
+    refitted: Float64Array
 
 
 @dataclass(frozen=True)
@@ -253,11 +339,12 @@ class TemperaturePath:
         """Value at each refit from values at the nodes, [nodes] or [resamples, nodes]."""
         return np.asarray((self.weights * at_nodes).sum(axis=1))
 
-    def debiased_variance(self) -> float:
-        """Variance that refitting the temperature adds to the debiased squared error."""
+    def parts(self) -> ErrorParts:
+        """Return what the debiased squared error is made of, and how refits move it."""
         index = assign_bins(self.center.confidence, DEFAULT_BINS, "equal_mass")
         squared = [
             debiased_sums(node.confidence - node.correct, index, DEFAULT_BINS).squared
             for node in self.nodes
         ]
-        return float(self.interpolate(np.array(squared)).var())
+        gap = self.center.confidence - self.center.correct
+        return ErrorParts(gap, index, self.interpolate(np.array(squared)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmark.arrays import Float64Array, IntArray
-from benchmark.statistics.metric import PLAIN, Metric, Resampled
+from benchmark.arrays import Float64Array
+from benchmark.statistics.metric import PLAIN, Influence, Metric
 from benchmark.statistics.predictions import Predictions
 
 
@@ -13,9 +13,10 @@ def aurc(predictions: Predictions) -> float:
     """Area under the risk-coverage curve: mean error rate among the i most confident rows.
 
     Geifman & El-Yaniv 2017, averaged over i = 1 ... n; in [0, 1]. Within tied confidences the
-    expected value over their orders is taken, so the order of rows does not matter.
+    expected value over their orders is taken, so the order of rows does not matter. Ranked by
+    `Predictions.doubt`, which tells confidences apart that round to 1.
     """
-    errors = predictions.cumulative_errors
+    errors = predictions.ranking.errors
     return float((errors / np.arange(1, len(errors) + 1)).mean())
 
 
@@ -26,7 +27,7 @@ def augrc(predictions: Predictions) -> float:
     Systems": the chance that a row is both wrong and accepted, integrated over coverage by
     trapezoids. Ties as in `aurc`.
     """
-    errors = np.concatenate([[0.0], predictions.cumulative_errors])
+    errors = np.concatenate([[0.0], predictions.ranking.errors])
     return float((errors[1:] + errors[:-1]).mean() / (2 * predictions.rows.n_rows))
 
 
@@ -35,33 +36,42 @@ def aurc_influence(predictions: Predictions) -> Float64Array:
 
     With weights w, A = sum_i w_i E_i / N_i, where E and N are the weighted errors and rows among
     the i most confident; the derivative in w_k is E_k / N_k + sum_{i >= k} w_i (e_k - E_i / N_i) /
-    N_i.
+    N_i. A row that is tied stands at every position of its tie with equal chance, but its error
+    e_k stays its own: the mean error of the tie in its place would leave out how that varies.
     """
-    order, errors, rate = _ranked_errors(predictions)
-    n = len(order)
-    accepted = np.arange(1, n + 1) / n
-    risk = errors / np.arange(1, n + 1)
-    later = _sum_from_here(1 / accepted) / n
-    later_risk = _sum_from_here(risk / accepted) / n
-    effect = np.empty(n)
-    effect[order] = risk + rate * later - later_risk
-    return np.asarray(effect - effect.mean())
+    accepted = np.arange(1, predictions.rows.n_rows + 1)
+    risk = predictions.ranking.errors / accepted
+    later = _sum_from_here(1 / accepted)
+    later_risk = _sum_from_here(risk / accepted)
+    return _effects(predictions, risk - later_risk, later)
 
 
 def augrc_influence(predictions: Predictions) -> Float64Array:
-    """Influence function of `augrc` [n]."""
-    order, errors, rate = _ranked_errors(predictions)
-    n = len(order)
-    effect = np.empty(n)
-    effect[order] = (errors - rate / 2) / n + rate * (n - np.arange(n) - 0.5) / n
+    """Influence function of `augrc` [n]; ties as in `aurc_influence`."""
+    n = predictions.rows.n_rows
+    errors = predictions.ranking.errors
+    before = (errors - np.diff(errors, prepend=0.0) / 2) / n
+    return _effects(predictions, before, (n - np.arange(n) - 0.5) / n)
+
+
+def _effects(
+    predictions: Predictions, of_position: Float64Array, of_error: Float64Array
+) -> Float64Array:
+    """Return of_position + error * of_error of every row [n], averaged over positions of its tie.
+
+    Args:
+        predictions: The rows.
+        of_position: [n], in order of falling confidence, what a row adds by standing there.
+        of_error: [n] likewise, what it adds if it is wrong.
+    """
+    order, first, size, _ = predictions.ranking
+    means = (
+        np.repeat(np.add.reduceat(values, first) / size, size) for values in (of_position, of_error)
+    )
+    position, error = means
+    effect = np.empty(len(order))
+    effect[order] = position + error * ~predictions.correct[order]
     return np.asarray(effect - effect.mean())
-
-
-def _ranked_errors(predictions: Predictions) -> tuple[IntArray, Float64Array, Float64Array]:
-    """Rows by falling confidence, their cumulative expected errors, and each row's own."""
-    order = np.argsort(-predictions.confidence, kind="stable")
-    errors = predictions.cumulative_errors
-    return order, errors, np.diff(errors, prepend=0.0)
 
 
 def _sum_from_here(values: Float64Array) -> Float64Array:
@@ -71,10 +81,10 @@ def _sum_from_here(values: Float64Array) -> Float64Array:
 METRICS = (
     Metric(
         "aurc", "area under the risk-coverage curve", "AURC", aurc, "lower",
-        Resampled(aurc_influence, "value"), PLAIN, "Geifman & El-Yaniv 2017",
+        Influence(aurc_influence), PLAIN, "Geifman & El-Yaniv 2017",
     ),
     Metric(
         "augrc", "area under the generalised risk-coverage curve", "AUGRC", augrc, "lower",
-        Resampled(augrc_influence, "value"), PLAIN, "Traub et al. 2024",
+        Influence(augrc_influence), PLAIN, "Traub et al. 2024",
     ),
 )  # fmt: skip

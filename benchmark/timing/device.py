@@ -87,7 +87,7 @@ def _other_processes(device: torch.device) -> int | None:
     query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
     query += ["--id", f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)  # nosec B603 # fixed arguments
     except (OSError, subprocess.SubprocessError):
         return None
     pids = {int(line) for line in answer.stdout.split() if line.isdigit()}

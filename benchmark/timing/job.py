@@ -17,6 +17,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from benchmark.data import Rows
+from benchmark.hub import environment_for_code
+from benchmark.shell import end_with_parent
 
 if TYPE_CHECKING:  # torch takes seconds to import; whoever holds tensors has done so already.
     import torch
@@ -36,6 +38,7 @@ _LAUNCHER_VARIABLES = (
     "MASTER_PORT",
 )
 _LOG_LINES = 5
+_PARENT = "BENCHMARK_TIMING_PARENT"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class TimingJob(BaseModel):
         name: shown in errors and progress.
         loader: `module:function`, importable; called with `arguments`, returns a `TimingSubject`.
         arguments: keyword arguments, plain JSON.
+        own_code: whether the model brings code of its own, which is not to see secrets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +105,7 @@ class TimingJob(BaseModel):
     name: str
     loader: str
     arguments: dict[str, JsonValue]
+    own_code: bool = False
 
 
 class TimingError(RuntimeError):
@@ -130,25 +135,31 @@ def load(job: TimingJob) -> TimingSubject:
     return subject
 
 
-def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str:
+def run_module(
+    module: str, request: Mapping[str, Any], timeout_s: float, *, own_code: bool = False
+) -> str:
     """Run `python -m module` in a fresh process with a JSON request on its standard input.
 
     Args:
         module: importable, with a `__main__` part that reads the request.
         request: plain JSON.
         timeout_s: the process is killed after this many seconds.
+        own_code: keep secrets out of its environment (see `TimingJob`).
 
     Returns:
         Why it ended badly: its last words on stderr, or "" when it ended well. Results travel in
         files that the request names, since models may print.
     """
     environment = {k: v for k, v in os.environ.items() if k not in _LAUNCHER_VARIABLES}
+    if own_code:
+        environment = environment_for_code(environment)
     root = str(Path(__file__).parents[2])
+    environment[_PARENT] = str(os.getpid())
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [root, environment.get("PYTHONPATH", "")])
     )
     try:
-        ended = subprocess.run(
+        ended = subprocess.run(  # nosec B603 # ourselves
             [sys.executable, "-m", module],
             input=json.dumps(request),
             stdout=subprocess.DEVNULL,
@@ -164,6 +175,17 @@ def run_module(module: str, request: Mapping[str, Any], timeout_s: float) -> str
         return ""
     last_words = " | ".join(ended.stderr.strip().splitlines()[-_LOG_LINES:])
     return f"exit status {ended.returncode}: {last_words}"
+
+
+def read_request() -> dict[str, Any]:
+    """Return what `run_module` asks of this process, which ends with the one that asked.
+
+    One that went on alone would disturb the next measurement.
+    """
+    if _PARENT in os.environ:
+        end_with_parent(int(os.environ[_PARENT]))
+    request: dict[str, Any] = json.load(sys.stdin)
+    return request
 
 
 def ask_process(module: str, job: TimingJob, request: Mapping[str, Any], timeout_s: float) -> Any:
@@ -184,7 +206,7 @@ def ask_process(module: str, job: TimingJob, request: Mapping[str, Any], timeout
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         whole = {**request, "job": job.model_dump(), "answer": str(answer)}
-        return read_answer(answer, job, run_module(module, whole, timeout_s))
+        return read_answer(answer, job, run_module(module, whole, timeout_s, own_code=job.own_code))
 
 
 def write_answer(path: Path, make: Callable[[], BaseModel]) -> None:

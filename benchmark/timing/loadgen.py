@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,14 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.records import CrossCheck
 from benchmark.timing import loops as timing_loops
 from benchmark.timing.device import forward_call, shape_of, stopwatch
-from benchmark.timing.job import TimingJob, TimingSubject, ask_process, load, write_answer
+from benchmark.timing.job import (
+    TimingJob,
+    TimingSubject,
+    ask_process,
+    load,
+    read_request,
+    write_answer,
+)
 from benchmark.timing.loops import WarmUpLimits
 
 # The two tools take turns, so that a change of the machine's speed falls on both.
@@ -220,7 +225,7 @@ def _figure(summary: str, pattern: str) -> float:
 
 
 def _main() -> None:
-    request = json.load(sys.stdin)
+    request = read_request()
     write_answer(Path(request["answer"]), lambda: _check(request))
 
 

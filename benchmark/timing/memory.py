@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.records import Memory
+from benchmark.shell import end_with_parent
 from benchmark.timing import device as timing_device
 from benchmark.timing.job import (
     TimingError,
@@ -20,6 +20,7 @@ from benchmark.timing.job import (
     TimingSubject,
     load,
     read_answer,
+    read_request,
     run_module,
     write_answer,
 )
@@ -83,7 +84,8 @@ def measure_memory(
         return []
     with tempfile.TemporaryDirectory() as folder:
         request = {"jobs": [job.model_dump() for job in jobs], "folder": folder}
-        log = run_module("benchmark.timing.memory", request, timeout_s)
+        own_code = any(job.own_code for job in jobs)
+        log = run_module("benchmark.timing.memory", request, timeout_s, own_code=own_code)
         return [_answer(Path(folder) / f"{i}.json", job, log) for i, job in enumerate(jobs)]
 
 
@@ -115,6 +117,7 @@ def peak_rss_bytes() -> int:
 
 def _serve(request: dict[str, Any]) -> None:
     """Import everything once, then measure each job in a fork, one after the other."""
+    helper = os.getpid()
     jobs = [TimingJob.model_validate(job) for job in request["jobs"]]
     for name in (*_LIBRARIES, *dict.fromkeys(job.loader.partition(":")[0] for job in jobs)):
         with suppress(ImportError):  # a loader that cannot be imported fails in its own fork
@@ -124,6 +127,7 @@ def _serve(request: dict[str, Any]) -> None:
     for position, job in enumerate(jobs):
         child = os.fork()
         if child == 0:
+            end_with_parent(helper)  # threads are not forked
             _measure_in_fork(job, baseline, Path(request["folder"]) / f"{position}.json")
         os.waitpid(child, 0)
 
@@ -163,4 +167,4 @@ def _touch_libraries() -> None:
 
 
 if __name__ == "__main__":
-    _serve(json.load(sys.stdin))
+    _serve(read_request())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections import Counter
@@ -17,7 +16,14 @@ from pydantic import TypeAdapter
 from benchmark.records import Contention, Measurement, Memory, Percentile, Timing
 from benchmark.timing import memory, percentiles
 from benchmark.timing.durations import Durations, Level
-from benchmark.timing.job import TimingError, TimingJob, ask_process, load, write_answer
+from benchmark.timing.job import (
+    TimingError,
+    TimingJob,
+    ask_process,
+    load,
+    read_request,
+    write_answer,
+)
 from benchmark.timing.model import first_call_ms, time_model
 
 PROCESSES = 5
@@ -232,7 +238,7 @@ def _merge_memory(peaks: Sequence[Memory]) -> Memory | None:
 
 
 def _main() -> None:
-    request = json.load(sys.stdin)
+    request = read_request()
     write_answer(Path(request["answer"]), lambda: _measure(request))
     sys.stdout.flush()
     # Libraries' threads and exit handlers must not keep a measured process alive.

@@ -1,0 +1,228 @@
+"""How a command ends: asked once, asked twice, left alone, or let down by a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from faults import command, environment, launch
+
+from benchmark.records import RunFolder
+
+LONG = ("--suite", "long", "--limit", "96", "--timing", "off")
+SEEDS = ("--suite", "seeds", "--limit", "96")
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    """End what a failed test leaves."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def start(folder: Path, *arguments: str, launcher: list[str] | None = None, **options: Any):
+    line = command(folder, *arguments, **options)
+    if launcher is not None:
+        line = [*launcher, *line[1:]]
+    extra = {"ACCELERATE_USE_CPU": "true"} if "ranks" in options or launcher else {}
+    process = subprocess.Popen(
+        line, env=environment((), folder, **extra), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    _started.append(process)
+    return process
+
+
+def run_of(folder: Path) -> RunFolder:
+    return RunFolder(folder / "results/long-limit-96/long/digits/seed-0")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+def is_training(folder: Path) -> bool:
+    return run_of(folder).training_state.exists()
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def check_resumable(folder: Path) -> None:
+    run = run_of(folder)
+    assert run.training_state.exists()
+    assert not run.claim.exists()
+    assert not list(run.path.glob(".*.tmp"))
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_asked_once_the_epoch_is_finished(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: is_training(tmp_path))
+    children = family(process)
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=40)
+    assert process.returncode == code
+    assert time.monotonic() - asked < 30
+    assert "Ending after the epoch or stage under way, in 25 s at most" in errors
+    assert ("Ctrl-C again ends at once" in errors) == (number == signal.SIGINT)
+    assert errors.endswith("Interrupted. Run the same command again to continue.\n")
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    check_resumable(tmp_path)
+
+
+@pytest.mark.chaos
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: is_training(tmp_path))
+    children = family(process)
+    process.send_signal(signal.SIGSTOP)  # so that the epoch's end does not come between the two
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.05)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert time.monotonic() - asked < 5
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+@pytest.mark.chaos
+def test_an_epoch_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    fault = {"at": "benchmark.execution.training:_Loop.save", "call": 2, "do": "sleep",
+             "seconds": 600}  # fmt: skip
+    process = subprocess.Popen(
+        command(tmp_path, *LONG, "--grace", "3"), env=environment([fault], tmp_path), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(lambda: is_training(tmp_path))
+    time.sleep(1)
+    children, asked = family(process), time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert 2 < time.monotonic() - asked < 15
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_whoever_loses_its_launcher_ends(
+    tmp_path: Path, launcher: str, number: signal.Signals
+) -> None:
+    options: dict[str, Any] = {"launcher": ACCELERATE} if launcher == "accelerate" else {"ranks": 2}
+    process = start(tmp_path, *LONG, **options)
+    wait_for(lambda: is_training(tmp_path))
+    children = family(process)
+    assert children
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert not psutil.wait_procs(children, timeout=35)[1]
+    check_resumable(tmp_path)
+
+
+@pytest.mark.chaos
+def test_children_that_time_do_not_outlive_the_command(tmp_path: Path) -> None:
+    process = start(tmp_path, *SEEDS, "--seeds", "1", "--timing", "full")
+
+    def timing() -> list[psutil.Process]:
+        return [c for c in family(process) if "benchmark.timing.processes" in c.cmdline()]
+
+    wait_for(timing)
+    children = family(process)
+    process.kill()
+    process.communicate(timeout=10)
+    assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_a_dead_worker_is_replaced_and_its_run_tried_again(tmp_path: Path) -> None:
+    fault = {"at": "benchmark.execution.training:_Loop._backward", "call": 2, "do": "kill",
+             "once": str(tmp_path / "killed")}  # fmt: skip
+    result = launch(tmp_path, *SEEDS, "--timing", "off", "--workers", "2", faults=[fault])
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "killed").exists()
+    assert "2 of 2 runs completed" in result.stdout
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_run_that_kills_every_worker_is_failed(tmp_path: Path, retries: int) -> None:
+    note = tmp_path / "tries"
+    place = "benchmark.execution.training:_Loop._backward"
+    faults = [{"at": place, "call": 2, "do": "note", "file": str(note)},
+              {"at": place, "call": 2, "do": "segfault"}]  # fmt: skip
+    result = launch(
+        tmp_path, *SEEDS, "--seeds", "1", "--timing", "off", "--retries", str(retries),
+        faults=faults,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "the worker process was ended by SIGSEGV" in result.stderr
+    assert len(note.read_text().splitlines()) == 1 + retries
+
+
+@pytest.mark.chaos
+def test_a_crash_while_timing_costs_one_timing(tmp_path: Path) -> None:
+    fault = {"at": "benchmark.execution.timing_stage:_subject", "call": 1, "do": "segfault"}
+    arguments = ("--suite", "mixers", "--limit", "96")
+    once = {**fault, "once": str(tmp_path / "crashed")}
+    # The helper that measures memory loads the model, too: its fork is the first to crash.
+    result = launch(tmp_path, *arguments, faults=[{**once, "at": PLACE}])
+    assert result.returncode == 1, result.stderr
+    assert "the process that timed it was ended by SIGSEGV" in result.stderr
+    assert "report:" in result.stdout
+    assert result.stderr.count("not timed") == 1
+
+    off = launch(tmp_path, *arguments, "--timing", "off")
+    assert off.returncode == 0, off.stderr  # nobody asked for a timing
+    again = launch(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+
+
+PLACE = "benchmark.execution.timing_stage:measure_subject"
+
+
+def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:
+    from benchmark.records import try_claim
+
+    run = run_of(tmp_path)
+    run.path.mkdir(parents=True)
+    for name in (".record.json.x.tmp", ".claim.x.new"):
+        (run.path / name).touch()
+    (run.path / ".model-x").mkdir()
+    run.claim.write_text('{"host": "elsewhere", "pid": 1, "token": "x"}')
+    os.utime(run.claim, (0, 0))
+    claim = try_claim(run)
+    assert claim is not None
+    assert [path.name for path in run.path.iterdir()] == [".claim"]
+    claim.release()
+    assert not list(run.path.iterdir())
