@@ -25,7 +25,6 @@ from benchmark.shell import as_folder, command, end_with_launcher, heed_signals,
 
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec
-    from benchmark.records import Record
     from benchmark.registry import Registry
 
 
@@ -230,7 +229,13 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
 
 
 def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
-    from benchmark.execution import check_launch, launched_processes, process_index, shared
+    from benchmark.execution import (
+        check_launch,
+        launched_processes,
+        process_index,
+        shared,
+        summarise,
+    )
 
     with shared():
         pass  # a launch that starts while something is timed waits here
@@ -247,7 +252,7 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
         _time(specs, options)
     with shared():
         _report(specs, registry, options)
-    return _summarise(specs, options)
+    return summarise(specs, options.results, timed=options.timing != "off")
 
 
 def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
@@ -372,44 +377,6 @@ def _shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _read_records(specs: Sequence[RunSpec], results: Path) -> tuple[list[Record], list[str]]:
-    """Return the records that can be read, and what is wrong with those that cannot."""
-    from benchmark.records import ResultsError
-
-    records, problems = [], []
-    for spec in specs:
-        try:
-            record = spec.folder(results).read_record()
-        except ResultsError as error:
-            problems.append(str(error))
-            continue
-        if record is not None:
-            records.append(record)
-    return records, problems
-
-
-def _summarise(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
-    """Name what did not complete; return the exit code."""
-    records, unreadable = _read_records(specs, options.results)
-    bad = [record for record in records if record.status != "completed"]
-    missing = len(specs) - len(records)
-    print(f"{len(specs) - len(bad) - missing} of {len(specs)} runs completed")
-    for record in bad:
-        reason = record.failure.message if record.failure else ""
-        print(f"  {record.status}: {record.name}: {reason}", file=sys.stderr)
-    for problem in unreadable:
-        print(f"  unreadable: {problem}", file=sys.stderr)
-    untimed = [
-        record
-        for record in records
-        if options.timing != "off" and record.timing_failure is not None
-    ]
-    for record in untimed:
-        reason = record.timing_failure.message if record.timing_failure else ""
-        print(f"  not timed: {record.name}: {reason}", file=sys.stderr)
-    return 1 if bad or missing or untimed else 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from .stages import RETRY_S as RETRY_S
 from .stages import SCORED_STAGES as SCORED_STAGES
 from .stages import execute as execute
 from .stages import try_execute as try_execute
+from .summary import summarise as summarise
 from .timing_stage import models_to_time as models_to_time
 from .timing_stage import needs_timing as needs_timing
 from .timing_stage import time_groups as time_groups

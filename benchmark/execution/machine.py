@@ -117,7 +117,7 @@ def _folder() -> Path:
     chosen = os.environ.get("BENCHMARK_MACHINE_LOCKS")
     if chosen:
         return Path(chosen)
-    return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())  # nosec B108 - one place for all users; a lock holds no data
+    return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())  # nosec B108
 
 
 def _open(name: str) -> int | None:
@@ -131,7 +131,7 @@ def _open(name: str) -> int | None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
         with contextlib.suppress(PermissionError):
-            os.fchmod(descriptor, 0o666)  # whatever the umask says  # nosec B103 - other users lock it too
+            os.fchmod(descriptor, 0o666)  # nosec B103 - whatever the umask says
         return descriptor
     return None
 
