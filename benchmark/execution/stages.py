@@ -46,6 +46,7 @@ from benchmark.records import (
     RunFolder,
     Status,
     Training,
+    explained_errors,
     set_aside,
     shared_cache,
     stored_device,
@@ -114,7 +115,8 @@ def _enter(run: _Run, hold: ExitStack) -> bool:
     hold.callback(share.leave)
     if not share.enter():
         return False
-    claim = try_claim(run.folder)
+    with explained_errors(run.folder.path):
+        claim = try_claim(run.folder)
     if claim is None:
         return False
     hold.callback(claim.release)
