@@ -16,12 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from benchmark import Registry, RunSpec, execute, plan
 from benchmark.execution import workers
-from benchmark.execution.run_record import run_record
 from benchmark.execution.timing_stage import time_groups
 from benchmark.records import (
     Failure,
     OtherVersionError,
-    Record,
     ResultsError,
     RunFolder,
     read_split,
@@ -333,23 +331,12 @@ def test_timing_enters_the_record_that_is_there_now(
     assert folder.read_record() == anew
 
 
-def test_a_worker_that_dies_after_its_record_has_completed(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_after_its_record_has_completed(tree: Tree) -> None:
     spec = tree.specs[0]
-    worker = workers._Worker(0, tree.results, force=False, gpus=0)
-
-    class Dead:
-        exitcode = -9
-
-        def join(self, timeout: float) -> None: ...
-
-    worker._process = Dead()  # type: ignore[assignment]
+    death = workers._Death(spec, "the worker process was ended by SIGKILL")
     before = spec.folder(tree.results).read_record()
     assert before is not None
-    worker._given_at = before.finished_at
-    assert worker._record_death(spec) == before
-    worker._given_at = run_record(spec, "failed").finished_at
-    died = worker._record_death(spec)
-    assert isinstance(died, Record)
-    assert died.status == "failed"
+    assert death.record(tree.results) == before
+    spec.folder(tree.results).logits.unlink()
+    died = death.record(tree.results)
+    assert (died.status, died.failure and died.failure.stage) == ("failed", "worker")
