@@ -70,7 +70,7 @@ def _power(power: Power | None) -> Iterator[str]:
         f"The smallest effect that {plural(power.families_now, 'family', 'families')} can show with"
         f" a chance of {power.power:.0%} is a ratio of {ratio_text(ratio)} (or"
         f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies at the observed"
-        " variances, judged by the verdict's own test"
+        " variances, judged by the interval; the exchange of labels asks for more with few families"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the verdict's own test could have found, and how many families would decide the claim."""
+"""What the verdict's interval could have found, and how many families would decide the claim."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ class SeedVariance(_Frozen):
 
 
 class Power(_Frozen):
-    """What the verdict's own test could have found with this design.
+    """What the verdict's interval could have found with this design.
 
     `smallest_detectable_ratio` (below 1; above 1 it is the inverse) is found with probability
     `power`. The family counts are totals over both mixers, None where no number up to the

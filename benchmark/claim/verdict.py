@@ -180,7 +180,7 @@ def what_would_decide(power: Power) -> str:
     """Say what the test could have found, and how many families like these would decide."""
     found = power.smallest_detectable_ratio
     could = (
-        f"a ratio of {ratio_text(found)} or {ratio_text(1 / found)} would have been found"
+        f"at a ratio of {ratio_text(found)} or {ratio_text(1 / found)} it would have excluded 1"
         f" with {power.power:.0%} power"
     )
     parts = [

@@ -31,6 +31,7 @@ from benchmark.records.folder import RunFolder
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
 _RETRY_S = 0.5
+_LARGEST_PID = 2**31 - 1
 _DAY_S = 86400.0
 _LEFTOVERS = (".*.tmp", ".model-*", ".claim.*")
 
@@ -218,7 +219,7 @@ def is_left_over(path: Path) -> bool:
     if found is None:
         return False
     if found[1] == _host()[-12:]:
-        return not psutil.pid_exists(int(found[2]))
+        return int(found[2]) > _LARGEST_PID or not psutil.pid_exists(int(found[2]))
     return path.exists() and _seconds_since_touched(path) > _DAY_S
 
 

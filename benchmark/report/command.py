@@ -196,7 +196,8 @@ def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
     from pyarrow import csv
 
     frame = frame.dropna(axis="columns", how="all")
-    frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
+    if "folder" in frame:  # not where no record can be read
+        frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             frame[name] = frame[name].map(escape_csv, na_action="ignore")

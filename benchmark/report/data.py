@@ -312,7 +312,7 @@ def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         for map_name in MAPS:
             wanted += [f"{metric}_{map_name}", *(f"{metric}_{map_name}_{part}" for part in PARTS)]
     absent = [column for column in wanted if column not in frame]
-    return frame.assign(**dict.fromkeys(absent, float("nan")))
+    return frame.reindex(columns=[*frame.columns, *absent])
 
 
 def name_unknown(frame: pd.DataFrame) -> pd.DataFrame:
