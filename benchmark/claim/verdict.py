@@ -120,8 +120,8 @@ def _reason(
     if permutation is not None and _excludes_one(interval):
         return (
             "the interval excludes 1, but takes families to be about normal: exchanging labels"
-            f" among them gives {p_statement(permutation.p_value)}, and"
-            f" {permutation.smallest_p:.2g} at the least that it could"
+            f" among them gives {p_statement(permutation.p_value)} (the least it could give is"
+            f" {permutation.smallest_p:.2g})"
         )
     if interval.low == 0 and math.isinf(interval.high):
         return "no ratio at all can be excluded: the errors cannot be told from zero"
