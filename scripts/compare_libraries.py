@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from document_tables import markers, replace_table
 
 from benchmark.arrays import BoolArray, Float32Array, Float64Array, IntArray
 from benchmark.statistics.bin_resampling import bootstrap_interval
@@ -25,7 +26,8 @@ from benchmark.statistics.smooth_ece import smooth_ece
 from benchmark.statistics.temperature import fit_temperature
 
 SIZES = ((10_000, 2), (10_000, 100), (50_000, 1000), (1_000_000, 2))
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+MARKERS = "peers"
+BEGIN, END = markers(MARKERS)
 RESAMPLES = 1000
 # One resample at a time is what an exact bootstrap costs; a thousand would take a quarter of an
 # hour.
@@ -73,7 +75,7 @@ def main() -> None:
         print("\n".join(HEADER))
         rows = time_everything(arguments.repeats)
     if arguments.document:
-        replace_table(arguments.document, "\n".join([*HEADER, *map(to_markdown, rows)]))
+        replace_table(arguments.document, MARKERS, "\n".join([*HEADER, *map(to_markdown, rows)]))
 
 
 def draw(n: int, n_classes: int) -> tuple[Logits, Labels]:
@@ -355,12 +357,6 @@ def to_markdown(row: Row) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def replace_table(document: Path, text: str) -> None:
-    """Put the table between the markers of a document."""
-    before, rest = document.read_text(encoding="utf-8").split(BEGIN)
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from document_tables import replace_table
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 
@@ -29,7 +30,7 @@ from benchmark.statistics.resampling import TemperaturePath, refit_temperatures
 
 REFERENCE_ELEMENTS = 4_000_000
 RESAMPLES = 200
-BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
+MARKERS = "coverage"
 DEBIASED = "debiased_calibration_error_squared"
 BEFORE = ("accuracy", "macro_f1", "nll", "brier", "signed_gap", "aurc", "augrc", DEBIASED)
 AFTER = ("nll", "brier", "signed_gap", "aurc", DEBIASED)
@@ -222,14 +223,6 @@ def _summary(column: np.ndarray) -> str:
     return text if share == 1 else f"{text} of {100 * share:.0f}%"
 
 
-def replace_table(document: Path, text: str) -> None:
-    """Put the table between the markers of a document."""
-    content = document.read_text(encoding="utf-8")
-    before, rest = content.split(BEGIN)
-    _, after = rest.split(END)
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Parse arguments, simulate, print rows as they come and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,7 +237,7 @@ def main() -> None:
         lines.append(row_of(CELLS[number], arguments.replications))
         print(lines[-1], flush=True)
     if arguments.document:
-        replace_table(arguments.document, "\n".join(lines))
+        replace_table(arguments.document, MARKERS, "\n".join(lines))
 
 
 if __name__ == "__main__":

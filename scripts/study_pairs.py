@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from document_tables import replace_table
 from scipy.optimize import brentq
 
 from benchmark.statistics import ModelOutputs, Predictions, compare, fit_temperature
@@ -25,7 +26,7 @@ ALIKE = 0.7
 """Correlation of the noise of the two pictures of a row."""
 REFERENCE_ROWS = 50_000
 RESAMPLES = 200
-BEGIN, END = "<!-- pairs: begin -->", "<!-- pairs: end -->"
+MARKERS = "pairs"
 HEADER = "| K | accuracies | true errors | n | m | rejected before | covered before "
 HEADER_AFTER = "| rejected after | covered after "
 
@@ -154,14 +155,6 @@ def row_of(cell: Cell, replications: int, stages: int) -> str:
     return f"| {' | '.join([*facts, *(f'{100 * share:.1f}%' for share in shares)])} |"
 
 
-def replace_table(document: Path, text: str) -> None:
-    """Put the table between the markers of a document."""
-    content = document.read_text(encoding="utf-8")
-    before, rest = content.split(BEGIN)
-    _, after = rest.split(END)
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Parse arguments, simulate, print rows as they come and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -178,7 +171,7 @@ def main() -> None:
         lines.append(row_of(CELLS[number], arguments.replications, 1 if arguments.before else 2))
         print(lines[-1], flush=True)
     if arguments.document:
-        replace_table(arguments.document, "\n".join(lines))
+        replace_table(arguments.document, MARKERS, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -284,7 +284,8 @@ class _Run:
 
     def _predict(self, inputs: Inputs, accelerator: Accelerator) -> None:
         columns, splits = self._columns(inputs), inputs.scored_splits
-        together("row independence", lambda: self._require_row_independence(inputs))
+        if self.training is not None:
+            together("row independence", lambda: self._require_row_independence(inputs))
         self.progress.stage("logits", sum(map(len, splits.values())))
         from benchmark.execution.forward import predict_logits
 
@@ -311,7 +312,7 @@ class _Run:
     def _require_row_independence(inputs: Inputs) -> None:
         from benchmark.models import require_row_independence
 
-        # The padding was chosen with a new head, which may say little; now its logits count.
+        # The padding was chosen with a new head, which may say little; now it is trained.
         require_row_independence(inputs.model.eval(), inputs.splits["calibration"], inputs.padding)
 
     def _columns(self, inputs: Inputs) -> list[int]:

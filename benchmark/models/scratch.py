@@ -108,7 +108,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _save_preprocessor(preprocessor: Preprocessor, folder: Path) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
     try:
         preprocessor.save_pretrained(temporary)
         seal_folder(temporary)

@@ -14,26 +14,23 @@ ROOT = Path(__file__).parents[2]
 HOOK = Path(__file__).parent / "hook"
 RUN = ROOT / "benchmark" / "run.py"
 
+VIT = """\
+    scratch: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
+      intermediate_size: 16, patch_size: 7, initializer_range: 0.1}
+    modality: image
+    mixer: attention
+    family: ViT
+"""
 REGISTRY = """
 version: 1
 recipes:
   quick: {epochs: 2, batch_size: 32, learning_rate: 3.0e-3, schedule: onecycle, warmup: 0.3}
   long: {epochs: 400, batch_size: 8, learning_rate: 3.0e-3}
 models:
-  vit: &vit
-    scratch: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-      intermediate_size: 16, patch_size: 7, initializer_range: 0.1}
-    modality: image
-    mixer: attention
-    family: ViT
-    recipe: quick
+  vit:
+{VIT}    recipe: quick
   long:
-    scratch: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-      intermediate_size: 16, patch_size: 7, initializer_range: 0.1}
-    modality: image
-    mixer: attention
-    family: ViT
-    recipe: long
+{VIT}    recipe: long
   resnet:
     scratch: {model_type: resnet, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1],
       layer_type: basic}
@@ -47,7 +44,7 @@ suites:
   seeds: {models: [vit], datasets: [digits], seeds: 2}
   mixers: {models: [vit, resnet], datasets: [digits]}
   long: {models: [long], datasets: [digits]}
-""".replace("&vit", "")
+""".replace("{VIT}", VIT)
 
 
 def environment(
