@@ -384,6 +384,7 @@ def analyse(study: Study, row: Row, whole: bool) -> dict[str, float]:
     found["decided"] = equation.test(0.0).rejects(claim.alpha)
     found["coverage"] = not equation.test(study.own_ratio).rejects(claim.alpha)
     found["exchange"] = permute_labels(clean, claim, design, equation).p_value <= claim.alpha
+    found["verdict"] = found["decided"] and found["exchange"]
     if whole:
         interval = ratio_interval(equation, claim.alpha)
         outcome = judge(claim, interval)
@@ -414,7 +415,8 @@ def analyse_old(study: Study, row: Row, whole: bool) -> dict[str, float]:
     truth = np.exp(study.next_ratio if row.about == "new" else study.own_ratio)
     return {
         "ratio": float(np.log(effect.estimate.ratio)),
-        "decided": verdict.outcome in ("supported", "contradicted"),
+        "decided": effect.estimate.low > 1 or effect.estimate.high < 1,
+        "verdict": verdict.outcome in ("supported", "contradicted"),
         "coverage": effect.estimate.low <= truth <= effect.estimate.high,
         "exchange": permutation.p_value <= claim.alpha,
     }
@@ -443,7 +445,7 @@ def run(row: Row, ratio: float, studies: int, old: bool) -> dict[str, str]:
     mean = table.mean()
     median = float(np.exp(table["ratio"].median()))
     text = {"study": row.name, "true ratio": f"{ratio:g}", "estimate": f"{median:.2f}"}
-    for name in ("coverage", "decided", "exchange", "oracle", "unbounded", "equivalent", "agree"):
+    for name in (*COLUMNS[3:], "unbounded", "equivalent", "agree"):
         if name in mean and np.isfinite(mean[name]):
             text[name] = f"{100 * mean[name]:.1f}"
     return text | {
@@ -452,7 +454,16 @@ def run(row: Row, ratio: float, studies: int, old: bool) -> dict[str, str]:
     }
 
 
-COLUMNS = ("study", "true ratio", "estimate", "coverage", "decided", "exchange", "oracle")
+COLUMNS = (
+    "study",
+    "true ratio",
+    "estimate",
+    "coverage",
+    "decided",
+    "exchange",
+    "verdict",
+    "oracle",
+)
 MORE = ("unbounded", "equivalent", "agree", "ms", "s")
 
 
