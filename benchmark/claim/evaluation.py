@@ -16,7 +16,7 @@ from benchmark.claim.data import (
     squared_errors,
 )
 from benchmark.claim.design import Design, build_design, declared_columns, dropped_checkpoints
-from benchmark.claim.effect import contrast_equation, estimate_effect, permute_labels
+from benchmark.claim.effect import contrast_equation, estimate_effect, label_exchange
 from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.power import power_of
@@ -104,8 +104,8 @@ def _parts(
     effect, design, equation = primary
     unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
     shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
-    power = power_of(claim, effect, equation)
-    permutation = permute_labels(clean, claim, design, equation)
+    exchange = label_exchange(clean, claim, design, equation)
+    permutation, power = exchange.test(), power_of(claim, effect, equation, exchange)
     return {
         **parts,
         "primary": effect,
