@@ -25,6 +25,8 @@ LABELLINGS = 400
 """Tried in each simulated study."""
 LARGEST_EFFECT = 4.0
 """A log ratio (55 times) beyond which a detectable effect is of no use to anybody."""
+WIDENING = 1.3
+"""Steps upward in search of a detectable effect grow by this factor."""
 MOST_FAMILIES = 2_000
 
 
@@ -93,11 +95,14 @@ def detectable_effects(
         decided = sum(few.p_value(noise[:, study] + shift) <= alpha for study in excluded)
         return POWER - decided / STUDIES
 
-    if lack(by_interval) <= 0:
+    size = by_interval
+    while lack(size) > 0:
+        size *= WIDENING
+        if size > LARGEST_EFFECT:
+            return by_interval, None
+    if size == by_interval:
         return by_interval, by_interval
-    if lack(LARGEST_EFFECT) > 0:
-        return by_interval, None
-    found = optimize.bisect(lack, by_interval, LARGEST_EFFECT, xtol=0.02)
+    found = optimize.brentq(lack, size / WIDENING, size, xtol=0.02)
     return by_interval, float(found)
 
 
