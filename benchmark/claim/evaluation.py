@@ -33,6 +33,7 @@ from benchmark.claim.signed_gaps import signed_gaps
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import variance_shares
 from benchmark.claim.verdict import decide
+from benchmark.markup import plural
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
     primary, problem = _try_analysis(clean, claim, metric, first, primary_columns(claim))
     dropped = dropped_runs(frame) + unknown
+    if problem is not None and unknown:
+        problem += f" (mixer or family unknown: {plural(len(unknown), 'result')})"
     if primary is not None:
         dropped += dropped_checkpoints(clean, primary.design)
     facts: dict[str, Any] = {
