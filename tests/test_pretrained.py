@@ -1,15 +1,19 @@
-"""Real pretrained checkpoints and real images through the ordinary entries."""
+"""Real pretrained checkpoints and real data through the ordinary entries; decoders, too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SHARED
+from test_hub_architectures import texts_alone
 
 from benchmark import Registry, execute, plan
+from benchmark.data import load_corpus
 from benchmark.records.logits import read_split
 
+NEWS = SHARED / "data" / "ag_news"
 CHECKPOINT = SHARED / "checkpoints" / "mobilenet_v2"
 IMAGES = SHARED / "data" / "cifar10_jpeg"
 
@@ -52,3 +56,55 @@ def test_local_checkpoint_is_fine_tuned_on_local_images(tmp_path: Path) -> None:
     split = read_split(spec.folder(tmp_path / "results"), "test")
     assert split.logits.shape == (32, 10)
     assert record.provenance["model_revision"] is not None
+
+
+DECODERS = f"""
+version: 1
+recipes:
+  short: {{epochs: 4, batch_size: 32, learning_rate: 2.0e-3, schedule: linear, warmup: 0.1}}
+models:
+  gpt2:
+    scratch: {{model_type: gpt2, n_embd: 64, n_layer: 2, n_head: 4, vocab_size: 4000,
+              initializer_range: 0.1}}
+    {{common}}
+  llama:
+    scratch: {{model_type: llama, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2,
+              num_attention_heads: 4, vocab_size: 4000, initializer_range: 0.1}}
+    {{common}}
+datasets:
+  ag-news:
+    path: {NEWS}
+    modality: text
+    columns: {{text: text, label: label}}
+    max_length: 48
+suites:
+  decoders: {{models: [gpt2, llama], datasets: [ag-news]}}
+"""
+DECODERS = DECODERS.replace(
+    "{common}", "modality: text\n    mixer: attention\n    family: decoder\n    recipe: short"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NEWS.exists(), reason="the data are not at ../shared")
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_decoders_learn_from_scratch(tmp_path: Path, name: str) -> None:
+    """Classifiers that read the last token: of a row alone, too, as plain transformers has it."""
+    (tmp_path / "registry.yaml").write_text(DECODERS)
+    registry = Registry.load(tmp_path / "registry.yaml")
+    spec = plan(registry, models=[name], limit=4000)[0]
+    record = execute(spec, tmp_path / "results")
+    assert record.status == "completed", record.failure
+    folder = spec.folder(tmp_path / "results")
+    split = read_split(folder, "test")
+    accuracy = (split.logits.argmax(axis=1) == split.labels).mean()
+    print(f"{name}: accuracy {accuracy:.3f} on {len(split.labels)} rows")
+    assert accuracy > 0.7  # one of four at random
+
+    rows = load_corpus(spec.dataset, limit=4000).test
+    assert rows.texts is not None
+    texts = dict(zip(rows.ids.tolist(), rows.texts, strict=True))
+    some = [texts[row] for row in split.ids[:32].tolist()]
+    alone = texts_alone(folder.model, some, truncation=True)
+    print(f"{name}: largest difference {np.abs(split.logits[:32] - alone).max():.1e}")
+    np.testing.assert_allclose(split.logits[:32], alone, rtol=0, atol=1e-5)
