@@ -32,10 +32,10 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     interval, `_no_interval` says in words why;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
     `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
-    `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
-    `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`, where the record
-    and the logits lie; `reason`, why a run has no result. A run without scores has one row
-    with an empty split, so that it can be listed; never imputed.
+    `temperature_high`, `temperature_status`, `calibration_rows`; `latency_p50_ms`,
+    `latency_p90_ms`, `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`,
+    where the record and the logits lie; `reason`, why a run has no result. A run without scores
+    has one row with an empty split, so that it can be listed; never imputed.
     """
     import pandas as pd
 
@@ -82,6 +82,7 @@ def _temperature_columns(temperature: Temperature | None) -> dict[str, Any]:
         "temperature_high": temperature.high,
         "temperature_no_interval": temperature.no_interval,
         "temperature_status": temperature.status,
+        "calibration_rows": temperature.n,
     }
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchmark.markup import visible
 from benchmark.records import (
     PARTS,
@@ -16,6 +18,7 @@ from benchmark.records import (
     ResultsError,
     RunFolder,
     average_seeds,
+    read_split,
     runs_of_suite,
     suites_of,
     tidy_rows,
@@ -94,6 +97,7 @@ class ReportData:
         label_names: class names by dataset.
         notes: by dataset, what its runs say of the rows: left out, held out, masked.
         finished: first and last time a run finished, ISO 8601.
+        majority: by dataset, the share of its test rows that are of their most frequent class.
     """
 
     suite: str
@@ -108,6 +112,12 @@ class ReportData:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
     row_sources: RowSources = field(default_factory=RowSources)
+    majority: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether there are so few runs that the logits of each are read."""
+        return len(self.in_distribution) <= MAX_LOGITS_FILES
 
     def relative(self, folder: str) -> str:
         """Return a run's folder as seen from the suite's folder."""
@@ -206,6 +216,7 @@ class _Reader:
         self.notes: dict[str, dict[str, None]] = defaultdict(dict)
         self.finished: list[str] = []
         self.names: set[str] = set()
+        self.majority: dict[str, float] = {}
 
     def add(self, folder: RunFolder) -> None:
         name = folder.name.partition("/")[2]
@@ -225,6 +236,7 @@ class _Reader:
                 self._leave_out(name, "damaged", "logits", error)
                 return
         self._note(record)
+        self._count_classes(folder, record)
         for row in tidy_rows(folder, record, is_shown):
             # Names of a tree from elsewhere can be any text, and reach figures and file names.
             row |= {name: visible(row[name]) for name in _TEXTS if isinstance(row[name], str)}
@@ -232,6 +244,17 @@ class _Reader:
             self.rows.append(row)
         if len(self.rows) >= _CHUNK_ROWS:
             self.flush()
+
+    def _count_classes(self, folder: RunFolder, record: Record) -> None:
+        """Find how often the most frequent class is right, of a dataset's first test rows."""
+        dataset = visible(record.dataset)
+        if dataset in self.majority or "test" not in record.scores:
+            return
+        try:
+            labels = read_split(folder, "test").labels
+        except (OSError, ResultsError):
+            return  # another run may have them; without them nothing is said of chance
+        self.majority[dataset] = float(np.bincount(labels).max() / len(labels))
 
     def _leave_out(self, name: str, status: str, stage: str, error: ResultsError) -> None:
         reason = str(error).replace(f"{self.root}/", "")
@@ -283,8 +306,10 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
     ]
     labels: dict[str, tuple[str, ...]] = {}
     notes: dict[str, dict[str, None]] = defaultdict(dict)
+    majority: dict[str, float] = {}
     for part in parts:
         labels = part.label_names | labels
+        majority = part.majority | majority
         for dataset, some in part.notes.items():
             notes[dataset] |= some
     times = sorted(time for part in parts for time in part.finished)
@@ -300,6 +325,7 @@ def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[st
         label_names=labels,
         notes={dataset: tuple(some) for dataset, some in notes.items() if some},
         finished=(times[0], times[-1]) if times else ("", ""),
+        majority=majority,
     )
 
 
