@@ -24,6 +24,7 @@ from benchmark.records import (
     tidy_rows,
     verify_logits,
 )
+from benchmark.report.machines import describe_machine
 from benchmark.report.row_sources import RowSources
 
 if TYPE_CHECKING:
@@ -346,26 +347,6 @@ def name_unknown(frame: pd.DataFrame) -> pd.DataFrame:
     names = ["mixer", "family", "modality"]
     known = frame[names].astype(object)
     return frame.assign(**known.where(known.notna(), UNKNOWN))
-
-
-def describe_machine(provenance: dict[str, Any]) -> str:
-    """Return one line on the hardware and software of a run, from its provenance."""
-    if "imported" in provenance:
-        return f"an unknown machine; the logits were imported and scored on {_here(provenance)}"
-    return _here(provenance)
-
-
-def _here(provenance: dict[str, Any]) -> str:
-    packages = provenance.get("packages") or {}
-    parts = [provenance.get("device_name") or provenance.get("processor")]
-    if provenance.get("cores"):
-        parts.append(f"{provenance['cores']} cores")
-    if provenance.get("memory_gib"):
-        parts.append(f"{provenance['memory_gib']} GiB memory")
-    if provenance.get("python"):
-        parts.append(f"Python {provenance['python']}")
-    parts += [f"{name} {packages[name]}" for name in ("torch", "transformers") if name in packages]
-    return ", ".join(str(part) for part in parts if part) or "not recorded"
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
