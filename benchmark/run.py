@@ -24,7 +24,7 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
 from benchmark.shell import as_folder, command, end_with_launcher, heed_signals, patiently  # noqa: E402
 
 if TYPE_CHECKING:
-    from benchmark.plan import RunSpec
+    from benchmark.plan import RunSpec, Selection
     from benchmark.registry import Registry
 
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     from benchmark.execution import LaunchError, ProcessesPartedError, quiet_libraries
     from benchmark.hub import allow_remote_code
-    from benchmark.plan import SelectionError, plan
+    from benchmark.plan import SelectionError, select
     from benchmark.records import ResultsError
     from benchmark.registry import Registry, RegistryError
     from benchmark.report import ReportError
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             _print_registry(registry)
             return 0
-        specs = plan(
+        selection = select(
             registry,
             suite=options.suite,
             models=options.models,
@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         _check_backend(options)
         if options.dry_run:
-            return _dry_run(specs, options)
-        return _run(specs, registry, options)
+            return _dry_run(selection, options)
+        return _run(selection, options)
     except ProcessesPartedError as error:
         return _part(error)
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
@@ -173,18 +173,18 @@ def _print_registry(registry: Registry) -> None:
     print(tabulate(suites, headers=("suite", "models", "datasets", "seeds")))
 
 
-def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
+def _dry_run(selection: Selection, options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from benchmark.execution import cost_table
 
     rows, to_do = [], []
-    for spec in specs:
+    for spec in selection.specs:
         stages = _stages_to_do(spec, options)
         rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
         to_do += [spec] if stages else []
     print(tabulate(rows, headers=("run", "to do")))
-    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {len(to_do)} have something to do.")
+    print(f"\n{len(rows)} runs of suite {selection.suite}; {len(to_do)} have something to do.")
     costs = cost_table([_resolved(spec, options.results) for spec in to_do])
     print(f"\n{costs}" if costs else "", end="\n" if costs else "")
     return 0
@@ -228,7 +228,7 @@ def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
     return [*stages, *([f"({note})"] if note and stages else [])]
 
 
-def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
+def _run(selection: Selection, options: argparse.Namespace) -> int:
     from benchmark.execution import (
         check_launch,
         launched_processes,
@@ -242,25 +242,29 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
     notes = check_launch()
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        for members in selection.members:
+            members.write(options.results)
+    specs = selection.specs
     if launched_processes() > 1:
         _execute_together(specs, options)
         if process_index() > 0:
             return _leave_launch()
     else:
-        _execute_in_workers(specs, options)
+        _execute_in_workers(selection, options)
     if options.timing != "off":
         _time(specs, options)
     with shared():
-        _report(specs, registry, options)
+        _report(selection, options)
     return summarise(specs, options.results, timed=options.timing != "off")
 
 
-def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+def _execute_in_workers(selection: Selection, options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
     from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
 
+    specs = selection.specs
     pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
-    print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
+    print(f"suite {selection.suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
     from benchmark.execution import available_cores, gpu_count
@@ -355,16 +359,15 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
             display.finished(group[0].name, result)
 
 
-def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
+def _report(selection: Selection, options: argparse.Namespace) -> None:
     from benchmark.report import RowSources, declared_published, write_report
 
-    suite = specs[0].suite
+    registry, suite = selection.registry, selection.suite
     folder = write_report(
         options.results,
         options.reports,
         registry.claim,
         suite=suite,
-        expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
         row_sources=RowSources.named_by(registry),
     )

@@ -20,9 +20,10 @@ from benchmark.claim import evaluate_claim
 from benchmark.registry import Claim, Mixer
 from benchmark.report import claim_figures, figure_style, figures, scatter_figures
 from benchmark.report.contents import _across_drawings, _sections
-from benchmark.report.data import UNKNOWN, ReportData, over_seeds, read_suite
+from benchmark.report.data import UNKNOWN, ReportData, over_seeds
 from benchmark.report.evaluations import evaluate_models
 from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
+from benchmark.report.reading import read_suite
 from benchmark.report.reliability import BINS, reliability
 
 

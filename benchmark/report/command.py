@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
 from benchmark.records import ResultsError, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
-from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+from benchmark.report.data import ReportData, ReportError
+from benchmark.report.reading import read_suite, suite_names
 from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command
 
@@ -40,7 +41,6 @@ def write_report(
     claim: Claim | None = None,
     *,
     suite: str | None = None,
-    expected: Sequence[str] = (),
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
 ) -> Path:
@@ -55,8 +55,6 @@ def write_report(
         reports: where reports are kept.
         claim: what is tested; None: the registry's defaults.
         suite: which suite; may be left out where `results` holds only one.
-        expected: names (model/dataset/seed-n) of planned runs; those without a record are
-            listed as missing.
         published: figures of earlier publications to show beside those of the suite's runs.
         row_sources: the files and data sets whose rows may be shown; none but embedded ones.
 
@@ -68,7 +66,7 @@ def write_report(
         if len(names) > 1:
             raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
         suite = names[0]
-    data = replace(read_suite(results, suite, expected), row_sources=row_sources)
+    data = replace(read_suite(results, suite), row_sources=row_sources)
     # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.contents import gather
 

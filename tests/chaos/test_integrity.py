@@ -26,7 +26,7 @@ from benchmark.records import (
     shared_cache,
 )
 from benchmark.report import write_report
-from benchmark.report.data import read_suite
+from benchmark.report.reading import read_suite
 
 
 @pytest.fixture(scope="module")
