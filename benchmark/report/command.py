@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import os
 import shutil
 import sys
@@ -24,12 +25,13 @@ from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, Reg
 from benchmark.report.data import ReportData, ReportError
 from benchmark.report.reading import read_suite, suite_names
 from benchmark.report.row_sources import RowSources
-from benchmark.shell import as_folder, command
+from benchmark.shell import as_folder, command, progress_apart
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.report.contents import Contents
+    from benchmark.report.summary import Summary
 
 MARKER = "report.json"
 """A file every report folder has; a folder without it is never replaced."""
@@ -43,8 +45,8 @@ def write_report(
     suite: str | None = None,
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
-) -> Path:
-    """Write the report of one suite and return its folder, `reports/<suite>`.
+) -> Summary:
+    """Write the report of one suite to `reports/<suite>` and return what it says in short.
 
     The new report is made beside the old one and takes its place when it is whole. With very
     many runs, work is given to new processes, so a script that calls this needs the usual
@@ -69,11 +71,13 @@ def write_report(
     data = replace(read_suite(results, suite), row_sources=row_sources)
     # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.contents import gather
+    from benchmark.report.summary import Summary
 
     target = reports / file_name(suite)
     with replaced_folder(target) as folder:
-        _write_pages(gather(data, claim or Claim(), published), folder)
-    return target
+        contents = gather(data, claim or Claim(), published)
+        _write_pages(contents, folder)
+    return Summary.of(contents, target)
 
 
 @contextmanager
@@ -227,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="show rows of files in it, too (default: of the registry's data sets only)",
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -240,7 +245,10 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.json and options.compare:
+        parser.error("--json and --compare do not go together")
     try:
         if options.compare:
             first, second = options.compare
@@ -248,27 +256,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(page.read_text(encoding="utf-8"))
             print(page)
             return 0
-        registry = _registry(options.registry)
-        suites = [options.suite] if options.suite else suite_names(options.results)
-        from benchmark.report.published import declared_published
-
-        row_sources = RowSources.named_by(registry, options.data_root)
-        for suite in suites:
-            folder = write_report(
-                options.results,
-                options.reports,
-                registry.claim if registry else None,
-                suite=suite,
-                published=declared_published(registry, suite) if registry else (),
-                row_sources=row_sources,
-            )
-            print(folder / "README.md")
+        with progress_apart(options.json):
+            summaries = [_write_one(options, suite) for suite in _suites(options)]
+        _show(summaries, as_json=options.json)
     except (ReportError, RegistryError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _suites(options: argparse.Namespace) -> list[str]:
+    return [options.suite] if options.suite else suite_names(options.results)
+
+
+def _write_one(options: argparse.Namespace, suite: str) -> Summary:
+    from benchmark.report.published import declared_published
+
+    registry = _registry(options.registry)
+    if registry is not None and suite in registry.suites:
+        registry = registry.declaring(suite)
+    return write_report(
+        options.results,
+        options.reports,
+        registry.claim if registry else None,
+        suite=suite,
+        published=declared_published(registry, suite) if registry else (),
+        row_sources=RowSources.named_by(registry, options.data_root),
+    )
+
+
+def _show(summaries: Sequence[Summary], *, as_json: bool) -> None:
+    """Print one JSON document; or what one report says, and where several lie."""
+    from benchmark.report.summary import json_document
+    from benchmark.report.terminal import print_summary
+
+    if as_json:
+        print(json_document(summaries))
+    elif len(summaries) == 1:
+        print_summary(summaries[0])
+    else:
+        for summary in summaries:
+            print(summary.paths["report"])
+
+
+@functools.cache
 def _registry(path: Path) -> Registry | None:
     if path == DEFAULT_REGISTRY and not path.exists():
         return None
