@@ -18,7 +18,7 @@ from benchmark.records import MapFacts, Record, RunFolder, load_results
 from benchmark.report.choice import Candidate, Choice, Figure, choose, dominates, place_on_front
 from benchmark.report.choice_advice import LATENCY_NOISE, advise
 from benchmark.report.choice_table import COLUMNS, as_json, choosing_table
-from benchmark.report.data import read_suite
+from benchmark.report.reading import read_suite
 
 
 def rewrite(results: Path, change, **wanted: object) -> None:

@@ -32,9 +32,10 @@ from benchmark.report import (
 from benchmark.report.across_table import across_tables
 from benchmark.report.choice import choose
 from benchmark.report.contents import _across_drawings, _sections
-from benchmark.report.data import UNKNOWN, ReportData, over_seeds, read_suite
+from benchmark.report.data import UNKNOWN, ReportData, over_seeds
 from benchmark.report.evaluations import evaluate_models
 from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
+from benchmark.report.reading import read_suite
 from benchmark.report.reliability import BINS, reliability
 
 

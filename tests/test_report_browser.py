@@ -107,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     write_tree(root / "results", rows=200, failed=["deit-tiny"])
     write_tree(root / "results", TEXT_MODELS, ["bbc-sentences"], rows=200, classes=5)
-    return write_report(root / "results", root / "reports")
+    return write_report(root / "results", root / "reports").folder
 
 
 WIDE = (

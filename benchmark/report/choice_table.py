@@ -23,9 +23,12 @@ COLUMNS = (
     Column("rank", "rank", help="by NLL after the best map; mean over datasets; 1 is best"),
     Column("standing", "front", "left", "of accuracy, latency and calibration"),
 )
-"""All columns of the choosing table; `narrow_table` leaves some out."""
+"""All columns of the choosing table; a narrow terminal shows fewer."""
 
-LEAST_NEEDED = ("gap", "parameters", "throughput", "map")
+FLAGGED = " !"
+"""Ends the name of a model that has a flag."""
+
+LEAST_NEEDED = ("gap", "parameters", "throughput", "map", "rank")
 """Columns that a narrow terminal goes without, in this order."""
 
 
@@ -37,7 +40,7 @@ def choosing_table(group: Group) -> Table:
 
 def _cells(one: Candidate, best: str | None) -> tuple[Cell, ...]:
     link = f"models/{file_name(one.model)}.md"
-    flag = " !" if one.flags else ""
+    flag = FLAGGED if one.flags else ""
     return (
         Cell(f"{one.model}{flag}", one.model, one.model == best, link),
         Cell(percent(one.accuracy.value), one.accuracy.value),
