@@ -70,9 +70,10 @@ def test_first_screen_answers_which_model_and_whether_the_claim_is_true(
     assert "14 models, 14 families, 2 datasets, 2 seeds: 26 of 29 runs completed" in first
     assert "**Which model should I take?**" in first
     data = read_suite(results, "embedded")
-    advice = [escape_markdown(group.advice) for group in choose(data).groups]
-    assert len(advice) == 2
-    assert all(f"**{sentence}**" in first for sentence in advice)
+    groups = choose(data).groups
+    assert [group.best for group in groups] == ["textcnn-tiny", "resnet-tiny"]
+    for group in groups:
+        assert f": **{group.best}**{group.advice.removeprefix(group.best)}\n" in first
     told = evaluate_claim(data.frame).verdict.sentences
     assert f"**Is the claim true?** **{escape_markdown(told[0])}**" in first
     assert "(figures/front.svg)" in first
