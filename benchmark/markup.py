@@ -364,7 +364,7 @@ def file_name(name: str) -> str:
     It has at most 120 characters, so that two of them and an ending are a file name, too.
     Two different names never share a file name.
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)
+    safe = re.sub(r"[^A-Za-z0-9._+-]|^[.+-]", "_", name)
     if safe == name and len(name) <= _LONGEST_PART:
         return name
     return f"{safe[:60]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,12 +53,14 @@ class Chromium:
         self._pending = b""
         self._sent = 0
         self._session: str | None = None
+        self._loaded: set[str] = set()
         self.complaints: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Accessibility"):
             self.send(f"{domain}.enable")
+        self.send("Page.setLifecycleEventsEnabled", enabled=True)
 
     def __enter__(self) -> Chromium:
         return self
@@ -69,7 +71,10 @@ class Chromium:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._to)  # the end of its input ends it
+        self._session = None
+        with contextlib.suppress(OSError, AssertionError):  # it may be gone already
+            self.send("Browser.close")
+        os.close(self._to)
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -106,6 +111,8 @@ class Chromium:
         match message.get("method"):
             case "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(told["exceptionDetails"])[:500])
+            case "Page.lifecycleEvent" if told["name"] == "load":
+                self._loaded.add(told["loaderId"])
             case "Log.entryAdded":
                 self.complaints.append(told["entry"]["text"])
             case "Runtime.consoleAPICalled" if told["type"] in ("error", "warning", "assert"):
@@ -123,18 +130,17 @@ class Chromium:
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
-        self.send("Page.navigate", url=page.resolve().as_uri())
-        deadline = time.monotonic() + 120
-        while self.run("return document.readyState + location.href") != (
-            "complete" + page.resolve().as_uri()
-        ):
-            assert time.monotonic() < deadline, "the page does not load"
-            time.sleep(0.02)
+        loader = self.send("Page.navigate", url=page.resolve().as_uri())["loaderId"]
+        while loader not in self._loaded:
+            self._next()
 
     def run(self, script: str) -> Any:
-        """Run statements in the page and return what they return, as JSON."""
+        """Run statements in the page and return what they return (also by a promise), as JSON."""
         answer = self.send(
-            "Runtime.evaluate", expression=f"(() => {{ {script} }})()", returnByValue=True
+            "Runtime.evaluate",
+            expression=f"(() => {{ {script} }})()",
+            returnByValue=True,
+            awaitPromise=True,
         )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")

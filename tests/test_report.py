@@ -16,9 +16,11 @@ from synthetic import MODELS, TEXT_MODELS, FakeModel, make_record, write_tree
 
 from benchmark.claim import evaluate_claim
 from benchmark.claim.text import render_markdown
+from benchmark.markup import escape_markdown
 from benchmark.records import Failure, RunFolder, SuiteMembers, find_records
 from benchmark.report import command, main, write_report
 from benchmark.report import contents as report_contents
+from benchmark.report.choice import choose
 from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
 from benchmark.report.data import ReportError, over_seeds
@@ -61,12 +63,21 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_first_screen_says_what_was_run_and_the_verdict(written: Path) -> None:
+def test_first_screen_answers_which_model_and_whether_the_claim_is_true(
+    results: Path, written: Path
+) -> None:
     first = (written / "README.md").read_text().split("## ")[0]
     assert "14 models, 14 families, 2 datasets, 2 seeds: 26 of 29 runs completed" in first
-    assert "Synthetic CPU, 2 cores" in first
-    assert "**Verdict.**" in first
-    assert "(figures/contrast.svg)" in first
+    assert "**Which model should I take?**" in first
+    data = read_suite(results, "embedded")
+    groups = choose(data).groups
+    assert [group.best for group in groups] == ["textcnn-tiny", "resnet-tiny"]
+    for group in groups:
+        assert f": **{group.best}**{group.advice.removeprefix(group.best)}\n" in first
+    told = evaluate_claim(data.frame).verdict.sentences
+    assert f"**Is the claim true?** **{escape_markdown(told[0])}**" in first
+    assert "(figures/front.svg)" in first
+    assert first.count("| [vit-tiny](models/vit-tiny.md)") == 1
 
 
 def test_page_and_command_tell_the_claim_in_the_same_words(results: Path, written: Path) -> None:
@@ -104,6 +115,7 @@ def test_failed_and_missing_runs_are_listed_and_not_imputed(written: Path) -> No
 def test_numbers_in_the_table_are_those_of_the_records(results: Path, written: Path) -> None:
     section = (written / "README.md").read_text().split("## mnist-5k")[1]
     row = next(line for line in section.splitlines() if line.startswith("| [vit-tiny]"))
+    row = row.replace("\N{NO-BREAK SPACE}", " ")
     cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
     records = [
         json.loads((results / f"embedded/vit-tiny/mnist-5k/seed-{seed}/record.json").read_text())

@@ -135,8 +135,8 @@ def _heat_map(errors: pd.DataFrame, shades: pd.DataFrame, group: Group, name: st
     _turn(axes.get_xticklabels())
     caption = (
         f"Debiased calibration error after temperature scaling of {plural(len(shown), 'model')} on "
-        f"{plural(errors.shape[1], 'dataset')}, in percentage points; the darker, the worse among "
-        "the models on that dataset."
+        f"{plural(errors.shape[1], 'dataset')}, in percentage points; the stronger the shade, "
+        "the worse among the models on that dataset."
     )
     rest = len(errors) - len(shown)
     method = (

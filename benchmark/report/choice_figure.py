@@ -116,7 +116,7 @@ def _draw_group(group: Group, top: Axes, bottom: Axes) -> list[tuple[Axes, list[
 
 def _draw_panel(axes: Axes, spots: Sequence[_Spot]) -> None:
     """Draw the front strong, with its intervals, and the others faint."""
-    for on_front, size, alpha in ((False, 4, 0.35), (True, 7, 1.0)):
+    for on_front, size, alpha in ((False, 4, 0.5), (True, 7, 1.0)):
         own = [spot for spot in spots if spot.candidate.on_front == on_front]
         if not own:
             continue
@@ -156,6 +156,7 @@ def _name_front(axes: Axes, spots: Sequence[_Spot]) -> None:
         [end[0] for end in ends],
         [end[1] for end in ends],
         limit=24,
+        insist=len(front),
     )
 
 

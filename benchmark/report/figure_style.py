@@ -254,6 +254,7 @@ def label_points(
     low: Any = None,
     high: Any = None,
     limit: int = 18,
+    insist: int = 0,
 ) -> None:
     """Name points where there is room: a name covers no other name, no mark, no bar, no edge.
 
@@ -267,6 +268,7 @@ def label_points(
         low: lower ends of their vertical bars; None without bars.
         high: upper ends.
         limit: characters of a name.
+        insist: so many of the first names are written in any case, on other marks if need be.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -289,6 +291,11 @@ def label_points(
                 unnamed.append((px, py, label))
             else:
                 taken.append(box)
+    names = taken[len(points) :]
+    for px, py, label in unnamed:
+        if label in [short[name] for name in labels[:insist]]:
+            box = _place(axes, (px, py), label, names, inside)
+            names += [] if box is None else [box]
 
 
 def _place(

@@ -34,6 +34,7 @@ from benchmark.report.model_pages import ModelPage
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.report.choice import Group
     from benchmark.report.contents import Contents
     from benchmark.report.data import ReportData
     from benchmark.report.figure_style import Drawing
@@ -163,9 +164,18 @@ def _shared(contents: Contents) -> dict[str, Any]:
         "where_it_ran": where_it_ran(contents.data),
         "problems": problems if problems.rows else None,
         "flag_counts": f"{flags}: {', '.join(counts)}",
+        "advised": _advised,
         "max_advice": MAX_ADVICE,
         "max_flags": MAX_FLAGS,
     }
+
+
+def _advised(group: Group) -> tuple[str, str]:
+    """Return the model that the advice is about, and the rest of the sentence."""
+    best = group.best or ""
+    return (
+        (best, group.advice[len(best) :]) if group.advice.startswith(best) else ("", group.advice)
+    )
 
 
 def render_model_page(page: ModelPage, data: ReportData) -> str:

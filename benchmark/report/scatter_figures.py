@@ -95,14 +95,14 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
         if fitted
         else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
     )
-    what = axis.label.split(" (")[0]
+    what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
         f"{ERROR_NAME.capitalize()} before temperature scaling against {what}, "
         f"{plural(models, 'model')}. If {what} explained everything, mixers would lie on one curve."
     )
     method = (
         f"Errors in percentage points (pp), mean over seeds; "
-        f"{averaged or 'bars: 95% interval over test rows. '}{lines}{_left_out(table, panels)}"
+        f"{averaged or _about_bars(table)} {lines}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt, method)
@@ -131,7 +131,7 @@ def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
     keys = ["dataset", "family", "mixer"]
     means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
     empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
-    note = "so many that each mark is the mean of a family on a dataset, without interval. "
+    note = "so many that each mark is the mean of a family on a dataset, without interval."
     return means.assign(model=means["family"], **empty), note
 
 
@@ -149,6 +149,15 @@ def _dataset_panels(table: pd.DataFrame) -> tuple[Figure, list[Panel]]:
         for spot, dataset in zip(axes, datasets, strict=False)
     ]
     return figure, panels
+
+
+def _about_bars(table: pd.DataFrame) -> str:
+    few = table["dataset"].value_counts().min() <= MAX_BARS
+    crowded = f" where a panel has at most {MAX_BARS} models; others are in the tables"
+    if not few:
+        return "95% intervals are in the tables."
+    most = table["dataset"].value_counts().max()
+    return f"bars: 95% interval over test rows{crowded if most > MAX_BARS else ''}."
 
 
 def _left_out(table: pd.DataFrame, panels: Sequence[Panel]) -> str:
@@ -178,6 +187,7 @@ def _name_marks(
             models[:named] + [""] * (len(rows) - named),
             low[order] if len(rows) <= MAX_BARS else None,
             high[order] if len(rows) <= MAX_BARS else None,
+            insist=len(front),
         )
 
 
@@ -237,7 +247,7 @@ def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None
     half = student.ppf(0.975, len(x) - 2) * error
     shown = np.exp(grid) if logarithmic else grid
     axes.plot(shown, mean, color=color, linewidth=1.2)
-    axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
+    axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.08, linewidth=0)
 
 
 @styled
@@ -270,8 +280,8 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
         "figure at the top has all three."
     )
     method = (
-        "Mean over seeds; bars: 95% interval over test rows. On the dashed front no model is both "
-        "faster and better calibrated; where bars overlap, the order on the front is not settled."
+        f"Mean over seeds; {_about_bars(table)} On the dashed front no model is both faster and "
+        "better calibrated; where intervals overlap, the order on the front is not settled."
         f"{doubt if unstable else ''}{_left_out(table, panels)}"
     )
     alt = f"Calibration error after scaling against latency for {models}."

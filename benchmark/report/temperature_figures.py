@@ -70,7 +70,7 @@ def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
         f"Fitted temperature by family: {plural(table['model'].nunique(), 'model')} on "
         f"{plural(table['dataset'].nunique(), 'dataset')}. At 1 scaling changes nothing."
     )
-    method = f"{_BOXES if many else _MARKS}, mean over seeds.{more}{at_bound}"
+    method = f"Means over seeds. {_BOXES if many else _MARKS}.{more}{at_bound}"
     alt = f"Temperature of {plural(len(families), 'family', 'families')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt, method)
 
