@@ -23,6 +23,7 @@ from benchmark.records import (
 )
 from benchmark.report import main as report_main
 from benchmark.report import write_report
+from benchmark.report.model_pages import model_pages
 from benchmark.report.reading import read_suite
 
 ROOT = Path(__file__).parents[1]
@@ -177,7 +178,7 @@ def test_a_selection_holds_runs_of_the_suite_too(results: Path) -> None:
     runs = dict.fromkeys(names(("vit-tiny",)), "embedded") | dict.fromkeys(
         names(("regnet-tiny",)), "mine"
     )
-    declare(results, runs, suite="mine", declared=False)
+    declare(results, runs, suite="mine", declared=False, registry="mine.yaml")
     for frame in (load_results(results, suite="mine"), load_results(results / "mine")):
         assert set(frame["model"]) == {"vit-tiny", "regnet-tiny"}
         assert set(frame["suite"]) == {"mine"}
@@ -185,6 +186,11 @@ def test_a_selection_holds_runs_of_the_suite_too(results: Path) -> None:
     assert set(data.in_distribution["model"]) == {"vit-tiny", "regnet-tiny"}
     folders = {data.relative(folder) for folder in data.frame["folder"]}
     assert "../embedded/vit-tiny/mnist-5k/seed-0" in folders
+    for page in model_pages(data, []):
+        assert page.command == (
+            "accelerate launch benchmark/run.py --registry=mine.yaml --datasets mnist-5k --seeds 2 "
+            f"--suite embedded --models {page.model} --force"
+        )
 
 
 def test_a_tree_without_a_list_of_runs_is_read_whole(results: Path) -> None:
@@ -244,9 +250,10 @@ def test_ad_hoc_runs_leave_the_suites_report_as_it_was(extending: Path, tmp_path
     assert "suite mine: 2 runs, 1 to do" in beyond.stdout
     assert "kept apart as mine" in beyond.stdout
     page = (tmp_path / "reports" / "mine" / "README.md").read_text()
-    assert "2 models" in page.split("## ")[0] or "vit" in page
+    assert "2 of 2 runs completed" in page
     seeds = run(extending.with_name("registry.yaml"), tmp_path, "--models", "vit", "--seeds", "2")
     assert "suite small+selection: 2 runs, 1 to do" in seeds.stdout
+    assert (tmp_path / "reports" / "small+selection" / "index.html").exists()
 
     assert content(tmp_path / "results" / "small") == records
     assert content(tmp_path / "reports" / "small") == before

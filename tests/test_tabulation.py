@@ -136,7 +136,7 @@ def test_csv_is_defused_and_keeps_precision() -> None:
 @given(st.text(), st.text())
 def test_file_names_are_safe_and_distinct(one: str, other: str) -> None:
     name = file_name(one)
-    assert re.fullmatch(r"[A-Za-z0-9._-]*", name)
+    assert re.fullmatch(r"[A-Za-z0-9._+-]*", name)
     assert not name.startswith(".")
     assert (file_name(one) == file_name(other)) == (one == other)
 

@@ -23,7 +23,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _SuiteName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$")]
 _RunName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}/seed-\d+$")]
 
-_FileName = Annotated[str, StringConstraints(pattern=r"^([^-].*)?$")]  # never an option
+_FileName = Annotated[str, StringConstraints(pattern=r"^[^/]*$")]
 
 
 class SuiteMembers(BaseModel):

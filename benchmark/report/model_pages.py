@@ -106,7 +106,7 @@ def _chosen(members: SuiteMembers, runs: pd.DataFrame) -> list[str]:
     datasets = ",".join(sorted(map(str, runs["dataset"].unique())))
     seeds = str(int(runs["seed"].max()) + 1)
     is_default = members.registry in ("", DEFAULT_REGISTRY.name)
-    registry = [] if is_default else ["--registry", members.registry]
+    registry = [] if is_default else [f"--registry={members.registry}"]
     return [*registry, "--datasets", datasets, "--seeds", seeds]
 
 
