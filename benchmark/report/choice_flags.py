@@ -47,6 +47,7 @@ def find_flags(data: ReportData, table: pd.DataFrame) -> tuple[Flag, ...]:
         data: the suite's runs.
         table: its unshifted test rows of `over_seeds`.
     """
+    reads_logits = data.reads_logits  # both walk the whole frame
     runs = {
         (str(model), str(dataset)): rows
         for (model, dataset), rows in data.in_distribution.groupby(
@@ -58,7 +59,7 @@ def find_flags(data: ReportData, table: pd.DataFrame) -> tuple[Flag, ...]:
         own = runs[row.model, row.dataset]
         texts: tuple[tuple[FlagKind, str], ...] = (
             ("chance level", _chance(row, data.majority.get(row.dataset, math.nan))),
-            ("scaling hurts", harm(row, own, reads_logits=data.reads_logits)),
+            ("scaling hurts", harm(row, own, reads_logits=reads_logits)),
             ("temperature at a limit", _limit(own)),
             ("too few calibration rows", _few_rows(row, own)),
             ("disturbed timing", _disturbed(row)),
