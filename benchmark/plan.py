@@ -134,6 +134,15 @@ class Selection:
     registry: Registry
     members: tuple[SuiteMembers, ...]
 
+    @property
+    def note(self) -> str:
+        """Say where runs and report of a selection go beyond the suite; empty where they do not."""
+        last = self.members[-1]
+        if last.declared:
+            return ""
+        declares = f"suite {last.base} does not declare all of these runs"
+        return f"{declares}: kept apart as {self.suite}, and its own report stays as it is"
+
 
 def plan(
     registry: Registry,

@@ -213,6 +213,7 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
     notes = check_launch()
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        print(selection.note, end="\n" if selection.note else "")
         for members in selection.members:
             members.write(options.results)
     specs = selection.specs

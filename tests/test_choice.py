@@ -337,4 +337,16 @@ def test_the_other_flags_come_from_the_records(tmp_path: Path) -> None:
     assert flags["vit-tiny"].text.endswith("(seed 1)")
     assert flags["deit-tiny"].kind == "too few calibration rows"
     assert "from 14 calibration rows has no interval" in flags["deit-tiny"].text
+    (group,) = choose(read_suite(results, "embedded")).groups
+    (deit,) = (one for one in group.candidates if one.model == "deit-tiny")
+    assert deit.applied == {}  # and what rests on so few rows is not applied
     assert flags["swin-tiny"].kind == "disturbed timing"
+
+
+def test_a_temperature_of_too_few_rows_is_not_advised() -> None:
+    few = {"flags": ("too few calibration rows",), "maps": {"d": "none"}}
+    sentence = advise(
+        place_on_front([candidate("a", around(0.9, 0.1), around(0.1, 0.1), 1.0, **few)])
+    ).sentence
+    assert "too few calibration rows for a temperature" in sentence
+    assert "apply" not in sentence

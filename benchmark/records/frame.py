@@ -72,15 +72,19 @@ def _chosen(
         return [(name, runs_of_suite(place, name)) for name in wanted]
     if len(suites) > 1:
         raise ResultsError(
-            f"{place} holds several suites: {', '.join(suites)}. Choose one, such as "
-            f"load_results({str(place)!r}, suite={suites[0]!r}), or give a list of them"
+            f"{place} holds several suites: {', '.join(suites)}. Choose one: {place / suites[0]}, "
+            f"or load_results({str(place)!r}, suite={suites[0]!r}), which takes a list, too"
         )
     if suites:
         return [(suites[0], runs_of_suite(place, suites[0]))]
     whole = place.resolve()
     if suite_members(whole.parent, whole.name) is not None:
         return [(whole.name, runs_of_suite(whole.parent, whole.name))]
-    return [(None, find_runs(place))]
+    runs = find_runs(place)
+    above = sorted({str(run.path.parents[2]) for run in runs})
+    if len(above) > 1:
+        raise ResultsError(f"{place} holds several suites, choose one: {', '.join(above)}")
+    return [(None, runs)]
 
 
 def tidy_rows(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from benchmark.markup import plural
 from benchmark.records.checksums import read_json_text, sealed_json
 from benchmark.records.files import ResultsError, write_text
 from benchmark.records.folder import RunFolder, runs_in_suite, suites_of
@@ -21,6 +22,8 @@ _FILE = "suite.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _SuiteName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$")]
 _RunName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}/seed-\d+$")]
+
+_FileName = Annotated[str, StringConstraints(pattern=r"^([^-].*)?$")]  # never an option
 
 
 class SuiteMembers(BaseModel):
@@ -38,8 +41,8 @@ class SuiteMembers(BaseModel):
 
     format: Literal[1] = 1
     suite: _SuiteName
-    base: str
-    registry: str
+    base: _SuiteName
+    registry: _FileName
     declared: bool
     runs: dict[_RunName, _SuiteName]
 
@@ -47,6 +50,21 @@ class SuiteMembers(BaseModel):
         """Return the folders of the runs that have a record, sorted."""
         places = (RunFolder(results / home / name) for name, home in self.runs.items())
         return sorted(place for place in places if place.record.exists())
+
+    def incomplete(self, completed: int) -> str:
+        """Say how many runs that the registry declares have no result; empty: none, or no matter.
+
+        Args:
+            completed: runs that have one.
+        """
+        lacking = len(self.runs) - completed
+        if not self.declared or lacking <= 0:
+            return ""
+        return (
+            f"Of the {plural(len(self.runs), 'run')} that suite {self.suite} declares, "
+            f"{lacking:,} {'has' if lacking == 1 else 'have'} no result, so this is not yet what "
+            "the suite says."
+        )
 
     def write(self, results: Path) -> None:
         """Write it to the suite's folder, unless that says the same already."""

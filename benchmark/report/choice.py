@@ -46,7 +46,7 @@ class Candidate:
         datasets: those it was scored on.
         missing: datasets of the group that it was not scored on.
         seeds: fewest runs behind a dataset's mean.
-        maps: by dataset, the map that is best by cross-validated NLL on the calibration rows.
+        maps: by dataset, the best map by the calibration rows, see `best_map`.
         temperatures: by dataset, the mean fitted temperature, whether or not it is the best map.
         accuracy: share right.
         nll: nats, after the best map.
@@ -162,11 +162,15 @@ def choose(data: ReportData) -> Choice:
 
 
 def best_map(row: Any) -> Map:
-    """Return the better map by cross-validated NLL on calibration rows; undeclared: temperature.
+    """Return the better map by cross-validated NLL on calibration rows; unknown: temperature.
+
+    A temperature that has no interval rests on too few calibration rows, and is not taken.
 
     Args:
         row: of `data.over_seeds`, as a named tuple.
     """
+    if isinstance(row.temperature_no_interval, str):
+        return "none"
     before = getattr(row, "cross_validated_nll_none", math.nan)
     after = getattr(row, "cross_validated_nll_temperature", math.nan)
     return "none" if before <= after else "temperature"

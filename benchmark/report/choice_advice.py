@@ -83,13 +83,14 @@ def _not_told_apart(best: Candidate, others: Sequence[Candidate]) -> str:
 def _to_apply(best: Candidate) -> str:
     applied = sorted(best.applied.values())
     if not applied:
-        return "no scaling needed"
-    few, many = decimals(applied[0], 2), decimals(applied[-1], 2)
+        few = "too few calibration rows" in best.flags
+        return "too few calibration rows for a temperature" if few else "no scaling needed"
+    least, most = decimals(applied[0], 2), decimals(applied[-1], 2)
     if len(best.datasets) == 1:
         mean = f" (mean of {best.seeds} seeds)" if best.seeds > 1 else ""
-        return f"apply T = {few}{mean}"
+        return f"apply T = {least}{mean}"
     some = "" if len(applied) == len(best.datasets) else f" on {len(applied)} datasets"
-    return f"apply each dataset's T ({few} to {many}){some}"
+    return f"apply each dataset's T ({least} to {most}){some}"
 
 
 def _alternative(fastest: Candidate, best: Candidate) -> str:

@@ -53,12 +53,13 @@ def find_flags(data: ReportData, table: pd.DataFrame) -> tuple[Flag, ...]:
             ["model", "dataset"], observed=True
         )
     }
+    reads_logits = data.reads_logits  # a walk over all runs: not once more for every row
     found = []
     for row in rows_of(table):
         own = runs[row.model, row.dataset]
         texts: tuple[tuple[FlagKind, str], ...] = (
             ("chance level", _chance(row, data.majority.get(row.dataset, math.nan))),
-            ("scaling hurts", harm(row, own, reads_logits=data.reads_logits)),
+            ("scaling hurts", harm(row, own, reads_logits=reads_logits)),
             ("temperature at a limit", _limit(own)),
             ("too few calibration rows", _few_rows(row, own)),
             ("disturbed timing", _disturbed(row)),

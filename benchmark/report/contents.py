@@ -153,15 +153,16 @@ def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
 def _add_claim(
     contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
 ) -> None:
+    incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
     if isinstance(result, str):
-        contents.verdict = (result,)
+        contents.verdict = (result, *incomplete)
         return
     drawn = [
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
     contents.outcome = result.verdict.outcome
-    contents.verdict = result.verdict.sentences
+    contents.verdict = (*result.verdict.sentences, *incomplete)
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.markup import plural
 from benchmark.records import (
     PARTS,
     SuiteMembers,
@@ -103,18 +102,8 @@ class ReportData:
 
     @property
     def incomplete(self) -> str:
-        """Say how many of the declared runs have no result; empty where all have, or none are."""
-        if self.members is None or not self.members.declared:
-            return ""
-        declared = len(self.members.runs)
-        lacking = declared - self.runs["completed"]
-        if not lacking:
-            return ""
-        return (
-            f"Of the {plural(declared, 'run')} that suite {self.suite} declares, "
-            f"{lacking:,} {'has' if lacking == 1 else 'have'} no result, so this is not yet what "
-            "the suite says."
-        )
+        """Say how many declared runs have no result; empty where all have."""
+        return "" if self.members is None else self.members.incomplete(self.runs["completed"])
 
     @property
     def reads_logits(self) -> bool:
