@@ -75,7 +75,8 @@ def test_first_screen_answers_which_model_and_whether_the_claim_is_true(
     for group in groups:
         assert f": **{group.best}**{group.advice.removeprefix(group.best)}\n" in first
     told = evaluate_claim(data.frame).verdict.sentences
-    assert f"**Is the claim true?** **{escape_markdown(told[0])}**" in first
+    opening, _, rest = told[0].partition(" ")
+    assert f"**Is the claim true?**\n\n**{opening}** {escape_markdown(rest)}" in first
     assert "(figures/front.svg)" in first
     assert first.count("| [vit-tiny](models/vit-tiny.md)") == 1
 

@@ -127,7 +127,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("wide")
     datasets = ["cifar-100-superclasses", "dtd", "flowers", "pets"]
     write_tree(root / "results", WIDE, datasets, rows=200, shifts=("noise-1", "noise-2"))
-    return root / "results", write_report(root / "results", root / "reports")
+    return root / "results", write_report(root / "results", root / "reports").folder
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

@@ -47,13 +47,13 @@ def find_flags(data: ReportData, table: pd.DataFrame) -> tuple[Flag, ...]:
         data: the suite's runs.
         table: its unshifted test rows of `over_seeds`.
     """
-    reads_logits = data.reads_logits  # both walk the whole frame
     runs = {
         (str(model), str(dataset)): rows
         for (model, dataset), rows in data.in_distribution.groupby(
             ["model", "dataset"], observed=True
         )
     }
+    reads_logits = data.reads_logits  # a walk over all runs: not once more for every row
     found = []
     for row in rows_of(table):
         own = runs[row.model, row.dataset]
