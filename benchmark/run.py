@@ -263,7 +263,8 @@ def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -
     print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
-    from benchmark.execution import available_cores, gpu_count
+    from benchmark.execution import gpu_count
+    from benchmark.records import available_cores
 
     gpus = gpu_count()
     events = run_apart(

@@ -39,6 +39,7 @@ from .logits import verify_checksum as verify_checksum
 from .logits import verify_logits as verify_logits
 from .logits import write_logits as write_logits
 from .provenance import RevisionUnavailableError as RevisionUnavailableError
+from .provenance import available_cores as available_cores
 from .provenance import describe_machine as describe_machine
 from .provenance import fingerprint_path as fingerprint_path
 from .provenance import processor_name as processor_name
