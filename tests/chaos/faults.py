@@ -19,37 +19,21 @@ RUN = ROOT / "benchmark" / "run.py"
 STALLED_S = 150
 """A command hangs that has changed no file for so long; it may take longer to its end."""
 
-VIT = """\
-    scratch: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-      intermediate_size: 16, patch_size: 7, initializer_range: 0.1}
-    modality: image
-    mixer: attention
-    family: ViT
-"""
-REGISTRY = """
-version: 1
-recipes:
-  quick: {epochs: 2, batch_size: 32, learning_rate: 3.0e-3, schedule: onecycle, warmup: 0.3}
-  long: {epochs: 400, batch_size: 8, learning_rate: 3.0e-3}
-models:
-  vit:
-{VIT}    recipe: quick
-  long:
-{VIT}    recipe: long
-  resnet:
-    scratch: {model_type: resnet, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1],
-      layer_type: basic}
-    modality: image
-    mixer: convolution
-    family: ResNet
-    recipe: quick
-datasets:
-  digits: {embedded: digits, modality: image}
-suites:
-  seeds: {models: [vit], datasets: [digits], seeds: 2}
-  mixers: {models: [vit, resnet], datasets: [digits]}
-  long: {models: [long], datasets: [digits]}
-""".replace("{VIT}", VIT)
+
+def registry_text() -> str:
+    """Return the registry of all tests, with a model that trains for long and other suites."""
+    import yaml
+    from conftest import REGISTRY
+
+    content = yaml.safe_load(REGISTRY)
+    content["recipes"]["long"] = {"epochs": 400, "batch_size": 8, "learning_rate": 3.0e-3}
+    content["models"]["long"] = {**content["models"]["vit"], "recipe": "long"}
+    content["suites"] = {
+        "seeds": {"models": ["vit"], "datasets": ["digits"], "seeds": 2},
+        "mixers": {"models": ["vit", "resnet"], "datasets": ["digits"]},
+        "long": {"models": ["long"], "datasets": ["digits"]},
+    }
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def environment(
@@ -68,10 +52,10 @@ def environment(
 
 
 def command(folder: Path, *arguments: str, ranks: int = 1) -> list[str]:
-    """Return a launch of the runner in `folder`, which gets the registry above."""
+    """Return a launch of the runner in `folder`, which gets a registry."""
     registry = folder / "registry.yaml"
     if not registry.exists():
-        registry.write_text(REGISTRY, encoding="utf-8")
+        registry.write_text(registry_text(), encoding="utf-8")
     launcher = []
     if ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from faults import ROOT, command, environment, finish, start, wait_until
 
+from benchmark.execution import alone
+from benchmark.execution.machine import Share
 from benchmark.records import find_records
 
 SUITE = ("--suite", "seeds", "--limit", "96", "--workers", "1")
@@ -100,6 +103,32 @@ def test_other_results_folders_keep_apart_too(tmp_path: Path) -> None:
     found = read_notes(file)
     assert len(timed_windows(found)) == 2
     check_apart(found)
+
+
+def another_user_enters(place: Path) -> bool:
+    """Say whether a command of another user may work now."""
+    process = os.fork()
+    if process == 0:
+        os.environ["BENCHMARK_MACHINE_LOCKS"] = str(place)
+        os.setuid(65534)
+        os._exit(10 if Share().enter() else 11)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too")
+@pytest.mark.parametrize("first", ["we", "they"])
+def test_other_users_commands_keep_apart_too(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made the lock files, in a folder that is as /tmp is."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o1777)
+        monkeypatch.setenv("BENCHMARK_MACHINE_LOCKS", folder)
+        if first == "they":
+            assert another_user_enters(place)
+        with alone(lambda: None):
+            assert not another_user_enters(place)
+        assert another_user_enters(place)
+        assert {path.stat().st_uid for path in place.iterdir()} == {65534 * (first == "they")}
 
 
 @pytest.mark.chaos

@@ -173,25 +173,44 @@ def test_whoever_loses_its_launcher_ends(
     check_resumable(tmp_path)
 
 
+MEASURED = "benchmark.execution.timing_stage:measure_subject"
+# how models are timed -> how to see that it has begun: a process's module, or a fault's mark
+TIMERS = [
+    ("full", "benchmark.timing.processes"),
+    ("quick", "benchmark.timing.memory"),
+    ("quick", "measuring"),
+]
+
+
 @pytest.mark.chaos
-def test_children_that_time_do_not_outlive_the_command(tmp_path: Path) -> None:
-    process = begin(tmp_path, *SEEDS, "--seeds", "1", "--timing", "full")
-
-    def timing() -> list[psutil.Process]:
-        return [c for c in family(process) if "benchmark.timing.processes" in words(c)]
-
-    wait_until(timing, process, tmp_path)
+@pytest.mark.parametrize(("level", "sign"), TIMERS)
+def test_children_that_time_do_not_outlive_the_command(
+    tmp_path: Path, level: str, sign: str
+) -> None:
+    mark = tmp_path / "measuring"
+    faults = [{"at": MEASURED, "do": "note", "file": str(mark)},
+              {"at": MEASURED, "do": "sleep", "seconds": 600}]  # fmt: skip
+    process = begin(tmp_path, *SEEDS, "--seeds", "1", "--timing", level, faults=faults)
+    wait_until(
+        lambda: mark.exists() or any(sign in words(child) for child in family(process)),
+        process, tmp_path,
+    )  # fmt: skip
     children = family(process)
     process.kill()
     process.communicate(timeout=10)
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert children
+    assert not psutil.wait_procs(children, timeout=10)[1]
 
 
-def test_a_dead_worker_is_replaced_and_its_run_tried_again(tmp_path: Path) -> None:
-    fault = {"at": "benchmark.execution.training:_Loop._backward", "call": 2, "do": "kill",
-             "once": str(tmp_path / "killed")}  # fmt: skip
+@pytest.mark.parametrize("do", ["kill", pytest.param("half a message", marks=pytest.mark.chaos)])
+def test_a_dead_worker_is_replaced_and_its_run_tried_again(tmp_path: Path, do: str) -> None:
+    place = {
+        "kill": "benchmark.execution.training:_Loop._backward",
+        "half a message": "benchmark.execution.workers:_PipeProgress._send",
+    }[do]
+    fault = {"at": place, "call": 2, "do": do, "once": str(tmp_path / "killed")}
     result = launch(tmp_path, *SEEDS, "--timing", "off", "--workers", "2", faults=[fault])
-    tell("a worker died once", result.returncode, result.stderr, result.stdout)
+    tell(f"a worker died once ({do})", result.returncode, result.stderr, result.stdout)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "killed").exists()
     assert "2 of 2 runs completed" in result.stdout
@@ -216,11 +235,9 @@ def test_a_run_that_kills_every_worker_is_failed(tmp_path: Path, retries: int) -
 
 @pytest.mark.chaos
 def test_a_crash_while_timing_costs_one_timing(tmp_path: Path) -> None:
-    fault = {"at": "benchmark.execution.timing_stage:_subject", "call": 1, "do": "segfault"}
+    fault = {"at": MEASURED, "do": "segfault", "once": str(tmp_path / "crashed")}
     arguments = ("--suite", "mixers", "--limit", "96")
-    once = {**fault, "once": str(tmp_path / "crashed")}
-    # The helper that measures memory loads the model, too: its fork is the first to crash.
-    result = launch(tmp_path, *arguments, faults=[{**once, "at": PLACE}])
+    result = launch(tmp_path, *arguments, faults=[fault])
     tell("a timing died", result.returncode, result.stderr)
     assert result.returncode == 1, result.stderr
     assert "the process that timed it was ended by SIGSEGV" in result.stderr
@@ -231,9 +248,6 @@ def test_a_crash_while_timing_costs_one_timing(tmp_path: Path) -> None:
     assert off.returncode == 0, off.stderr  # nobody asked for a timing
     again = launch(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr
-
-
-PLACE = "benchmark.execution.timing_stage:measure_subject"
 
 
 def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def kill_at(folder: Path, place: str, *, after: bool) -> None:
         assert warm.launch(folder, *SUITE, "--seeds", "1", "--timing", "off") == 0
     warm.launch(folder, *SUITE, *timing, faults=[fault])
     assert mark.exists(), f"it did not come to {place}: {warm.printed(folder)}"
+    if place.endswith("_swapped"):
+        assert (folder / "reports/seeds-limit-96/index.html").exists()  # the old one, or the new
     assert warm.launch(folder, *SUITE, *timing) == 0, warm.printed(folder)
 
 

@@ -6,7 +6,8 @@ nothing happens. A fault names a function where it is looked up, as `unittest.mo
 "package.module:name" or "package.module:Class.name".
 
     at      the function
-    do      raise, errno, kill, tear, segfault, sleep, note, or run: learn which run is under way
+    do      raise, errno, kill, tear, half a message, segfault, sleep, note, or run: learn which
+            run is under way
     after   when the function has returned, not before
     call    at the n-th call in a process (else at each)
     rank    in one process of a launch only
@@ -66,6 +67,12 @@ def _tear(fault, args):
     _kill(fault, args)
 
 
+def _half_message(fault, args):
+    """Say to the parent how long the next message is, and the half of it."""
+    os.write(args[0]._connection.fileno(), (64).to_bytes(4, "big") + b"h" * 32)
+    _kill(fault, args)
+
+
 def _segfault(fault, args):
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -85,6 +92,7 @@ _ACTIONS = {
     "errno": _errno,
     "kill": _kill,
     "tear": _tear,
+    "half a message": _half_message,
     "segfault": _segfault,
     "sleep": _sleep,
     "note": _note,
