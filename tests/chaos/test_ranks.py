@@ -19,7 +19,7 @@ STAGES = "benchmark.execution.stages"
 TRAINING = "benchmark.execution.training:_Loop"
 STEPS = {
     "resolve": (f"{STAGES}:resolve", 0),
-    "record before": (f"{STAGES}:usable_record", 0),
+    "record before": (f"{STAGES}:begin", 0),
     "data": (f"{STAGES}:load_corpus", None),
     "encode": (f"{STAGES}:encode_splits", None),
     "restore": (f"{TRAINING}.resume", None),
