@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from benchmark.data import Corpus
@@ -26,6 +25,7 @@ from benchmark.records import (
     fsync_path,
     seal_folder,
     set_aside,
+    sole_maker,
     verify_folder,
 )
 
@@ -83,9 +83,7 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
 
     Safe with several processes at once.
     """
-    with explained_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with sole_maker(folder):
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
             shutil.rmtree(left, ignore_errors=True)
         if not _is_whole(folder):

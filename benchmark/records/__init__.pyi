@@ -11,6 +11,8 @@ from .claim import Claim as Claim
 from .claim import claimed as claimed
 from .claim import is_left_over as is_left_over
 from .claim import owner_mark as owner_mark
+from .claim import remove_dead_claim as remove_dead_claim
+from .claim import sole_maker as sole_maker
 from .claim import try_claim as try_claim
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import psutil
 import pytest
 from faults import command, environment, launch, start, wait_until
 
-from benchmark.records import RunFolder
+from benchmark import RunSpec, execute
+from benchmark.execution import needs_work
+from benchmark.records import RunFolder, try_claim
 
 LONG = ("--suite", "long", "--limit", "96", "--timing", "off")
 SEEDS = ("--suite", "seeds", "--limit", "96")
@@ -251,8 +254,6 @@ def test_a_crash_while_timing_costs_one_timing(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:
-    from benchmark.records import try_claim
-
     run = run_of(tmp_path)
     run.path.mkdir(parents=True)
     for name in (".record.json.x.tmp", ".claim.x.new"):
@@ -265,3 +266,27 @@ def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in run.path.iterdir()] == [".claim"]
     claim.release()
     assert not list(run.path.iterdir())
+
+
+def test_a_dead_claim_on_a_finished_run_is_removed(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec("vit", limit=48)
+    run = spec.folder(tmp_path)
+    assert execute(spec, tmp_path).status == "completed"
+    owner = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(run,))
+    owner.start()
+    owner.join()
+    assert run.claim.exists()
+    assert not needs_work(spec, tmp_path)
+    assert not run.claim.exists()
+    claim = try_claim(run)  # that of a living one stays
+    assert claim is not None
+    assert not needs_work(spec, tmp_path)
+    assert claim.is_held()
+    claim.release()
+
+
+def _claim_and_die(run: RunFolder) -> None:
+    assert try_claim(run) is not None
+    os.kill(os.getpid(), signal.SIGKILL)

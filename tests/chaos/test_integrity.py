@@ -324,7 +324,7 @@ def test_every_file_is_made_durable(
     spec = make_spec("bert", "bbc")
     assert execute(spec, tmp_path).status == "completed"
     for path in [*spec.folder(tmp_path).path.rglob("*"), *shared_cache(tmp_path).rglob("*")]:
-        assert path.stat().st_ino in synced or path.suffix == ".lock", path
+        assert path.stat().st_ino in synced or path.suffix == ".owner", path
     assert spec.folder(tmp_path).path.stat().st_ino in synced
 
 

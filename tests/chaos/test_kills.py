@@ -131,7 +131,8 @@ POINTS = {
     "benchmark.execution.scoring:score_run": "BA",
     "benchmark.records.folder:RunFolder.write_spec": "BA",
     "benchmark.records.folder:RunFolder.write_record": "BA",
-    "benchmark.records.claim:Claim.release": "BA",
+    "benchmark.records.claim:Claim.release": "BA",  # of the shared cache, which comes first
+    f"{STAGES}:_Run.record": "A",
     "benchmark.execution.timing_stage:models_to_time": "A",
     "benchmark.execution.timing_stage:_entered": "BA",
     f"{REPORT}:_write_pages": "BA",
