@@ -17,7 +17,7 @@ import pytest
 from faults import command, environment, launch, start, wait_until
 
 from benchmark import RunSpec, execute
-from benchmark.execution import needs_work
+from benchmark.execution import needs_work, workers
 from benchmark.records import RunFolder, try_claim
 
 LONG = ("--suite", "long", "--limit", "96", "--timing", "off")
@@ -217,6 +217,20 @@ def test_a_dead_worker_is_replaced_and_its_run_tried_again(tmp_path: Path, do: s
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "killed").exists()
     assert "2 of 2 runs completed" in result.stdout
+
+
+def test_half_a_message_is_a_death(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    worker = workers._Worker(0, tmp_path, force=False, gpus=0)
+    worker.spec = make_spec("vit")
+    worker._connection, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), (64).to_bytes(4, "big") + b"h" * 32)
+    theirs.close()
+    process = multiprocessing.get_context("fork").Process(target=os._exit, args=(3,))
+    process.start()
+    worker._process = process
+    death = worker.next_event()
+    assert isinstance(death, workers._Death)
+    assert death.message == "the worker process ended unexpectedly with exit code 3"
 
 
 @pytest.mark.chaos
