@@ -239,7 +239,8 @@ def _execute_in_workers(selection: Selection, options: argparse.Namespace) -> No
     print(f"suite {selection.suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
-    from benchmark.execution import available_cores, gpu_count
+    from benchmark.execution import gpu_count
+    from benchmark.records import available_cores
 
     gpus = gpu_count()
     events = run_apart(

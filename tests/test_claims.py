@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import benchmark.records.claim as claims
-from benchmark.records import RunFolder, claimed, try_claim
+from benchmark.records import RunFolder, claimed, sole_maker, try_claim
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -103,3 +103,27 @@ def test_owners_never_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0] * 4
     assert (tmp_path / "count").read_text() == "60"
+
+
+def make_once(path: str) -> None:
+    """Make what is not there, as a run does with encoded rows."""
+    place = Path(path)
+    with sole_maker(place):
+        if not place.exists():
+            time.sleep(0.05)
+            with place.open("x") as file:  # a second one would fail
+                file.write(str(os.getpid()))
+
+
+def test_what_several_want_is_made_by_one(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "rows"
+    # One that died while it made it keeps nobody waiting.
+    write_claim(RunFolder(place.with_name("rows.owner")), host=claims._host(), pid=2**22 + 1)
+    processes = [SPAWN.Process(target=make_once, args=(str(place),)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert place.exists()
+    assert not (tmp_path / "cache/rows.owner/.claim").exists()

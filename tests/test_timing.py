@@ -74,7 +74,7 @@ def test_setting_is_recorded(stack_timing: Timing) -> None:
 
 
 def test_all_cores_are_measured_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing_device, "available_threads", lambda: 2)
+    monkeypatch.setattr("benchmark.timing.model.available_cores", lambda: 2)
     threads: list[int] = []
 
     class Observer(Stack):

@@ -5,7 +5,6 @@ from .console import TimingDisplay as TimingDisplay
 from .console import describe as describe
 from .estimates import cost_table as cost_table
 from .launch import LaunchError as LaunchError
-from .launch import available_cores as available_cores
 from .launch import check_launch as check_launch
 from .launch import gpu_count as gpu_count
 from .launch import launched_processes as launched_processes

@@ -135,12 +135,13 @@ def _collective(collective: Callable[[], ResultT]) -> ResultT:
     except Exception as error:
         raise ProcessesPartedError(
             "another process of this launch is gone or did not answer within "
-            f"{_minutes(COLLECTIVE_TIMEOUT)} ({first_line(error)})"
+            f"{_in_words(COLLECTIVE_TIMEOUT)} ({first_line(error)})"
         ) from error
 
 
-def _minutes(time: timedelta) -> str:
-    return f"{time.total_seconds() / 60:g} minutes"
+def _in_words(time: timedelta) -> str:
+    seconds = time.total_seconds()
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} minutes"
 
 
 def _number(point: str) -> int:

@@ -135,13 +135,6 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def gpu_count() -> int:
     """Return how many CUDA devices this launch may use (0 with ACCELERATE_USE_CPU)."""
     from accelerate.utils import parse_flag_from_env

@@ -29,7 +29,7 @@ from benchmark.execution.run_record import run_record
 from benchmark.execution.stages import RETRY_S, try_execute
 from benchmark.failures import RunError, outcome
 from benchmark.plan import RunSpec
-from benchmark.records import Failure, Record, ResultsError, claimed
+from benchmark.records import Failure, Record, ResultsError, claimed, remove_dead_claim
 from benchmark.shell import (
     Stopped,
     asked_to_stop,
@@ -201,11 +201,14 @@ class _Death:
 
 
 def needs_work(spec: RunSpec, results: Path) -> bool:
-    """Say whether something of a run is still to do."""
+    """Say whether something of a run is still to do; where nothing is, what the dead left goes."""
     try:
-        return bool(stale_stages(resolve(spec, results), results))
+        stale = stale_stages(resolve(spec, results), results)
     except (RunError, ResultsError):
         return True  # executing it records, or says, why it cannot be had
+    if not stale:
+        remove_dead_claim(spec.folder(results))
+    return bool(stale)
 
 
 class _Worker:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
@@ -26,8 +25,8 @@ from benchmark.records import (
     BLANK,
     DamagedError,
     atomic_path,
-    explained_errors,
     seal,
+    sole_maker,
     verify,
 )
 
@@ -144,9 +143,7 @@ def encode(
     """
     name = f"{preprocessor.key}-{preprocessor.max_length or 'full'}-{key}.safetensors"
     path = cache / "encoded" / name
-    with explained_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # one process encodes, the others wait and read
+    with sole_maker(path):  # one process encodes, the others wait and read
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of one that died
             left.unlink(missing_ok=True)
         if not is_whole(path, _verify_arrays):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from benchmark.data import Corpus
@@ -21,7 +20,13 @@ from benchmark.failures import RunError, first_line
 from benchmark.models.pretrained import Preprocessor
 from benchmark.models.stored import is_whole
 from benchmark.plan import RunSpec
-from benchmark.records import explained_errors, fsync_path, seal_folder, verify_folder
+from benchmark.records import (
+    explained_errors,
+    fsync_path,
+    seal_folder,
+    sole_maker,
+    verify_folder,
+)
 
 _SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -77,9 +82,7 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
 
     Safe with several processes at once.
     """
-    with explained_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with sole_maker(folder):
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
             shutil.rmtree(left, ignore_errors=True)
         if not is_whole(folder, verify_folder):

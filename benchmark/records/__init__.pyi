@@ -11,6 +11,8 @@ from .claim import Claim as Claim
 from .claim import claimed as claimed
 from .claim import is_left_over as is_left_over
 from .claim import owner_mark as owner_mark
+from .claim import remove_dead_claim as remove_dead_claim
+from .claim import sole_maker as sole_maker
 from .claim import try_claim as try_claim
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError
@@ -37,6 +39,7 @@ from .logits import verify_checksum as verify_checksum
 from .logits import verify_logits as verify_logits
 from .logits import write_logits as write_logits
 from .provenance import RevisionUnavailableError as RevisionUnavailableError
+from .provenance import available_cores as available_cores
 from .provenance import describe_machine as describe_machine
 from .provenance import fingerprint_path as fingerprint_path
 from .provenance import processor_name as processor_name

@@ -26,11 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.records.files import explained_errors
 from benchmark.records.folder import RunFolder
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
-_RETRY_S = 0.5
+_RETRY_S = 0.2
 _LARGEST_PID = 2**31 - 1
 _DAY_S = 86400.0
 _LEFTOVERS = (".*.tmp", ".model-*", ".claim.*")
@@ -106,6 +107,29 @@ def claimed(folder: RunFolder, timeout_s: float | None = None) -> Iterator[Claim
         yield claim
     finally:
         claim.release()
+
+
+@contextmanager
+def sole_maker(path: Path) -> Iterator[None]:
+    """Be the only process that makes `path`, a file or folder of the shared cache.
+
+    Waits for another one that does, and looks no further: see afterwards whether `path` is there.
+
+    Raises:
+        OSError: the folder of `path` cannot be written; it names `path`.
+    """
+    with contextlib.ExitStack() as hold:
+        with explained_errors(path):
+            owner = RunFolder(path.with_name(f"{path.name}.owner"))
+            hold.enter_context(claimed(owner))
+        yield
+
+
+def remove_dead_claim(folder: RunFolder) -> None:
+    """Remove what an owner left that died, also in a folder in which nothing is to do any more."""
+    with contextlib.suppress(OSError):  # a tree that cannot be written can be read
+        if folder.claim.exists() and (claim := try_claim(folder)) is not None:
+            claim.release()
 
 
 def _create(path: Path, text: str) -> bool:

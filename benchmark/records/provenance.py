@@ -77,6 +77,13 @@ def _git_commit() -> str | None:
     return described.stdout.strip()
 
 
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @functools.cache
 def processor_name() -> str:
     """Return the CPU's name as the operating system tells it."""

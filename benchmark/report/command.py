@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
-from benchmark.records import ResultsError, is_left_over, owner_mark
+from benchmark.records import ResultsError, explained_errors, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
 from benchmark.report.data import ReportData, ReportError
 from benchmark.report.reading import read_suite, suite_names
@@ -86,12 +86,19 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         ReportError: `target` holds files and is not a report.
+        OSError: it cannot be written; names `target`, and the old report stays.
     """
     if target.exists() and any(target.iterdir()) and not (target / MARKER).exists():
         raise ReportError(
             f"{target} holds files but no {MARKER}, so it is not a report and will not be"
             " replaced; move it away or choose another --reports folder"
         )
+    with explained_errors(target), _new_folder(target) as fresh:
+        yield fresh
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     for place in target.parent.glob(f".{target.name}.*"):
         if is_left_over(place):

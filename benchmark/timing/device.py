@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmark.records import Setting, processor_name
+from benchmark.records import Setting, available_cores, processor_name
 from benchmark.timing.loops import Stopwatch
 
 if TYPE_CHECKING:  # torch takes seconds to import; the functions below import it when called.
@@ -18,13 +18,6 @@ if TYPE_CHECKING:  # torch takes seconds to import; the functions below import i
 
 # Rows whose FLOPs are counted; text rows differ in length, so one would not do.
 _FLOP_ROWS = 16
-
-
-def available_threads() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe(model: nn.Module, device: torch.device) -> Setting:
@@ -40,7 +33,7 @@ def describe(model: nn.Module, device: torch.device) -> Setting:
         tf32=torch.get_float32_matmul_precision() != "highest",
         compiled=_is_compiled(model),
         inter_op_threads=torch.get_num_interop_threads(),
-        available_threads=available_threads(),
+        available_threads=available_cores(),
         affinity=tuple(sorted(affinity)),
         load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
         other_device_processes=_other_processes(device),

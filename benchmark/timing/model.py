@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from benchmark.records import Measurement, Timing
+from benchmark.records import Measurement, Timing, available_cores
 from benchmark.timing import device as timing_device
 from benchmark.timing import memory
 from benchmark.timing.device import forward_call, stopwatch
@@ -71,7 +71,7 @@ def _measure(session: Session, level: Level, *, fresh_process: bool) -> Timing:
     import torch
 
     model, sample = session.model, session.sample
-    cores = timing_device.available_threads()
+    cores = available_cores()
     with torch.inference_mode():
         measurements = _measure_with(1, session)
         if session.durations.all_threads and session.device.type == "cpu" and cores > 1:

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 HOOK = Path(__file__).parent / "hook"
 RUN = ROOT / "benchmark" / "run.py"
+STALLED_S = 600
+"""A command hangs that has changed no file for so long; it may take longer to its end."""
 
-VIT = """\
-    scratch: {model_type: vit, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-      intermediate_size: 16, patch_size: 7, initializer_range: 0.1}
-    modality: image
-    mixer: attention
-    family: ViT
-"""
-REGISTRY = """
-version: 1
-recipes:
-  quick: {epochs: 2, batch_size: 32, learning_rate: 3.0e-3, schedule: onecycle, warmup: 0.3}
-  long: {epochs: 400, batch_size: 8, learning_rate: 3.0e-3}
-models:
-  vit:
-{VIT}    recipe: quick
-  long:
-{VIT}    recipe: long
-  resnet:
-    scratch: {model_type: resnet, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1],
-      layer_type: basic}
-    modality: image
-    mixer: convolution
-    family: ResNet
-    recipe: quick
-datasets:
-  digits: {embedded: digits, modality: image}
-suites:
-  seeds: {models: [vit], datasets: [digits], seeds: 2}
-  mixers: {models: [vit, resnet], datasets: [digits]}
-  long: {models: [long], datasets: [digits]}
-""".replace("{VIT}", VIT)
+
+def registry_text() -> str:
+    """Return the registry of all tests, with a model that trains for long and other suites."""
+    import yaml
+    from conftest import REGISTRY
+
+    content = yaml.safe_load(REGISTRY)
+    content["recipes"]["long"] = {"epochs": 400, "batch_size": 8, "learning_rate": 3.0e-3}
+    content["models"]["long"] = {**content["models"]["vit"], "recipe": "long"}
+    content["suites"] = {
+        "seeds": {"models": ["vit"], "datasets": ["digits"], "seeds": 2},
+        "mixers": {"models": ["vit", "resnet"], "datasets": ["digits"]},
+        "long": {"models": ["long"], "datasets": ["digits"]},
+    }
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def environment(
@@ -63,10 +52,10 @@ def environment(
 
 
 def command(folder: Path, *arguments: str, ranks: int = 1) -> list[str]:
-    """Return a launch of the runner in `folder`, which gets the registry above."""
+    """Return a launch of the runner in `folder`, which gets a registry."""
     registry = folder / "registry.yaml"
     if not registry.exists():
-        registry.write_text(REGISTRY, encoding="utf-8")
+        registry.write_text(registry_text(), encoding="utf-8")
     launcher = []
     if ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
@@ -81,13 +70,65 @@ def launch(
     *arguments: str,
     ranks: int = 1,
     faults: Sequence[dict[str, Any]] = (),
-    timeout: float = 120,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a launch to its end; one that hangs fails the test."""
     cpu = {"ACCELERATE_USE_CPU": "true"} if ranks > 1 else {}
-    return subprocess.run(
-        command(folder, *arguments, ranks=ranks),
-        env=environment(faults, folder, **cpu, **extra),
-        capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
+    return finish(
+        start(
+            command(folder, *arguments, ranks=ranks), environment(faults, folder, **cpu, **extra)
+        ),
+        folder,
+    )
+
+
+def start(line: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a command in a session of its own; what it prints is kept."""
+    return subprocess.Popen(
+        line, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], *folders: Path) -> subprocess.CompletedProcess[str]:
+    """Wait for a command's end, for as long as files below `folders` change.
+
+    How long an import or an epoch takes on a machine with other work says nothing.
+    """
+    before = None
+    while True:
+        try:
+            output, errors = process.communicate(timeout=STALLED_S)
+        except subprocess.TimeoutExpired:
+            now = traces(*folders)
+            if now != before:
+                before = now
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            raise AssertionError(f"it hangs: {output}\n{errors}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def traces(*folders: Path) -> list[tuple[str, float]]:
+    """Return files below `folders` and their times, which change while something is done."""
+    found = []
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
+        if path.name.startswith(".claim"):  # its owner's sign of life is no progress
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            found.append((str(path), path.stat().st_mtime))
+    return found
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a command has come to a point, for as long as it gets on."""
+    before, looked = None, time.monotonic()
+    while not condition():
+        assert process.poll() is None, f"it has ended before: {process.communicate()}"
+        if time.monotonic() - looked > STALLED_S:
+            now = traces(folder)
+            assert now != before, "it did not come to that"
+            before, looked = now, time.monotonic()
+        time.sleep(0.05)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import command, environment, launch
+from faults import ROOT, command, environment, finish, start, wait_until
 
+from benchmark.execution import alone
+from benchmark.execution.machine import Share
 from benchmark.records import find_records
 
 SUITE = ("--suite", "seeds", "--limit", "96", "--workers", "1")
@@ -35,11 +39,8 @@ def read_notes(file: Path) -> list[tuple[str, str, float, str]]:
     return [(what, pid, float(moment), run) for what, pid, moment, run in lines]
 
 
-def start(folder: Path, file: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(folder, *SUITE, *arguments), env=environment(notes(file), folder), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start_noted(folder: Path, file: Path, *arguments: str) -> subprocess.Popen[str]:
+    return start(command(folder, *SUITE, *arguments), environment(notes(file), folder))
 
 
 def timed_windows(found: list[tuple[str, str, float, str]]) -> list[tuple[float, float]]:
@@ -64,16 +65,16 @@ def test_each_run_once_and_nothing_beside_timing(
 ) -> None:
     file = tmp_path / "notes"
     started = time.monotonic()
-    processes = [start(tmp_path, file, "--seeds", "6") for _ in range(launches)]
+    processes = [start_noted(tmp_path, file, "--seeds", "6") for _ in range(launches)]
     if killed:
-        while not file.exists() or TRAINED not in file.read_text():
-            time.sleep(0.1)
+        trained_one = lambda: file.exists() and TRAINED in file.read_text()  # noqa: E731
+        wait_until(trained_one, processes[0], tmp_path)
         processes[0].send_signal(signal.SIGKILL)
     for number, process in enumerate(processes):
-        output, errors = process.communicate(timeout=400)
+        result = finish(process, tmp_path)
         if not (killed and number == 0):
-            assert process.returncode == 0, errors
-            assert "6 of 6 runs completed" in output
+            assert result.returncode == 0, result.stderr
+            assert "6 of 6 runs completed" in result.stdout
     print(f"{launches} launches: {time.monotonic() - started:.1f} s")
     found = read_notes(file)
     trained = Counter(run for what, _, _, run in found if what == TRAINED)
@@ -95,18 +96,39 @@ def test_other_results_folders_keep_apart_too(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         line = command(tmp_path / name, *SUITE, "--seeds", "3" if name == "b" else "1")
-        processes.append(
-            subprocess.Popen(
-                line, env=environment(notes(file), tmp_path), text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )
-        )  # fmt: skip
+        processes.append(start(line, environment(notes(file), tmp_path)))
     for process in processes:
-        _, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors
+        result = finish(process, tmp_path)
+        assert result.returncode == 0, result.stderr
     found = read_notes(file)
     assert len(timed_windows(found)) == 2
     check_apart(found)
+
+
+def another_user_enters(place: Path) -> bool:
+    """Say whether a command of another user may work now."""
+    process = os.fork()
+    if process == 0:
+        os.environ["BENCHMARK_MACHINE_LOCKS"] = str(place)
+        os.setuid(65534)
+        os._exit(10 if Share().enter() else 11)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too")
+@pytest.mark.parametrize("first", ["we", "they"])
+def test_other_users_commands_keep_apart_too(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made the lock files, in a folder that is as /tmp is."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o1777)
+        monkeypatch.setenv("BENCHMARK_MACHINE_LOCKS", folder)
+        if first == "they":
+            assert another_user_enters(place)
+        with alone(lambda: None):
+            assert not another_user_enters(place)
+        assert another_user_enters(place)
+        assert {path.stat().st_uid for path in place.iterdir()} == {65534 * (first == "they")}
 
 
 @pytest.mark.chaos
@@ -115,17 +137,11 @@ def test_without_file_locks(tmp_path: Path, number: int) -> None:
     """As on a network file system: claims keep commands apart without flock."""
     file = tmp_path / "notes"
     faults = [*notes(file), {"at": "fcntl:flock", "do": "errno", "errno": number}]
-    processes = [
-        subprocess.Popen(
-            command(tmp_path, *SUITE, "--seeds", "4", "--timing", "off"),
-            env=environment(faults, tmp_path), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    line = command(tmp_path, *SUITE, "--seeds", "4", "--timing", "off")
+    processes = [start(line, environment(faults, tmp_path)) for _ in range(2)]
     for process in processes:
-        _, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors
+        result = finish(process, tmp_path)
+        assert result.returncode == 0, result.stderr
     trained = Counter(run for what, _, _, run in read_notes(file) if what == TRAINED)
     assert sorted(trained.values()) == [1, 1, 1, 1]
 
@@ -139,25 +155,45 @@ def test_several_processes_wait_for_another_launch(tmp_path: Path) -> None:
     claim = try_claim(run)
     assert claim is not None
     line = command(tmp_path, "--suite", "seeds", "--limit", "96", "--timing", "off", ranks=2)
-    extra = {"ACCELERATE_USE_CPU": "true", "BENCHMARK_COLLECTIVE_TIMEOUT_S": "10"}
-    process = subprocess.Popen(
-        line, env=environment((), tmp_path, **extra), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    extra = {"ACCELERATE_USE_CPU": "true", "BENCHMARK_COLLECTIVE_TIMEOUT_S": "40"}
+    process = start(line, environment((), tmp_path, **extra))
     other = RunFolder(run.path.parent / "seed-1")
-    while not other.record.exists():
-        time.sleep(0.2)
-        assert process.poll() is None
-    time.sleep(25)
+    wait_until(other.record.exists, process, tmp_path)
+    time.sleep(60)
     claim.release()
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert "2 of 2 runs completed" in output
+    result = finish(process, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 runs completed" in result.stdout
 
 
 @pytest.mark.chaos
-def test_one_launch_alone(tmp_path: Path) -> None:
-    """What the wall times above are compared with."""
-    started = time.monotonic()
-    assert launch(tmp_path, *SUITE, "--seeds", "6").returncode == 0
-    print(f"1 launch: {time.monotonic() - started:.1f} s")
+def test_two_launches_of_the_default_suite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What one and two take. CHAOS_LIMIT: rows of each split; CHAOS_SUITE: another suite."""
+    rows = os.environ.get("CHAOS_LIMIT", "40")
+    suite = os.environ.get("CHAOS_SUITE", "embedded")
+    seconds = []
+    for launches in (1, 2):
+        folder = tmp_path / str(launches)
+        folder.mkdir()
+        line = command(folder, "--suite", suite, "--limit", rows)
+        line += ["--registry", str(ROOT / "registry.yaml")]
+        started = time.monotonic()
+        variables = environment(notes(folder / "notes"), folder)
+        processes = [start(line, variables) for _ in range(launches)]
+        for process in processes:
+            result = finish(process, folder)
+            assert result.returncode == 0, result.stderr
+        seconds.append(time.monotonic() - started)
+        found = read_notes(folder / "notes")
+        records = [record for _, record in find_records(folder / "results")]
+        trained = Counter(run for what, _, _, run in found if what == TRAINED)
+        assert len(trained) == len(records) == sum(trained.values())
+        assert all(record.timing is not None for record in records)
+        check_apart(found)
+    with capsys.disabled():
+        print(
+            f"\nsuite {suite}, {rows} rows, {len(records)} runs: one launch {seconds[0]:.0f} s, "
+            f"two {seconds[1]:.0f} s; {len(timed_windows(found))} models timed"
+        )

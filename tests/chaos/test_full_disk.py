@@ -75,21 +75,25 @@ def test_every_write_fails_once(
         print(f"\n{os.strerror(number)} at each of {writes} writes of a run")
 
 
-def test_a_full_disk_costs_neither_the_runs_that_are_done_nor_the_summary(
-    registry_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("at", [1, pytest.param(7, marks=pytest.mark.chaos)])
+def test_a_full_disk_costs_neither_the_runs_that_are_done_nor_the_report(
+    at: int, registry_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ("--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports"))
     command = ["--registry", str(registry_file), *places, "--suite", "small", "--limit", "48"]
     command += ["--timing", "off", "--workers", "1"]
     assert main([*command, "--models", "vit"]) == 0
     capsys.readouterr()
-    with failing_disk(tmp_path / "reports", errno.ENOSPC, 1):
+    with failing_disk(tmp_path / "reports", errno.ENOSPC, at):
         code = main([*command, "--models", "vit"])
     shown = capsys.readouterr()
     assert code == 2
-    assert "No space left on device" in shown.err
+    report = tmp_path / "reports/small-limit-48"
+    assert f"error: {report}: No space left on device" in shown.err
+    assert "MiB free on its disk); nothing that was finished is lost" in shown.err
+    assert not list(report.parent.glob(".*"))
     assert "Traceback" not in shown.out + shown.err
-    assert (tmp_path / "reports/small-limit-48/README.md").exists()  # the old one
+    assert (report / "README.md").exists()  # the old one
 
 
 @pytest.mark.parametrize("blocked", ["small-limit-48", "small-limit-48/vit/digits"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -308,6 +309,24 @@ def test_a_damaged_training_state_starts_the_training_anew(
     assert record.training.resumed_at_epoch == 0
     assert record.scores == whole.scores
     assert state.with_name(f"{state.name}.corrupt").exists()
+
+
+def test_every_file_is_made_durable(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and preprocessors too, and the folders that they are moved into."""
+    real, synced = os.fsync, set()
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spec = make_spec("bert", "bbc")
+    assert execute(spec, tmp_path).status == "completed"
+    for path in [*spec.folder(tmp_path).path.rglob("*"), *shared_cache(tmp_path).rglob("*")]:
+        assert path.stat().st_ino in synced or path.suffix == ".owner", path
+    assert spec.folder(tmp_path).path.stat().st_ino in synced
 
 
 def test_timing_enters_the_record_that_is_there_now(

@@ -1,8 +1,19 @@
 """Faults on order: what FAULTS asks for happens at a named function, in any process.
 
 Python imports a module of this name at its start wherever it is first on the path, so every
-process of a launch has it. FAULTS is a JSON list of faults (see `chaos.faults.Fault`); without it
-nothing happens.
+process of a launch has it. FAULTS is a JSON list of faults (below); without it
+nothing happens. A fault names a function where it is looked up, as `unittest.mock.patch` has it:
+"package.module:name" or "package.module:Class.name".
+
+    at      the function
+    do      raise, errno, kill, tear, half a message, segfault, sleep, note, or run: learn which
+            run is under way
+    after   when the function has returned, not before
+    call    at the n-th call in a process (else at each)
+    rank    in one process of a launch only
+    run     in one run only, and once
+    once    a file that is made when it happens, so that it happens once in all processes
+    all     kill and tear: the command itself dies, too
 """
 
 from __future__ import annotations
@@ -43,12 +54,22 @@ def _errno(fault, args):
 
 
 def _kill(fault, args):
+    main = int(os.environ.get("CHAOS_MAIN", os.getpid()))
+    if fault.get("all") and main != os.getpid():
+        os.kill(main, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _tear(fault, args):
-    """Leave a file half written, and nobody to go on."""
-    os.truncate(args[1], os.path.getsize(args[1]) // 2)
+    """Leave the file that the function was given half written, and nobody to go on."""
+    if os.path.isfile(args[0]):
+        os.truncate(args[0], os.path.getsize(args[0]) // 2)
+    _kill(fault, args)
+
+
+def _half_message(fault, args):
+    """Say to the parent how long the next message is, and the half of it."""
+    os.write(args[0]._connection.fileno(), (64).to_bytes(4, "big") + b"h" * 32)
     _kill(fault, args)
 
 
@@ -71,6 +92,7 @@ _ACTIONS = {
     "errno": _errno,
     "kill": _kill,
     "tear": _tear,
+    "half a message": _half_message,
     "segfault": _segfault,
     "sleep": _sleep,
     "note": _note,
@@ -106,6 +128,19 @@ def _wrapped(function, faults):
     return call
 
 
+def _install(module, name):
+    """Wrap the functions of a module that faults name."""
+    for place in {fault["at"] for fault in _FAULTS if fault["at"].startswith(name + ":")}:
+        *owners, last = place.partition(":")[2].split(".")
+        faults = [fault for fault in _FAULTS if fault["at"] == place]
+        try:
+            owner = functools.reduce(getattr, owners, module)
+            setattr(owner, last, _wrapped(getattr(owner, last), faults))
+        except AttributeError:  # a fault that cannot happen must not pass for one survived
+            os.write(2, f"no such place for a fault: {place}\n".encode())
+            os._exit(97)
+
+
 class _Loader(importlib.abc.Loader):
     def __init__(self, inner, name):
         self._inner, self._name = inner, name
@@ -115,12 +150,7 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module):
         self._inner.exec_module(module)
-        places = {fault["at"] for fault in _FAULTS if fault["at"].startswith(self._name + ":")}
-        for place in places:
-            *owners, last = place.partition(":")[2].split(".")
-            owner = functools.reduce(getattr, owners, module)
-            faults = [fault for fault in _FAULTS if fault["at"] == place]
-            setattr(owner, last, _wrapped(getattr(owner, last), faults))
+        _install(module, self._name)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -140,4 +170,6 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 if _FAULTS:
+    for _name in _Finder._names & sys.modules.keys():
+        _install(sys.modules[_name], _name)
     sys.meta_path.insert(0, _Finder())
