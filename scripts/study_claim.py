@@ -4,10 +4,11 @@
     python scripts/study_claim.py --only giant --studies 100
     python scripts/study_claim.py --kind exact    # one of the two kinds, for one core each
 
-Two kinds of study: *measured* ones, whose true calibration errors are seen through simulated
+Three kinds of study: *measured* ones, whose true calibration errors are seen through simulated
 test rows, so that errors near what a test set can resolve and mixers measured with unlike
 precision occur as in life; and *exact* ones, whose errors are known, with unbalanced, unequal,
-heavy-tailed and giant families, confounding and incomplete crossing.
+heavy-tailed and giant families, confounding and incomplete crossing; and *twins*, pairs of models
+that differ in the mixer, of unlike accuracy and noise, seen through test rows.
 
 The former test, of logs above a floor, is run on the same studies with `--old` and PYTHONPATH at a
 checkout of commit a08831a.
@@ -19,7 +20,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,8 @@ FAMILY_SD, CHECKPOINT_SD, NOISE_SD = 0.3, 0.15, 0.3
 """Of log errors in exact studies, unless a row says otherwise."""
 RUN_SD, ACCURACY_SD = 0.2, 0.03
 """Of log errors and of accuracies around their family's in measured studies."""
+PAIR_SD = 0.5
+"""Of log errors, shared by twins."""
 LABELLINGS = 999
 WITH_INTERVALS = 25
 """Studies of a row whose whole interval is found, to check that it agrees with the tests."""
@@ -66,6 +69,7 @@ class Row:
     covariates: tuple[str, ...] = ()
     ratios: tuple[float, ...] = (1.0, 0.7)
     about: str = "these"
+    unit: Literal["family", "twins"] = "family"
 
 
 # --- measured studies -----------------------------------------------------------------------------
@@ -132,6 +136,39 @@ def measured(
         return Study(
             pd.DataFrame(rows), np.array(truth), parts, float(np.log(ratio)), float(np.log(ratio))
         )
+
+    return draw
+
+
+# --- twins ----------------------------------------------------------------------------------------
+
+
+def twins(
+    datasets: tuple[Dataset, ...], pairs: int, run_sd: tuple[float, float], mixer_sd: float = 0.0
+) -> Callable[[Generator, float], Study]:
+    """Return a drawer of studies of pairs that differ in the mixer, seen through test rows.
+
+    What twins share varies by `PAIR_SD` in log error; runs of each mixer by `run_sd`, and by
+    `mixer_sd` from pair to pair how much the mixer matters.
+    """
+
+    def draw(generator: Generator, ratio: float) -> Study:
+        rows: list[dict[str, Any]] = []
+        for number in range(pairs):
+            level, own = generator.normal(0, PAIR_SD), generator.normal(0, mixer_sd)
+            for data in datasets:
+                for side, mixer in enumerate(MIXERS):
+                    log = level + generator.normal(0, run_sd[side])
+                    log += (np.log(ratio) + own) * (1 - side)
+                    accuracy = data.accuracy[side] + generator.normal(0, ACCURACY_SD)
+                    error = data.error * float(np.exp(log))
+                    facts = {"model": f"{mixer}-{number}", "family": f"{number}", "mixer": mixer}
+                    rows.append(
+                        {"dataset": data.name, **facts}
+                        | measure(generator, data.rows, float(np.clip(accuracy, 0.3, 0.99)), error)
+                    )
+        known = float(np.log(ratio))
+        return Study(pd.DataFrame(rows), np.array([]), np.array([]), known, known)
 
     return draw
 
@@ -324,9 +361,26 @@ def _exact_rows() -> Iterator[Row]:
         yield Row(f"{name}: a new one", exact(structure), about="new")
 
 
+def _twin_rows() -> Iterator[Row]:
+    good = (Dataset("a", 1500, (0.75, 0.85), 0.05), Dataset("b", 3000, (0.8, 0.9), 0.05))
+    small = (Dataset("a", 1500, (0.75, 0.85), 0.02), Dataset("b", 500, (0.8, 0.9), 0.02))
+    alike, unlike = (0.2, 0.2), (0.6, 0.2)
+    for name, datasets, pairs, run_sd, mixer_sd in (
+        ("10 points less accurate, .05 on both", good, 9, alike, 0.0),
+        ("noise 3x in attention", good, 9, unlike, 0.0),
+        ("the mixer matters unlike from pair to pair (sd .3)", good, 9, alike, 0.3),
+        (".02 on both (n 1,500 and 500)", small, 9, alike, 0.0),
+        ("18 pairs, noise 3x", good, 18, unlike, 0.0),
+        ("5 pairs", good, 5, alike, 0.0),
+    ):
+        drawer = twins(datasets, pairs, run_sd, mixer_sd)
+        pairs_text = "" if "pairs" in name else f"{pairs} pairs, "
+        yield Row(f"{pairs_text}{name}", drawer, unit="twins")
+
+
 def table_rows() -> list[Row]:
     """Return the rows of the table."""
-    return [*_measured_rows(), *_exact_rows()]
+    return [*_measured_rows(), *_exact_rows(), *_twin_rows()]
 
 
 # --- analyses -------------------------------------------------------------------------------------
@@ -371,7 +425,7 @@ def analyse(study: Study, row: Row, whole: bool) -> dict[str, float]:
     claim = Claim(covariates=row.covariates)  # type: ignore[arg-type]
     clean = with_variance_parts(_as_rows(study))  # one seed each: nothing to average
     errors = squared_errors(clean, METRIC, "none")
-    design = build_design(clean, errors.squared, claim, row.covariates)
+    design = build_design(clean, errors.squared, claim, row.covariates, row.unit)
     equation = contrast_equation(clean, errors, design)
     found: dict[str, float] = {"ratio": equation.estimate()}
     if row.about == "new":
@@ -439,7 +493,7 @@ def run(row: Row, ratio: float, studies: int, old: bool) -> dict[str, str]:
         except ClaimError:
             continue
         spent += time.process_time() - began
-        if row.about != "new":
+        if row.about != "new" and len(study.truth):
             result["oracle"] = oracle(study, row.covariates)
         found.append(result)
     table = pd.DataFrame(found).astype(float)
@@ -475,7 +529,7 @@ def main() -> int:
     )
     parser.add_argument("--studies", type=int, default=1000, help="studies a row")
     parser.add_argument("--only", default="", help="rows whose name holds this text")
-    parser.add_argument("--kind", choices=("measured", "exact"), help="one kind of study")
+    parser.add_argument("--kind", choices=("measured", "exact", "twins"), help="one kind of study")
     parser.add_argument("--old", action="store_true", help="the former test (see above)")
     options = parser.parse_args()
     from benchmark.claim import permutation
@@ -483,7 +537,7 @@ def main() -> int:
     permutation.MAX_EXACT = permutation.RANDOM_ASSIGNMENTS = LABELLINGS
     columns = (*COLUMNS, *MORE)
     print(f"| {' | '.join(columns)} |\n| :-- |{' --: |' * (len(columns) - 1)}", flush=True)
-    kinds = {"measured": _measured_rows, "exact": _exact_rows}
+    kinds = {"measured": _measured_rows, "exact": _exact_rows, "twins": _twin_rows}
     rows = table_rows() if options.kind is None else kinds[options.kind]()
     for row in rows:
         if options.only in row.name:

@@ -8,6 +8,7 @@ from .result import ClaimResult as ClaimResult
 from .result import Effect as Effect
 from .result import RatioInterval as RatioInterval
 from .result import Specification as Specification
+from .result import TwinPoint as TwinPoint
 from .result import VarianceShares as VarianceShares
 from .result import when as when
 from .wording import covariate_list as covariate_list

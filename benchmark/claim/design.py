@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from benchmark.claim.mixed_model import Codes, Matrix, MixedFit, Nesting, Vector, fit_mixed
-from benchmark.claim.result import Dropped, LeftOut
+from benchmark.claim.result import Dropped, LeftOut, Unit
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Design:
     """Columns of the models: the contrast first, then datasets, other mixers, covariates.
 
     `family_df` are the families left when mixers, and covariates that do not vary within
-    families, have taken theirs.
+    families, have taken theirs. Where `unit` is twins, pairs of them are the families.
     """
 
     x: Matrix
@@ -39,6 +39,7 @@ class Design:
     covariates: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     family_df: int
+    unit: Unit = "family"
 
     def fit(self, y: Vector) -> MixedFit:
         """Fit the mixed model to `y`, the log errors of the rows in use.
@@ -50,7 +51,11 @@ class Design:
 
 
 def build_design(
-    averaged: pd.DataFrame, y: Vector, claim: Claim, covariates: tuple[str, ...] | None = None
+    averaged: pd.DataFrame,
+    y: Vector,
+    claim: Claim,
+    covariates: tuple[str, ...] | None = None,
+    unit: Unit = "family",
 ) -> Design:
     """Choose rows and columns for `y` by fixed rules that never look at its values.
 
@@ -64,6 +69,7 @@ def build_design(
         y: outcome per row, NaN where there is none.
         claim: the declared contrast and covariates.
         covariates: columns to use instead of the declared ones, in order of precedence.
+        unit: what is replicated; for twins, `averaged` has rows from `paired_rows`.
 
     Raises:
         ClaimError: a side of the contrast is missing, or too few families remain.
@@ -75,7 +81,7 @@ def build_design(
         complete = averaged[list(candidates)].notna().all(axis=1).to_numpy(dtype=bool)
         rows = np.flatnonzero(has_outcome & complete)
         try:
-            chosen, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates)
+            chosen, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates, unit)
         except ClaimError:
             gap = _largest_gap(averaged.loc[has_outcome, list(candidates)])
             if gap is None:
@@ -87,9 +93,9 @@ def build_design(
         left_out += rejected
         candidates = tuple(c for c in candidates if c not in {item.name for item in rejected})
     used = averaged.iloc[rows]
-    nesting = Nesting.of(_cell_labels(used), used["model"])
+    nesting = Nesting.of(_unit_labels(used, unit), used["model"])
     names, omitted = tuple(chosen.names), tuple(left_out)
-    return Design(chosen.x, names, nesting, rows, candidates, omitted, chosen.family_df)
+    return Design(chosen.x, names, nesting, rows, candidates, omitted, chosen.family_df, unit)
 
 
 def _largest_gap(covariates: pd.DataFrame) -> LeftOut | None:
@@ -119,6 +125,7 @@ def _choose_columns(
     has_outcome: np.ndarray,
     claim: Claim,
     candidates: tuple[str, ...],
+    unit: Unit,
 ) -> tuple[_Columns, list[LeftOut]]:
     """Return the columns for `rows`, and the candidates that cannot be used."""
     everyone = averaged.loc[has_outcome, list(candidates)]
@@ -131,7 +138,7 @@ def _choose_columns(
         return _Columns(np.empty((0, 0)), [], 0), idle
     used = averaged.iloc[rows]
     x, names = _mixers_and_datasets(used, claim)
-    family = family_cells(used)
+    family = np.unique(_unit_labels(used, unit), return_inverse=True)[1]
     strata = _indicators(connected_strata(used["family"], used["dataset"]))
     between = _family_means(np.column_stack([x[:, _mixer_columns(names)], strata]), family)
     if len(between) - np.linalg.matrix_rank(between) < 1:
@@ -224,6 +231,11 @@ def family_cells(used: pd.DataFrame) -> Codes:
     between mixers, with no replication behind it.
     """
     return np.unique(_cell_labels(used), return_inverse=True)[1]
+
+
+def _unit_labels(used: pd.DataFrame, unit: Unit) -> np.ndarray:
+    """Return what is replicated, by row: twins are one unit, a family of two mixers is two."""
+    return used["family"].to_numpy(dtype=str) if unit == "twins" else _cell_labels(used)
 
 
 def _cell_labels(used: pd.DataFrame) -> np.ndarray:

@@ -105,8 +105,9 @@ def estimate_effect(
         ),
         unresolved=int((~errors.resolved[design.rows] & in_contrast).sum()),
         contrast_rows=int(in_contrast.sum()),
+        unit=design.unit,
         levels=_levels(used, levels),
-        datasets=_per_dataset(clean, errors, claim, design.covariates),
+        datasets=_per_dataset(clean, errors, claim, design),
     )
 
 
@@ -137,7 +138,7 @@ def _levels(used: pd.DataFrame, estimates: dict[str, RatioInterval]) -> tuple[Le
 
 
 def _per_dataset(
-    clean: pd.DataFrame, errors: SquaredErrors, claim: Claim, covariates: tuple[str, ...]
+    clean: pd.DataFrame, errors: SquaredErrors, claim: Claim, whole: Design
 ) -> tuple[DatasetEffect, ...]:
     """Estimate the contrast within each dataset, with the covariates that it can carry."""
     effects = []
@@ -147,7 +148,7 @@ def _per_dataset(
         families = _families(part[np.isfinite(own.squared)], claim)
         estimate, problem = None, None
         try:
-            design = build_design(part, own.squared, claim, covariates)
+            design = build_design(part, own.squared, claim, whole.covariates, whole.unit)
             estimate = ratio_interval(contrast_equation(part, own, design), claim.alpha)
         except ClaimError as error:
             problem = str(error)
@@ -160,9 +161,14 @@ def _per_dataset(
 def label_exchange(
     clean: pd.DataFrame, claim: Claim, design: Design, equation: EstimatingEquation
 ) -> LabelExchange:
-    """Prepare the exchange of labels among the families of the rows that `design` uses."""
+    """Prepare the exchange of labels among families, or within twins, of the rows in use."""
     used = clean.iloc[design.rows]
     first, second = claim.contrast
     labels = used["mixer"].map({first: 1, second: 0}).fillna(-1).to_numpy(dtype=int)
-    strata = connected_strata(used["family"], used["dataset"])
+    within_twins = design.unit == "twins"
+    strata = (
+        _codes(used["family"])
+        if within_twins
+        else connected_strata(used["family"], used["dataset"])
+    )
     return LabelExchange.of(equation, family_cells(used), labels, strata)

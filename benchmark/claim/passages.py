@@ -13,9 +13,11 @@ from benchmark.claim.passage import Passage, table_of
 from benchmark.claim.result import (
     ClaimResult,
     Effect,
+    Permutation,
     Power,
     RatioInterval,
     Specification,
+    Unit,
     VarianceShares,
     when,
 )
@@ -31,6 +33,8 @@ from benchmark.claim.wording import (
     points_text,
     range_text,
     ratio_text,
+    unit_nouns,
+    units_text,
 )
 from benchmark.markup import MISSING, decimals, plural
 
@@ -43,12 +47,16 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         about_pairs: sentences to add to the passage on matched pairs.
     """
     passages = (
-        Passage("Why this verdict", (*result.verdict.reasons, *_power(result.verdict.power))),
+        Passage(
+            "Why this verdict",
+            (*result.verdict.reasons, *_power(result.verdict.power, result.unit)),
+        ),
         _contrast(result),
         _datasets(result),
         _mixers(result),
         _gaps(result),
         _permutation(result),
+        _twins(result),
         _shares(result),
         _specifications(result),
         pairs_passage(result, about_pairs),
@@ -62,13 +70,10 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
     ]
 
 
-def _power(power: Power | None) -> Iterator[str]:
+def _power(power: Power | None, unit: Unit) -> Iterator[str]:
     if power is None:
         return
-    ratio, families = (
-        power.smallest_detectable_ratio,
-        plural(power.families_now, "family", "families"),
-    )
+    ratio, families = power.smallest_detectable_ratio, units_text(unit, power.families_now)
     studies = f"{power.studies:,} simulated studies at the observed variances"
     if ratio is None:
         yield (
@@ -105,7 +110,7 @@ def _contrast(result: ClaimResult) -> Passage:
     ]
     table = table_of(
         ("analysis", "adjusted for"),
-        ("ratio", "interval", "p", "rows", "checkpoints", "families"),
+        ("ratio", "interval", "p", "rows", "checkpoints", unit_nouns(result.unit)),
         [_effect_row(label, effect) for label, effect in effects],
     )
     return Passage("The contrast", tuple(sentences), table)
@@ -127,11 +132,13 @@ def _named_effects(result: ClaimResult) -> Iterator[tuple[str, Effect]]:
 
 def _effect_row(label: str, effect: Effect) -> tuple[str, ...]:
     adjusted = covariate_list((*effect.covariates, "dataset"))
-    sizes = (str(effect.rows), str(effect.checkpoints), _families(effect.families))
+    sizes = (str(effect.rows), str(effect.checkpoints), _units(effect.unit, effect.families))
     return (label, adjusted, *_estimate_cells(effect.estimate), *sizes)
 
 
-def _families(counts: dict[str, int]) -> str:
+def _units(unit: Unit, counts: dict[str, int]) -> str:
+    if unit == "twins":
+        return str(max(counts.values(), default=0))
     return ", ".join(f"{count} {mixer}" for mixer, count in counts.items())
 
 
@@ -145,8 +152,8 @@ def _spreads(label: str, effect: Effect) -> Iterator[str]:
     spreads = [
         f"{decimals(value, 2)} {name}"
         for name, value in (
-            ("between families", effect.family_sd),
-            ("between checkpoints of a family", effect.checkpoint_sd),
+            (f"between {unit_nouns(effect.unit)}", effect.family_sd),
+            ("between their checkpoints", effect.checkpoint_sd),
             ("remaining", effect.residual_sd),
         )
         if value is not None
@@ -179,12 +186,12 @@ def _datasets(result: ClaimResult) -> Passage | None:
             " the ratios of these datasets differ beyond their errors"
         )
     table = table_of(
-        ("dataset", "families", "problem"),
+        ("dataset", unit_nouns(result.unit), "problem"),
         ("ratio", "interval", "p"),
         [
             (
                 item.dataset,
-                _families(item.families),
+                _units(result.unit, item.families),
                 item.problem or "",
                 *_estimate_cells(item.estimate),
             )
@@ -243,15 +250,41 @@ def _permutation(result: ClaimResult) -> Passage | None:
     test = result.permutation
     if test is None:
         return None
-    how = "all" if test.exact else "the observed and random, together"
+    among = f"among families (within {plural(test.strata, 'group')} that share their datasets)"
+    if result.unit == "twins":
+        among = f"within {units_text(result.unit, test.strata)}"
     sentence = (
-        f"Exchanging mixer labels among families ({how} {test.assignments:,} labellings, within"
-        f" {plural(test.strata, 'group')} of families that share their datasets) gives"
-        f" {p_statement(test.p_value)}; the smallest p it could have reached is"
-        f" {p_value(test.smallest_p)}. It assumes no normal families and stands beside the"
-        " verdict, which rests on the interval alone"
+        f"{_exchanged(test, among)}. It assumes nothing of how {unit_nouns(result.unit)} vary; a"
+        " verdict of a difference needs it beside the interval"
     )
     return Passage("Exchange of labels", (sentence,))
+
+
+def _exchanged(test: Permutation, among: str) -> str:
+    how = "all" if test.exact else "the observed and random, together"
+    return (
+        f"Exchanging mixer labels {among}, {how} {test.assignments:,} labellings, gives"
+        f" {p_statement(test.p_value)}; the smallest p it could have reached is"
+        f" {p_value(test.smallest_p)}"
+    )
+
+
+def _twins(result: ClaimResult) -> Passage | None:
+    """Tell what twins say in a study that has other models too."""
+    within = result.within_twins
+    if within is None:
+        return None
+    named = [("twins", within.effect), ("and accuracy", within.adjusted)]
+    rows = [_effect_row(label, effect) for label, effect in named if effect is not None]
+    pairs = units_text("twins", within.permutation.strata)
+    sentence = (
+        f"{pairs} differ in the mixer and little else, so nothing need be adjusted for."
+        f" {_exchanged(within.permutation, 'within them')}. The verdict is about all models"
+    )
+    numbers = ("ratio", "interval", "p", "rows", "checkpoints", "pairs of twins")
+    return Passage(
+        "Within twins", (sentence,), table_of(("analysis", "adjusted for"), numbers, rows)
+    )
 
 
 def _shares(result: ClaimResult) -> Passage:

@@ -43,15 +43,15 @@ def power_of(
     families are taken to be like these: standard errors fall with the root of their number, and
     the exchange goes on to ask for as much more than the interval as it does now.
     """
-    families = sum(effect.families.values())
+    first, second = (effect.families[mixer] for mixer in claim.contrast)
+    families = first if effect.unit == "twins" else first + second
     observed = equation.estimate()
     tested = equation.test(observed) if np.isfinite(observed) else None
     by_interval, by_verdict = detectable_effects(equation, exchange, claim.alpha, seed)
     more = 1.0 if by_verdict is None or by_interval is None else by_verdict / by_interval
-    share = effect.families[claim.contrast[0]] / families
 
     def difference(count: int) -> float:
-        if _least_p(count, share) > claim.alpha:
+        if _least_p(effect, claim, count) > claim.alpha:
             return 0.0
         return _power_of_difference(claim, tested, observed / more, count / families)
 
@@ -106,10 +106,13 @@ def detectable_effects(
     return by_interval, float(found)
 
 
-def _least_p(families: int, share: float) -> float:
-    """Return the least p value of an exchange among families, a share of them of one mixer."""
-    first = min(max(round(families * share), 1), families - 1)
-    return (2 if 2 * first == families else 1) / comb(families, first)
+def _least_p(effect: Effect, claim: Claim, count: int) -> float:
+    """Return the least p value of an exchange among `count` families, or pairs of twins."""
+    if effect.unit == "twins":
+        return 2.0 ** (1 - count)
+    share = effect.families[claim.contrast[0]] / sum(effect.families.values())
+    first = min(max(round(count * share), 1), count - 1)
+    return (2 if 2 * first == count else 1) / comb(count, first)
 
 
 def _null_residuals(

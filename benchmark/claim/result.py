@@ -22,6 +22,8 @@ def when(map_name: ClaimMap) -> str:
     return _WORDS[map_name]
 
 
+Unit = Literal["family", "twins"]
+"""What is replicated: families, or pairs of models that differ in the mixer only."""
 Outcome = Literal["supported", "contradicted", "equivalent", "undecided"]
 Factor = Literal["mixer", "size", "pretraining", "recipe", "accuracy", "family"]
 
@@ -76,7 +78,7 @@ class Effect(_Frozen):
     reason in `new_dataset_problem` where there is none. Standard deviations are of log errors:
     between families, between checkpoints of a family, and what remains; a None deviation could
     not be told apart. `unresolved` counts errors of the contrast's rows below twice their standard
-    error, which weigh by what they say.
+    error, which weigh by what they say. Where `unit` is twins, families are pairs of twins.
     """
 
     metric: str
@@ -94,6 +96,7 @@ class Effect(_Frozen):
     residual_sd: float
     unresolved: int
     contrast_rows: int
+    unit: Unit = "family"
     levels: tuple[LevelEffect, ...] = ()
     datasets: tuple[DatasetEffect, ...] = ()
 
@@ -121,7 +124,7 @@ class Permutation(_Frozen):
     `assignments` counts the labellings tried, the observed one included; `smallest_p` is the
     least p value that any labelling could have had with these data. `tied` is the part of
     `p_value` that comes from labellings exactly as extreme as the observed one, itself included.
-    It stands beside the verdict and does not decide.
+    A verdict of a difference needs it beside the interval.
     """
 
     p_value: float
@@ -168,6 +171,31 @@ class PooledPairs(_Frozen):
     ratio: float | None
     low: float | None
     high: float | None
+
+
+class TwinPoint(_Frozen):
+    """Two twins on one dataset: their models, accuracies and signed roots of squared errors.
+
+    Each pair of values is in the order of the contrast.
+    """
+
+    pair: str
+    dataset: str
+    map: ClaimMap
+    models: tuple[str, str]
+    accuracies: tuple[float, float]
+    errors: tuple[float, float]
+
+
+class TwinContrast(_Frozen):
+    """The contrast within twins of a study that has other models too.
+
+    It holds whatever twins share fixed, so nothing is adjusted for but, in `adjusted`, accuracy.
+    """
+
+    effect: Effect
+    adjusted: Effect | None
+    permutation: Permutation
 
 
 class MatchedPairs(_Frozen):
@@ -285,7 +313,8 @@ class ClaimResult(_Frozen):
     """Everything the report prints about the claim.
 
     `primary` decides; `unadjusted` is without covariates, `adjusted` with accuracy besides,
-    `secondary` the primary analysis after the other map.
+    `secondary` the primary analysis after the other map. Where `unit` is twins, all of these are
+    within twins; else `within_twins` is, where there are enough of them.
     """
 
     contrast: tuple[str, str]
@@ -293,6 +322,7 @@ class ClaimResult(_Frozen):
     equivalence_ratio: float
     primary_map: ClaimMap
     metric: str
+    unit: Unit = "family"
     primary: Effect | None
     primary_problem: str | None
     unadjusted: Effect | None
@@ -301,6 +331,8 @@ class ClaimResult(_Frozen):
     repeated: tuple[Effect, ...]
     permutation: Permutation | None
     signed_gaps: tuple[SignedGap, ...]
+    within_twins: TwinContrast | None = None
+    twin_points: tuple[TwinPoint, ...] = ()
     matched_pairs: MatchedPairs
     variance_shares: VarianceShares
     specification_curve: SpecificationCurve

@@ -18,7 +18,7 @@ from benchmark.claim.design import Design, build_design
 from benchmark.claim.effect import as_interval
 from benchmark.claim.mixed_model import Vector
 from benchmark.claim.published_table import TABLE_METRIC
-from benchmark.claim.result import CLAIM_MAPS, ClaimMap, Specification, SpecificationCurve
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, Specification, SpecificationCurve, Unit
 from benchmark.registry import Claim
 from benchmark.statistics import METRICS
 
@@ -34,7 +34,7 @@ ESTIMATORS: dict[str, int | None] = {
 
 
 def specification_curve(
-    averaged: pd.DataFrame, claim: Claim, covariates: tuple[str, ...]
+    averaged: pd.DataFrame, claim: Claim, covariates: tuple[str, ...], unit: Unit = "family"
 ) -> SpecificationCurve:
     """Estimate the contrast for estimator x bins x map x covariate set x shift.
 
@@ -44,6 +44,7 @@ def specification_curve(
         claim: the contrast.
         covariates: columns that the primary analysis could use; all their subsets by group
             are tried.
+        unit: what is replicated.
     """
     found: list[Specification] = []
     failed = 0
@@ -52,7 +53,7 @@ def specification_curve(
         if part.empty:
             continue
         part["dataset"] = part["dataset"] + "/" + part["split"]
-        designs = _Designs(part, claim)
+        designs = _Designs(part, claim, unit)
         for metric, bins, map_name in _outcomes(part):
             y = log_outcomes(part, metric, map_name)
             for chosen in _covariate_sets(covariates):
@@ -78,15 +79,15 @@ def specification_curve(
 class _Designs:
     """Designs by rows and covariates: all metrics of a split share them."""
 
-    def __init__(self, part: pd.DataFrame, claim: Claim) -> None:
-        self.part, self.claim = part, claim
+    def __init__(self, part: pd.DataFrame, claim: Claim, unit: Unit) -> None:
+        self.part, self.claim, self.unit = part, claim, unit
         self.known: dict[tuple[bytes, tuple[str, ...]], Design | None] = {}
 
     def of(self, y: Vector, covariates: tuple[str, ...]) -> Design | None:
         key = (np.isfinite(y).tobytes(), covariates)
         if key not in self.known:
             try:
-                self.known[key] = build_design(self.part, y, self.claim, covariates)
+                self.known[key] = build_design(self.part, y, self.claim, covariates, self.unit)
             except ClaimError:
                 self.known[key] = None
         return self.known[key]

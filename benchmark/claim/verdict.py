@@ -23,6 +23,8 @@ from benchmark.claim.wording import (
     range_text,
     ratio_text,
     times_text,
+    unit_nouns,
+    units_text,
 )
 from benchmark.markup import plural
 from benchmark.registry import Claim
@@ -72,8 +74,12 @@ def decide(
     power: Power | None,
     shares: VarianceShares,
     permutation: Permutation | None = None,
+    scope: str | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried, and beside it that on a new one."""
+    """Judge the ratio on the datasets tried, and beside it that on a new one.
+
+    `scope` is a sentence on which models the verdict can speak of.
+    """
     if effect is None:
         reason = problem or "the contrast could not be estimated"
         return Verdict(
@@ -90,7 +96,7 @@ def decide(
             primary_factor=None,
         )
     outcome = judge(claim, effect.estimate, permutation)
-    reason = _reason(claim, effect.estimate, outcome, permutation)
+    reason = _reason(claim, effect, outcome, permutation)
     return Verdict(
         outcome=outcome,
         new_dataset=(
@@ -100,6 +106,7 @@ def decide(
             _first_sentence(claim, effect, outcome),
             _second_sentence(claim, effect, power, outcome, reason),
             new_dataset_sentence(claim, effect, permutation),
+            *([] if scope is None else [scope]),
         ),
         reasons=(reason,),
         interval=effect.estimate,
@@ -108,9 +115,8 @@ def decide(
     )
 
 
-def _reason(
-    claim: Claim, interval: RatioInterval, outcome: Outcome, permutation: Permutation | None
-) -> str:
+def _reason(claim: Claim, effect: Effect, outcome: Outcome, permutation: Permutation | None) -> str:
+    interval = effect.estimate
     margin = claim.equivalence_ratio
     inside = f"inside {1 / margin:.2f} to {margin:.2f}"
     if outcome == "equivalent":
@@ -119,9 +125,9 @@ def _reason(
         return "the interval excludes 1 and the exchange of labels bears it out"
     if permutation is not None and _excludes_one(interval):
         return (
-            "the interval excludes 1, but takes families to be about normal: exchanging labels"
-            f" among them gives {p_statement(permutation.p_value)} (the least it could give is"
-            f" {permutation.smallest_p:.2g})"
+            f"the interval excludes 1, but takes {unit_nouns(effect.unit)} to be about normal:"
+            f" exchanging labels among them gives {p_statement(permutation.p_value)} (the least it"
+            f" could give is {permutation.smallest_p:.2g})"
         )
     if interval.low == 0 and math.isinf(interval.high):
         return "no ratio at all can be excluded: the errors cannot be told from zero"
@@ -135,6 +141,7 @@ def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
     count = max(count, 1)
     about = "this dataset" if count == 1 else f"these {count} datasets"
     given = "" if not effect.covariates else " at equal " + _enumerated(effect.covariates)
+    given += ", within twins" if effect.unit == "twins" else ""
     return (
         f"{_OPENINGS[outcome]} for {about}: {when(effect.map)} temperature scaling{given}, the"
         f" calibration error of {first} models is"
@@ -146,16 +153,19 @@ def _second_sentence(
     claim: Claim, effect: Effect, power: Power | None, outcome: Outcome, reason: str
 ) -> str:
     first, second = claim.contrast
-    families = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
-    sentence = f"With {families}, {reason}"
+    units = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
+    if effect.unit == "twins":
+        units = units_text(effect.unit, effect.families[first])
+    sentence = f"With {units}, {reason}"
     if outcome != "undecided" or power is None:
         return sentence + "."
     if 2 * effect.unresolved > effect.contrast_rows:
         return (
             f"{sentence}; {effect.unresolved} of {effect.contrast_rows} errors lie below twice"
-            " their standard error, so larger test sets come before more families."
+            " their standard error, so larger test sets come before more"
+            f" {unit_nouns(effect.unit)}."
         )
-    return f"{sentence}; {what_would_decide(power)}."
+    return f"{sentence}; {what_would_decide(power, unit_nouns(effect.unit))}."
 
 
 def new_dataset_sentence(
@@ -176,8 +186,8 @@ def new_dataset_sentence(
     return f"{opening} ({level} prediction interval: {range_text(new)}): {outcome} there too."
 
 
-def what_would_decide(power: Power) -> str:
-    """Say what the test could have found, and how many families like these would decide."""
+def what_would_decide(power: Power, units: str) -> str:
+    """Say what the test could have found, and how many families, or twins, would decide."""
     found = power.smallest_detectable_ratio
     could = (
         f"no ratio would have decided it with {power.power:.0%} power"
@@ -195,7 +205,7 @@ def what_would_decide(power: Power) -> str:
     ]
     if not parts:
         return could
-    return f"{could}, and families like these would do so for these datasets: " + ", ".join(parts)
+    return f"{could}, and {units} like these would do so for these datasets: " + ", ".join(parts)
 
 
 def _more_families(now: int, count: int | None, condition: str) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from benchmark.claim.bin_variants import VARIANTS
-from benchmark.claim.result import RatioInterval
-from benchmark.markup import MISSING, decimals, interval
+from benchmark.claim.result import RatioInterval, Unit
+from benchmark.markup import MISSING, decimals, interval, plural
 from benchmark.statistics import METRICS
 
 SMALLEST_P = 1e-4
@@ -113,6 +113,21 @@ def points_text(low: float | None, high: float | None) -> str:
 def level_text(alpha: float) -> str:
     """Return the level of an interval at `alpha`, e.g. 0.05 -> '95%'."""
     return f"{100 * (1 - alpha):g}%"
+
+
+def units_text(unit: Unit, count: int) -> str:
+    """Return a number of what a study replicates.
+
+    >>> units_text("family", 1), units_text("twins", 9)
+    ('1 family', '9 pairs of twins')
+    """
+    nouns = ("pair of twins", "pairs of twins") if unit == "twins" else ("family", "families")
+    return plural(count, *nouns)
+
+
+def unit_nouns(unit: Unit) -> str:
+    """Return what a study replicates, in the plural."""
+    return "pairs of twins" if unit == "twins" else "families"
 
 
 def covariate_name(name: str) -> str:

@@ -77,5 +77,6 @@ def _model_facts(spec: RunSpec, parameters: int | None) -> ModelFacts:
         label_smoothing=True if smooths else pretraining.label_smoothing,
         **pretraining.model_dump(include=_FACTS),
         evaluation_resolution=entry.evaluation_resolution,
+        twin=entry.twin,
         reference=entry.reference,
     )

@@ -70,6 +70,7 @@ def _registered(entry: ModelEntry) -> dict[str, Any]:
         "pretraining_examples": pretraining.examples,
         **pretraining.model_dump(exclude={"corpus", "examples", "objective"}),
         "evaluation_resolution": entry.evaluation_resolution,
+        "twin": entry.twin,
         "reference": entry.reference,
         "licence": entry.licence,
     }

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmark.failures import UnavailableError, first_line
 from benchmark.hub import access_token, refusal_of_code
-from benchmark.models import lfm2_convolution, text_cnn
+from benchmark.models import lfm2_convolution, metaformer, text_cnn
 from benchmark.plan import RunSpec
 from benchmark.registry import ModelEntry
 
@@ -25,12 +25,13 @@ transformers_logging.disable_progress_bar()
 
 
 def register_models() -> None:
-    """Make the text convolution models known to the Auto classes; may be called repeatedly.
+    """Make our own architectures known to the Auto classes; may be called repeatedly.
 
     After it `AutoConfig.for_model("text-cnn")`, `AutoModelForSequenceClassification.from_config`
     and `from_pretrained` of a saved folder work as they do for a model of the library.
     """
     lfm2_convolution.register()
+    metaformer.register()
     text_cnn.register()
 
 

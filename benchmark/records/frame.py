@@ -34,7 +34,7 @@ def load_results(
 
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
     pretraining_examples loss label_smoothing mixup cutmix distillation teacher_mixer
-    evaluation_resolution`; `split shifted n`; for each metric
+    evaluation_resolution twin`; `split shifted n`; for each metric
     and each calibration map `<metric>_<map>`, such as `ece_15_none` and `ece_15_temperature`, and,
     where they exist, the same with `_low`, `_high`, `_floor_mean`, `_floor_q95` appended, and, of
     the debiased squared error, `_null_variance` and `_variance_slope`; where rows do not carry an

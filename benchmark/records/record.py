@@ -81,6 +81,7 @@ class ModelFacts(_Stored):
     distillation: bool | None = None
     teacher_mixer: Mixer | None = None
     evaluation_resolution: int | None = None
+    twin: str | None = None
     reference: str | None = None
 
 

@@ -24,6 +24,7 @@ from benchmark.report.evaluations import Evaluation, evaluate_models, grid_model
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
+from benchmark.report.twin_figure import twin_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,6 +159,7 @@ def _add_claim(
         contents.verdict = (result, *incomplete)
         return
     drawn = [
+        twin_lines(result, "twins"),
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
