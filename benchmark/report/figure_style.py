@@ -275,11 +275,7 @@ def label_points(
     points = axes.transData.transform(np.column_stack([x, y]))
     inside = axes.get_window_extent()
     taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in points]
-    bars = []
-    if low is not None and high is not None:
-        feet = axes.transData.transform(np.column_stack([x, low]))
-        tops = axes.transData.transform(np.column_stack([x, high]))
-        bars = [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
+    bars = [] if low is None or high is None else _bars(axes, x, low, high)
     short = short_names(labels, limit)
     unnamed = [(px, py, short[name]) for px, py, name in zip(x, y, labels, strict=True) if name]
     # A name across a bar is better than no name, once the free places are taken.
@@ -296,6 +292,13 @@ def label_points(
         if label in [short[name] for name in labels[:insist]]:
             box = _place(axes, (px, py), label, names, inside)
             names += [] if box is None else [box]
+
+
+def _bars(axes: Axes, x: Any, low: Any, high: Any) -> list[Bbox]:
+    """Return the places of vertical bars, in pixels."""
+    feet = axes.transData.transform(np.column_stack([x, low]))
+    tops = axes.transData.transform(np.column_stack([x, high]))
+    return [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
 
 
 def _place(
