@@ -262,8 +262,7 @@ def label_points(
 
     Args:
         axes: where the points are.
-        x: their horizontal positions, in data units.
-        y: their vertical positions.
+        x, y: their positions, in data units.
         labels: their names, the most important first; an empty one is not written.
         low: lower ends of their vertical bars; None without bars.
         high: upper ends.
@@ -287,11 +286,10 @@ def label_points(
                 unnamed.append((px, py, label))
             else:
                 taken.append(box)
-    names = taken[len(points) :]
-    for px, py, label in unnamed:
-        if label in [short[name] for name in labels[:insist]]:
-            box = _place(axes, (px, py), label, names, inside)
-            names += [] if box is None else [box]
+    must, names = {short[name] for name in labels[:insist]}, taken[len(points) :]
+    for px, py, label in (one for one in unnamed if one[2] in must):
+        box = _place(axes, (px, py), label, names, inside)
+        names += [] if box is None else [box]
 
 
 def _bars(axes: Axes, x: Any, low: Any, high: Any) -> list[Bbox]:
