@@ -34,6 +34,9 @@ for (const element of document.body.querySelectorAll("*:not(.skip)")) {
 for (const cell of document.querySelectorAll("td, th, button, label, output, summary"))
   if (cell.scrollWidth > cell.clientWidth + 1 && getComputedStyle(cell).display !== "inline")
     problems.push("cut: " + cell.textContent);
+for (const head of document.querySelectorAll("th[scope=row]"))
+  if (head.checkVisibility() && head.clientHeight > 80)
+    problems.push("squeezed: " + head.textContent);
 // Every line of text outside of what scrolls: no two may lie on one another.
 const lines = [];
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);

@@ -262,8 +262,7 @@ def label_points(
 
     Args:
         axes: where the points are.
-        x: their horizontal positions, in data units.
-        y: their vertical positions.
+        x, y: their positions, in data units.
         labels: their names, the most important first; an empty one is not written.
         low: lower ends of their vertical bars; None without bars.
         high: upper ends.
@@ -275,11 +274,7 @@ def label_points(
     points = axes.transData.transform(np.column_stack([x, y]))
     inside = axes.get_window_extent()
     taken = [Bbox.from_bounds(px - 4, py - 4, 8, 8) for px, py in points]
-    bars = []
-    if low is not None and high is not None:
-        feet = axes.transData.transform(np.column_stack([x, low]))
-        tops = axes.transData.transform(np.column_stack([x, high]))
-        bars = [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
+    bars = [] if low is None or high is None else _bars(axes, x, low, high)
     short = short_names(labels, limit)
     unnamed = [(px, py, short[name]) for px, py, name in zip(x, y, labels, strict=True) if name]
     # A name across a bar is better than no name, once the free places are taken.
@@ -291,11 +286,17 @@ def label_points(
                 unnamed.append((px, py, label))
             else:
                 taken.append(box)
-    names = taken[len(points) :]
-    for px, py, label in unnamed:
-        if label in [short[name] for name in labels[:insist]]:
-            box = _place(axes, (px, py), label, names, inside)
-            names += [] if box is None else [box]
+    must, names = {short[name] for name in labels[:insist]}, taken[len(points) :]
+    for px, py, label in (one for one in unnamed if one[2] in must):
+        box = _place(axes, (px, py), label, names, inside)
+        names += [] if box is None else [box]
+
+
+def _bars(axes: Axes, x: Any, low: Any, high: Any) -> list[Bbox]:
+    """Return the places of vertical bars, in pixels."""
+    feet = axes.transData.transform(np.column_stack([x, low]))
+    tops = axes.transData.transform(np.column_stack([x, high]))
+    return [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
 
 
 def _place(
