@@ -94,8 +94,8 @@ def build_design(
         candidates = tuple(c for c in candidates if c not in {item.name for item in rejected})
     used = averaged.iloc[rows]
     nesting = Nesting.of(_unit_labels(used, unit), used["model"])
-    names, omitted = tuple(chosen.names), tuple(left_out)
-    return Design(chosen.x, names, nesting, rows, candidates, omitted, chosen.family_df, unit)
+    found = (chosen.x, tuple(chosen.names), nesting, rows, candidates, tuple(left_out))
+    return Design(*found, chosen.family_df, unit)
 
 
 def _largest_gap(covariates: pd.DataFrame) -> LeftOut | None:

@@ -95,15 +95,19 @@ def detectable_effects(
         decided = sum(few.p_value(noise[:, study] + shift) <= alpha for study in excluded)
         return POWER - decided / STUDIES
 
-    size = by_interval
+    return by_interval, _first_enough(lack, by_interval)
+
+
+def _first_enough(lack: Callable[[float], float], least: float) -> float | None:
+    """Return the first size from `least` up that lacks nothing; None: none that is of use."""
+    size = least
     while lack(size) > 0:
         size *= WIDENING
         if size > LARGEST_EFFECT:
-            return by_interval, None
-    if size == by_interval:
-        return by_interval, by_interval
-    found = optimize.brentq(lack, size / WIDENING, size, xtol=0.02)
-    return by_interval, float(found)
+            return None
+    if size == least:
+        return least
+    return float(optimize.brentq(lack, size / WIDENING, size, xtol=0.02))
 
 
 def _least_p(effect: Effect, claim: Claim, count: int) -> float:
