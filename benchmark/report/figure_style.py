@@ -262,7 +262,8 @@ def label_points(
 
     Args:
         axes: where the points are.
-        x, y: their positions, in data units.
+        x: their horizontal positions, in data units.
+        y: their vertical positions.
         labels: their names, the most important first; an empty one is not written.
         low: lower ends of their vertical bars; None without bars.
         high: upper ends.
