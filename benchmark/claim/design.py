@@ -83,10 +83,7 @@ def build_design(
         try:
             chosen, rejected = _choose_columns(averaged, rows, has_outcome, claim, candidates, unit)
         except ClaimError:
-            gap = _largest_gap(averaged.loc[has_outcome, list(candidates)])
-            if gap is None:
-                raise
-            rejected = [gap]
+            rejected = [_largest_gap(averaged.loc[has_outcome, list(candidates)])]
         if not rejected:
             break
         # Rows that lacked only a rejected covariate come back, so choose again.
@@ -98,8 +95,8 @@ def build_design(
     return Design(*found, chosen.family_df, unit)
 
 
-def _largest_gap(covariates: pd.DataFrame) -> LeftOut | None:
-    """Return the covariate that most rows lack, or None where none has gaps."""
+def _largest_gap(covariates: pd.DataFrame) -> LeftOut:
+    """Return the covariate that most rows lack; where none has gaps, raise the error at hand."""
     gaps = covariates.isna().sum()
     if not len(gaps) or gaps.max() == 0:
         raise

@@ -76,10 +76,7 @@ def decide(
     permutation: Permutation | None = None,
     scope: str | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried, and beside it that on a new one.
-
-    `scope` is a sentence on which models the verdict can speak of.
-    """
+    """Judge the ratio on the datasets tried and on a new one; `scope` says of which models."""
     if effect is None:
         reason = problem or "the contrast could not be estimated"
         return Verdict(
