@@ -31,12 +31,14 @@ class Column:
         header: what a page shows.
         align: text left, numbers right.
         help: one sentence for the tooltip of the HTML table.
+        by: which of several numbers in a cell rows are sorted by.
     """
 
     key: str
     header: str
     align: Align = "right"
     help: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class Table:
         """
         rows = self.rows if limit is None else self.rows[:limit]
         texts = [[escape_inline(column.header) for column in self.columns]]
-        texts += [[_markdown_cell(cell) for cell in row] for row in rows]
+        texts += [
+            [_markdown_cell(cell, column) for cell, column in zip(row, self.columns, strict=True)]
+            for row in rows
+        ]
         widths = [max(3, *(_width(line[i]) for line in texts)) for i in range(len(self.columns))]
         rule = [
             "-" * (width - 1) + ":" if column.align == "right" else "-" * width
@@ -124,8 +129,10 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return buffer.getvalue()
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Cell, column: Column) -> str:
     text = escape_inline(cell.text)
+    if column.align == "right":  # a number and its interval stay on one line
+        text = text.replace(" ", "\N{NO-BREAK SPACE}")
     if cell.link:
         text = f"[{text}]({cell.link})"
     return f"**{text}**" if cell.bold else text
@@ -357,7 +364,7 @@ def file_name(name: str) -> str:
     It has at most 120 characters, so that two of them and an ending are a file name, too.
     Two different names never share a file name.
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)
+    safe = re.sub(r"[^A-Za-z0-9._+-]|^[.+-]", "_", name)
     if safe == name and len(name) <= _LONGEST_PART:
         return name
     return f"{safe[:60]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

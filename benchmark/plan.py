@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from benchmark.records import RunFolder
+from benchmark.records import RunFolder, SuiteMembers
 from benchmark.registry import (
+    LONGEST_NAME,
     DatasetEntry,
     Entry,
     ModelEntry,
@@ -23,7 +26,7 @@ EntryT = TypeVar("EntryT", bound=Entry)
 Stage = Literal["training", "logits", "scores", "timing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 2, "timing": 1}
+STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 3, "timing": 1}
 """Raised when a stage's code changes what it computes, so that older results are redone."""
 
 READING_VERSION = 3
@@ -115,6 +118,32 @@ class RunSpec(Entry):
         }
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The runs of one command, and the suite whose report they make.
+
+    Attributes:
+        suite: the suite's name: of the registry, or of what a command chose beyond it.
+        specs: the runs; each says in whose folder it lies.
+        registry: what the report goes by: claim and published figures.
+        members: of every suite that has a run here, which runs it consists of.
+    """
+
+    suite: str
+    specs: list[RunSpec]
+    registry: Registry
+    members: tuple[SuiteMembers, ...]
+
+    @property
+    def note(self) -> str:
+        """Say where runs and report of a selection go beyond the suite; empty where they do not."""
+        last = self.members[-1]
+        if last.declared:
+            return ""
+        declares = f"suite {last.base} does not declare all of these runs"
+        return f"{declares}: kept apart as {self.suite}, and its own report stays as it is"
+
+
 def plan(
     registry: Registry,
     *,
@@ -141,34 +170,123 @@ def plan(
         SelectionError: a name is unknown, two suites would share a name, or no model meets a
             dataset of its modality.
     """
+    chosen = select(
+        registry, suite=suite, models=models, datasets=datasets, seeds=seeds, limit=limit
+    )
+    return chosen.specs
+
+
+def select(
+    registry: Registry,
+    *,
+    suite: str | None = None,
+    models: Sequence[str] = ("all",),
+    datasets: Sequence[str] = ("all",),
+    seeds: int | None = None,
+    limit: int | None = None,
+) -> Selection:
+    """Return the runs that `plan` returns, and whose report they make.
+
+    A run that the suite declares, as the file that declares the suite says it, lies in the suite's
+    folder. Any other lies in a folder of its own, `<suite>+selection` or, where the registry
+    extends the file that declares the suite, one named after the registry's file; and then the
+    report, too, is that of the selection.
+
+    Raises:
+        SelectionError: see `plan`.
+    """
     chosen = _choose_suite(registry, suite)
+    name = _suite_name(registry, chosen.name, limit)
     model_entries = _select("model", models, chosen.models, registry.models)
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
-    suite_name = _suite_name(registry, chosen, limit)
-    specs = [
-        _run_spec(registry, suite_name, model, dataset, seed, limit)
-        for seed in range(chosen.seeds if seeds is None else seeds)
-        for dataset in dataset_entries
-        for model in model_entries
-        if model.meets(dataset) and (seed == 0 or not model.evaluated_on(dataset.name))
-    ]
-    if not specs:
+    seeds = chosen.seeds if seeds is None else seeds
+    wanted = _specs(registry, name, model_entries, dataset_entries, seeds, limit)
+    if not wanted:
         raise SelectionError(
             "nothing to run: no selected model meets a selected dataset (one modality; the "
             "model's 'datasets' and the dataset's training split allow it). "
             f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
         )
-    return specs
+    home = registry.declaring(chosen.name)
+    own = {spec.name: spec for spec in _declared(home, chosen.name, name, limit)}
+    members = SuiteMembers(
+        suite=name,
+        base=chosen.name,
+        registry=home.file,
+        declared=True,
+        runs=dict.fromkeys(own, name),
+    )
+    is_redeclared = registry.suites[chosen.name] != home.suites[chosen.name]
+    if not is_redeclared and all(own.get(spec.name) == spec for spec in wanted):
+        return Selection(name, wanted, home, (members,))
+    apart = _suite_name(registry, _name_apart(registry, home, chosen), limit)
+    return _chosen_beyond(registry, members, apart, wanted, own)
 
 
-def _suite_name(registry: Registry, suite: Suite, limit: int | None) -> str:
+def _chosen_beyond(
+    registry: Registry,
+    declared: SuiteMembers,
+    apart: str,
+    wanted: Sequence[RunSpec],
+    own: Mapping[str, RunSpec],
+) -> Selection:
+    """Return a selection of runs not all of which the suite declares; those that it does stay."""
+    specs = [
+        spec if own.get(spec.name) == spec else spec.model_copy(update={"suite": apart})
+        for spec in wanted
+    ]
+    picked = SuiteMembers(
+        suite=apart,
+        base=declared.base,
+        registry=registry.file,
+        declared=False,
+        runs={spec.name: spec.suite for spec in specs},
+    )
+    touched = (declared, picked) if declared.suite in picked.runs.values() else (picked,)
+    return Selection(apart, specs, registry, touched)
+
+
+def _declared(home: Registry, suite: str, name: str, limit: int | None) -> list[RunSpec]:
+    """Return all runs that a registry declares for a suite."""
+    chosen = home.suites[suite]
+    models = [home.models[model] for model in chosen.models]
+    datasets = [home.datasets[dataset] for dataset in chosen.datasets]
+    return _specs(home, name, models, datasets, chosen.seeds, limit)
+
+
+def _specs(
+    registry: Registry,
+    suite: str,
+    models: Sequence[ModelEntry],
+    datasets: Sequence[DatasetEntry],
+    seeds: int,
+    limit: int | None,
+) -> list[RunSpec]:
+    return [
+        _run_spec(registry, suite, model, dataset, seed, limit)
+        for seed in range(seeds)
+        for dataset in datasets
+        for model in models
+        if model.meets(dataset) and (seed == 0 or not model.evaluated_on(dataset.name))
+    ]
+
+
+def _name_apart(registry: Registry, home: Registry, suite: Suite) -> str:
+    """Return the suite's name for what its file does not declare: no suite has it."""
+    if home is registry:
+        return f"{suite.name}+selection"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(registry.file).stem).strip("._-")[:LONGEST_NAME]
+    return f"{stem or suite.name}+selection" if stem in {"", *registry.suites} else stem
+
+
+def _suite_name(registry: Registry, suite: str, limit: int | None) -> str:
     """Return the name under which a suite's runs are kept."""
     if limit is None:
-        return suite.name
-    name = f"{suite.name}-limit-{limit}"
+        return suite
+    name = f"{suite}-limit-{limit}"
     if name in registry.suites:
         raise SelectionError(
-            f"suite '{suite.name}' limited to {limit} rows is kept as '{name}', which is the name "
+            f"suite '{suite}' limited to {limit} rows is kept as '{name}', which is the name "
             "of another suite: rename that one, or take another limit"
         )
     return name

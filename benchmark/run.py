@@ -21,11 +21,19 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
     # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
     sys.path[0] = str(ROOT)
 
-from benchmark.shell import as_folder, command, end_with_launcher, heed_signals, patiently  # noqa: E402
+from benchmark.shell import (  # noqa: E402
+    as_folder,
+    command,
+    end_with_launcher,
+    heed_signals,
+    patiently,
+    progress_apart,
+)
 
 if TYPE_CHECKING:
-    from benchmark.plan import RunSpec
+    from benchmark.plan import RunSpec, Selection
     from benchmark.registry import Registry
+    from benchmark.report import Summary
 
 
 _LONGEST_NUMBER = 9
@@ -51,7 +59,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
     where.add_argument("--results", type=as_folder, default=ROOT / "results")
     where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.json and (options.dry_run or options.list):
+        parser.error("--json tells what a run gave: it goes with neither --dry-run nor --list")
+    return options
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +96,11 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
+    how.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as one JSON document, and progress to standard error",
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -113,9 +129,18 @@ def _count(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
-    from benchmark.execution import LaunchError, ProcessesPartedError, quiet_libraries
+    with progress_apart(options.json):
+        code, summary = _main(options)
+    if summary is not None:
+        _show(summary, code, options)
+    return code
+
+
+def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
+    """Do what is asked; return the exit code and, where a report was written, what it says."""
+    from benchmark.execution import LaunchError, ProcessesPartedError, preview, quiet_libraries
     from benchmark.hub import allow_remote_code
-    from benchmark.plan import SelectionError, plan
+    from benchmark.plan import SelectionError, select
     from benchmark.records import ResultsError
     from benchmark.registry import Registry, RegistryError
     from benchmark.report import ReportError
@@ -128,8 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         registry = Registry.load(options.registry)
         if options.list:
             _print_registry(registry)
-            return 0
-        specs = plan(
+            return 0, None
+        selection = select(
             registry,
             suite=options.suite,
             models=options.models,
@@ -139,13 +164,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         _check_backend(options)
         if options.dry_run:
-            return _dry_run(specs, options)
-        return _run(specs, registry, options)
+            print(preview(selection, options.results, options.timing, force=options.force))
+            return 0, None
+        return _run(selection, options)
     except ProcessesPartedError as error:
-        return _part(error)
+        return _part(error), None
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2, None
 
 
 def _check_backend(options: argparse.Namespace) -> None:
@@ -173,62 +199,7 @@ def _print_registry(registry: Registry) -> None:
     print(tabulate(suites, headers=("suite", "models", "datasets", "seeds")))
 
 
-def _dry_run(specs: Sequence[RunSpec], options: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
-    from benchmark.execution import cost_table
-
-    rows, to_do = [], []
-    for spec in specs:
-        stages = _stages_to_do(spec, options)
-        rows.append((spec.name, ", ".join(stages) if stages else "nothing"))
-        to_do += [spec] if stages else []
-    print(tabulate(rows, headers=("run", "to do")))
-    print(f"\n{len(rows)} runs of suite {specs[0].suite}; {len(to_do)} have something to do.")
-    costs = cost_table([_resolved(spec, options.results) for spec in to_do])
-    print(f"\n{costs}" if costs else "", end="\n" if costs else "")
-    return 0
-
-
-def _resolved(spec: RunSpec, results: Path) -> RunSpec:
-    """Return the run with its inputs' identities, or as it is where they are not to be had."""
-    from benchmark.execution import resolve
-    from benchmark.failures import RunError
-
-    try:
-        return resolve(spec, results)
-    except RunError:
-        return spec
-
-
-def _stages_to_do(spec: RunSpec, options: argparse.Namespace) -> list[str]:
-    from benchmark.execution import (
-        SCORED_STAGES,
-        needs_timing,
-        note_on_code,
-        resolve,
-        stale_stages,
-    )
-    from benchmark.failures import RunError
-    from benchmark.records import ResultsError
-
-    try:
-        resolved = resolve(spec, options.results)
-    except RunError as error:
-        return [f"unavailable: {error}"]
-    stages: list[str] = list(SCORED_STAGES if options.force else ())
-    try:
-        stages = stages or list(stale_stages(resolved, options.results))
-    except ResultsError as error:
-        return [f"refused: {error}"]
-    if options.timing != "off":
-        timed = not needs_timing(resolved, options.results, options.timing)
-        stages += [] if timed and not options.force else ["timing"]
-    note = note_on_code(spec)
-    return [*stages, *([f"({note})"] if note and stages else [])]
-
-
-def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> int:
+def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summary | None]:
     from benchmark.execution import (
         check_launch,
         launched_processes,
@@ -242,25 +213,30 @@ def _run(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespa
     notes = check_launch()
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        print(selection.note, end="\n" if selection.note else "")
+        for members in selection.members:
+            members.write(options.results)
+    specs = selection.specs
     if launched_processes() > 1:
         _execute_together(specs, options)
         if process_index() > 0:
-            return _leave_launch()
+            return _leave_launch(), None
     else:
-        _execute_in_workers(specs, options)
+        _execute_in_workers(selection, options)
     if options.timing != "off":
         _time(specs, options)
     with shared():
-        _report(specs, registry, options)
-    return summarise(specs, options.results, timed=options.timing != "off")
+        summary = _report(selection, options)
+    return summarise(specs, options.results, timed=options.timing != "off"), summary
 
 
-def _execute_in_workers(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+def _execute_in_workers(selection: Selection, options: argparse.Namespace) -> None:
     """Execute what is stale in worker processes."""
     from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
 
+    specs = selection.specs
     pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
-    print(f"suite {specs[0].suite}: {len(specs)} runs, {len(pending)} to do")
+    print(f"suite {selection.suite}: {len(specs)} runs, {len(pending)} to do")
     if not pending:
         return
     from benchmark.execution import gpu_count
@@ -356,28 +332,27 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
             display.finished(group[0].name, result)
 
 
-def _report(specs: Sequence[RunSpec], registry: Registry, options: argparse.Namespace) -> None:
+def _report(selection: Selection, options: argparse.Namespace) -> Summary:
     from benchmark.report import RowSources, declared_published, write_report
 
-    suite = specs[0].suite
-    folder = write_report(
+    registry, suite = selection.registry, selection.suite
+    return write_report(
         options.results,
         options.reports,
         registry.claim,
         suite=suite,
-        expected=[spec.name for spec in specs],
         published=declared_published(registry, suite),
         row_sources=RowSources.named_by(registry),
     )
-    print(f"report: {_shown(folder / 'README.md')} (and {_shown(folder / 'index.html')})")
 
 
-def _shown(path: Path) -> str:
-    """Return a path as the user would type it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _show(summary: Summary, code: int, options: argparse.Namespace) -> None:
+    from benchmark.report import json_document, print_summary
+
+    if options.json:
+        print(json_document([summary], exit_code=code))
+    else:
+        print_summary(summary)
 
 
 if __name__ == "__main__":

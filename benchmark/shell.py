@@ -291,6 +291,27 @@ def unguarded_output() -> TextIO:
     return stream
 
 
+@contextmanager
+def progress_apart(wanted: bool) -> Iterator[None]:
+    """Send what is printed meanwhile to standard error, also by libraries and child processes.
+
+    Args:
+        wanted: False: leave it as it is. True where standard output is to hold one document.
+    """
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 # --- files that are none --------------------------------------------------------------------------
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (

@@ -364,7 +364,7 @@ def analyse(study: Study, row: Row, whole: bool) -> dict[str, float]:
     """Analyse a study by the functions that analyse real ones; raise ClaimError if none can."""
     from benchmark.claim.data import squared_errors, with_variance_parts
     from benchmark.claim.design import build_design
-    from benchmark.claim.effect import contrast_equation, permute_labels, ratio_interval
+    from benchmark.claim.effect import contrast_equation, label_exchange, ratio_interval
     from benchmark.claim.new_dataset import predict_new_dataset
     from benchmark.claim.verdict import judge
 
@@ -383,7 +383,8 @@ def analyse(study: Study, row: Row, whole: bool) -> dict[str, float]:
         return found | {"decided": decided, "coverage": covers, "exchange": np.nan}
     found["decided"] = equation.test(0.0).rejects(claim.alpha)
     found["coverage"] = not equation.test(study.own_ratio).rejects(claim.alpha)
-    found["exchange"] = permute_labels(clean, claim, design, equation).p_value <= claim.alpha
+    exchange = label_exchange(clean, claim, design, equation).test()
+    found["exchange"] = exchange.p_value <= claim.alpha
     found["verdict"] = found["decided"] and found["exchange"]
     if whole:
         interval = ratio_interval(equation, claim.alpha)

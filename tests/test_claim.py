@@ -170,8 +170,15 @@ def test_a_missing_side_is_undecided_with_the_reason() -> None:
     result = evaluate_claim(runs(families=(4, 0)))
     assert result.primary is None
     assert result.verdict.outcome == "undecided"
-    assert "no checkpoint mixes by convolution" in result.verdict.sentences[1]
-    assert "no checkpoint mixes by convolution" in render_markdown(result)
+    assert "no checkpoint is known to mix by convolution" in result.verdict.sentences[1]
+    assert "no checkpoint is known to mix by convolution" in render_markdown(result)
+
+
+def test_unknown_mixers_are_not_said_to_be_others() -> None:
+    frame = runs(families=(4, 4))
+    frame["mixer"] = None
+    said = evaluate_claim(frame).verdict.sentences[1]
+    assert "known to mix by attention (mixer or family unknown: " in said
 
 
 def test_no_completed_run_is_an_error() -> None:

@@ -205,7 +205,7 @@ def test_a_covariate_known_for_one_side_only_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (runs(families=(4, 0)), "no checkpoint mixes by convolution"),
+        (runs(families=(4, 0)), "no checkpoint is known to mix by convolution"),
         (runs(families=(1, 1)), "2 families cannot tell"),
     ],
 )

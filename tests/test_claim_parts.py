@@ -13,8 +13,8 @@ from claim_frames import METRICS, runs, two_modalities
 from benchmark.claim import evaluate_claim
 from benchmark.claim.data import checkpoints, log_outcomes, squared_errors
 from benchmark.claim.design import build_design
-from benchmark.claim.effect import contrast_equation
-from benchmark.claim.power import detectable_effect
+from benchmark.claim.effect import contrast_equation, label_exchange
+from benchmark.claim.power import detectable_effects
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import _explained, _family_grams, _shares, variance_shares
 from benchmark.registry import Claim
@@ -129,12 +129,13 @@ def test_what_cannot_be_estimated_is_counted() -> None:
 
 
 def test_detectable_effect_is_that_of_the_verdicts_own_test() -> None:
-    """At the detectable effect, about 80% of fresh studies exclude a ratio of 1."""
+    """At the detectable effect, about 80% of fresh studies are decided by interval and exchange."""
     frame = runs(families=(6, 6), family_sd=0.3, noise_sd=0.3, seeds=1, shifts=())
     claim = Claim(covariates=())
     clean, _, design = analysed(frame, claim)
     equation = contrast_equation(clean, squared_errors(clean, METRIC, "none"), design)
-    effect = detectable_effect(equation, 0.05, seed=0)
+    exchange = label_exchange(clean, claim, design, equation)
+    _, effect = detectable_effects(equation, exchange, 0.05, seed=0)
     sigma, family, checkpoint = equation.correlation
     nesting, generator, found, studies = design.nesting, np.random.default_rng(1), 0, 150
     for _ in range(studies):
@@ -148,8 +149,22 @@ def test_detectable_effect_is_that_of_the_verdicts_own_test() -> None:
         errors = squared_errors(again.reset_index(drop=True), METRIC, "none")
         order = type(design)(design.x, design.names, nesting, np.arange(len(logs)), (), (), 1)
         fresh = contrast_equation(again.reset_index(drop=True), errors, order)
-        found += fresh.test(0.0).rejects(0.05)
+        borne_out = label_exchange(again.reset_index(drop=True), claim, order, fresh).test()
+        found += fresh.test(0.0).rejects(0.05) and borne_out.p_value <= 0.05
     assert found / studies == pytest.approx(0.8, abs=0.1)
+
+
+def test_three_families_a_side_cannot_decide_at_any_ratio() -> None:
+    """The exchange of six families has 20 labellings, so that no p value is below 2/20."""
+    result = evaluate_claim(runs(ratio=0.3, families=(3, 3), family_sd=0.1, noise_sd=0.1, seed=1))
+    assert result.verdict.outcome == "undecided"
+    power = result.verdict.power
+    assert power is not None
+    assert power.smallest_detectable_ratio is None
+    # 4 + 4 families have 70 labellings: the least that could give p <= .05.
+    assert power.families_for_observed_effect is not None
+    assert power.families_for_observed_effect >= 7
+    assert any("no ratio would have decided it" in text for text in result.verdict.sentences)
 
 
 def test_more_families_are_needed_for_smaller_effects() -> None:

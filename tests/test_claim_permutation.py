@@ -14,7 +14,7 @@ from benchmark.claim import permutation
 from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.measurement import SquaredErrors
 from benchmark.claim.mixed_model import Nesting
-from benchmark.claim.permutation import permutation_test
+from benchmark.claim.permutation import LabelExchange
 from benchmark.claim.result import Permutation
 
 
@@ -37,7 +37,8 @@ def exchange(
     x = np.column_stack([labels == 1, others]).astype(float)
     errors = SquaredErrors(np.exp(2 * logs), np.zeros(n), np.zeros(n))
     equation = EstimatingEquation.fit(x, errors, Nesting.of(unit, np.arange(n)), unit)
-    return permutation_test(equation, unit, labels, unit * 0 if strata is None else strata)
+    strata = unit * 0 if strata is None else strata
+    return LabelExchange.of(equation, unit, labels, strata).test()
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,11 +20,22 @@ from synthetic import MODELS, TEXT_MODELS, FakeModel, write_tree
 
 from benchmark.claim import evaluate_claim
 from benchmark.registry import Claim, Mixer
-from benchmark.report import claim_figures, figure_style, figures, scatter_figures
+from benchmark.report import (
+    across_table,
+    choice_figure,
+    claim_figures,
+    figure_style,
+    figures,
+    scatter_figures,
+    temperature_figures,
+)
+from benchmark.report.across_table import across_tables
+from benchmark.report.choice import choose
 from benchmark.report.contents import _across_drawings, _sections
-from benchmark.report.data import UNKNOWN, ReportData, over_seeds, read_suite
+from benchmark.report.data import UNKNOWN, ReportData, over_seeds
 from benchmark.report.evaluations import evaluate_models
 from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
+from benchmark.report.reading import read_suite
 from benchmark.report.reliability import BINS, reliability
 
 
@@ -71,16 +84,19 @@ def draw_all(data: ReportData) -> Drawn:
         return render(figure)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "to_svg", keep)
-        patch.setattr(scatter_figures, "to_svg", keep)
-        patch.setattr(claim_figures, "to_svg", keep)
+        for module in (across_table, choice_figure, claim_figures, figures, scatter_figures):
+            patch.setattr(module, "to_svg", keep)
+        patch.setattr(temperature_figures, "to_svg", keep)
         table = over_seeds(data.in_distribution)
         evaluations, problems = evaluate_models(data, table)
         assert not problems
         drawings = [d for section in _sections(data, table, evaluations) for d in section.drawings]
-        drawings += _across_drawings(data, table)
+        drawings += _across_drawings(data, table)[0]
+        choice = choose(data)
+        drawings += [across.drawing for across in across_tables(table, choice)]
         result = evaluate_claim(data.frame.drop(columns="folder"), Claim())
         extra = [
+            choice_figure.front_figure(choice, "front"),
             claim_figures.forest(result, "contrast"),
             claim_figures.variance_shares(result.variance_shares, "variance-shares"),
             claim_figures.specification_curve(result, "specification-curve"),
@@ -194,15 +210,55 @@ def test_drawings_are_whole_and_reproducible(small: ReportData, small_drawn: Dra
 
 def test_captions_say_how_many_and_how_intervals_were_made(small_drawn: Drawn) -> None:
     for drawing in small_drawn.drawings:
-        assert re.search(r"\d", drawing.caption), drawing.name
-        assert re.search(r"[Ii]nterval|95%", drawing.caption), drawing.name
+        assert re.search(r"\d", drawing.caption + drawing.method), drawing.name
+        assert re.search(r"[Ii]nterval|95%", drawing.caption + drawing.method), drawing.name
+        assert len(drawing.caption) < 330, drawing.name
 
 
 def test_crowded_figures_say_what_is_left_out(crowded_drawn: Drawn) -> None:
-    captions = {drawing.name: drawing.caption for drawing in crowded_drawn.drawings}
+    captions = {d.name: f"{d.caption} {d.method}" for d in crowded_drawn.drawings}
     assert "30 of 40 families, the largest of every mixer in turn" in captions["ece-one"]
     assert "16 of 70 models" in captions["reliability-one"]
     assert "mean of a family" in captions["error-by-parameters"]
+
+
+def test_many_temperatures_of_a_family_become_a_box(crowded: ReportData) -> None:
+    table = over_seeds(crowded.in_distribution).assign(family=lambda rows: rows["mixer"])
+    drawing = temperature_figures.temperature_by_family(table, "x")
+    assert drawing is not None
+    assert "the mark is the median" in drawing.method
+    axes = Figure().subplots()
+    rows = table[table["family"] == "mlp"].assign(position=0)
+    low, high = temperature_figures._draw_boxes(axes, rows)
+    values = rows["temperature"].to_numpy(float)
+    assert low == pytest.approx(min(1, np.quantile(values, 0.025)))
+    assert high == pytest.approx(np.quantile(values, 0.975))
+    thick = axes.collections[1].get_segments()[0]
+    np.testing.assert_allclose(thick[:, 0], np.quantile(values, [0.25, 0.75]))
+    assert axes.collections[2].get_offsets()[0, 0] == pytest.approx(np.median(values))
+
+
+def test_models_are_counted_once_however_many_datasets(crowded_drawn: Drawn) -> None:
+    across = [d for d in crowded_drawn.drawings if d.name in ("latency-and-error", "front")]
+    assert len(across) == 2
+    for drawing in across:
+        assert "70 model" in drawing.caption
+        assert "140" not in drawing.caption + drawing.method + drawing.alt
+
+
+def test_front_of_a_crowded_panel_is_named(crowded: ReportData) -> None:
+    kept: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scatter_figures, "to_svg", lambda figure: kept.append(figure) or "")
+        scatter_figures.pareto(over_seeds(crowded.in_distribution), "x")
+    table = over_seeds(crowded.in_distribution)
+    rows = table[table["dataset"] == "one"]
+    error = "debiased_calibration_error_temperature"
+    front = rows.iloc[scatter_figures.undominated(rows["latency_p50_ms"], rows[error])]
+    short = figure_style.short_names([*front["model"]], 18)
+    named = {text.get_text() for text in kept[0].axes[0].texts}
+    assert named
+    assert named <= set(short.values())
 
 
 def test_every_mixer_has_its_own_colour_and_marker() -> None:
@@ -251,11 +307,43 @@ def test_long_names_are_shortened_in_the_middle() -> None:
     assert figure_style.shorten("abcde", 5) == "abcde"
 
 
+@given(st.lists(st.text("ab-", max_size=60), unique=True, max_size=12), st.integers(8, 30))
+def test_short_names_stay_apart_and_short(names: list[str], limit: int) -> None:
+    short = figure_style.short_names(names, limit)
+    assert list(short) == names
+    assert len(set(short.values())) == len(names)
+
+
+def test_names_that_part_in_the_middle_are_cut_around_it() -> None:
+    names = [f"vision-transformer-base-{kind}-patch16-224-in21k-finetuned" for kind in "ab"]
+    short = figure_style.short_names(names, 20)
+    assert all(len(text) <= 21 for text in short.values())
+    assert len(set(short.values())) == 2
+
+
+def test_sizes_that_are_alike_are_not_drawn(small: ReportData) -> None:
+    """Models of 185 to 351 thousand parameters; the reader is told in place of a figure."""
+    drawings, told = _across_drawings(small, over_seeds(small.in_distribution))
+    assert "error-by-parameters" not in [drawing.name for drawing in drawings]
+    assert told
+    assert "185k to 351k" in told[0]
+
+
+def test_shares_that_chance_explains_are_not_drawn() -> None:
+    from benchmark.claim import VarianceShares
+
+    share = {"factor": "size", "share": 0.3, "high": 0.6, "columns": 1, "probability_largest": 1}
+    told = [{**share, "low": low, "by_chance": 0.1} for low in (0.05, 0.2)]
+    shares = [VarianceShares(shares=[one], families=9, resamples=100) for one in told]
+    assert claim_figures.variance_shares(shares[0], "x") is None
+    assert claim_figures.variance_shares(shares[1], "x") is not None
+
+
 def test_missing_values_give_no_figure(tmp_path: Path) -> None:
     write_tree(tmp_path, MODELS[:2], rows=50, shifts=())
     table = over_seeds(read_suite(tmp_path, "embedded").in_distribution)
     empty = table.assign(latency_p50_ms=float("nan"), parameters=float("nan"), temperature=0.0)
     assert scatter_figures.pareto(empty, "x") is None
     assert scatter_figures.scatter(empty, scatter_figures.PARAMETERS, "x") is None
-    assert figures.temperature_by_family(empty, "x") is None
+    assert temperature_figures.temperature_by_family(empty, "x") is None
     assert figures.under_shift(empty, "x") is None

@@ -371,6 +371,43 @@ def test_a_branch_that_moves_is_run_anew(hub: LoopbackHub, tmp_path: Path) -> No
     ]
 
 
+def test_a_data_set_that_is_a_script_is_read_from_its_converted_branch(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    """CogComp/trec: main has only a script, which nothing runs; the hub keeps its rows beside."""
+    repository = hub.repository("dataset", "lab/trec")
+    ran = tmp_path / "ran"
+    script = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    repository.commit({"README.md": b"---\nlicense: unknown\n---\n", "trec.py": script.encode()})
+    made = words(1)
+    parts = {path.split("/")[1].split("-")[0]: path for path in made if path.startswith("data/")}
+    tables = {f"default/{split}/0000.parquet": made[path] for split, path in parts.items()}
+    assert set(tables) == {"default/train/0000.parquet", "default/test/0000.parquet"}
+    branch = "refs/convert/parquet"
+    commit = repository.commit(tables, branch=branch)
+    hub.repository("model", "lab/bert").commit(text_model(tmp_path / "bert", seed=1))
+    hub.repository("dataset", "lab/words").commit(made)
+    sources = {
+        "converted": data_entry("lab/trec", revision=branch),
+        "script": data_entry("lab/trec"),
+        "words": data_entry("lab/words"),
+    }
+    models = {"bert": model_entry("lab/bert")}
+    registry = write_registry(tmp_path / "registry.yaml", models, sources)
+    result = run(hub, registry, tmp_path, home=tmp_path / "home")
+    assert_no_traceback(result)
+    done = records(tmp_path)
+    assert done["bert/converted"].status == "completed", done["bert/converted"].failure
+    assert done["bert/converted"].provenance["data_revision"] == commit
+    assert np.array_equal(logits(tmp_path, "bert/converted"), logits(tmp_path, "bert/words"))
+    failure = done["bert/script"].failure
+    assert failure is not None
+    assert done["bert/script"].status == "unavailable"
+    assert "found trec.py. Scripts are not run;" in failure.message
+    assert "set 'revision: refs/convert/parquet'" in failure.message
+    assert not ran.exists()
+
+
 def test_every_misbehaviour_is_one_run_that_can_be_mended(hub: LoopbackHub, tmp_path: Path) -> None:
     weights = text_model(tmp_path / "bert", seed=1)
     names = (

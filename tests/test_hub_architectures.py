@@ -1,7 +1,8 @@
 """Architectures of the hub: stored logits are those of each row alone in plain transformers.
 
 What each repository holds are the files that the real one of its kind holds, with small random
-weights: a SentencePiece model beside DeBERTa-v3's pickle, no token of padding in GPT-2's.
+weights: a SentencePiece model beside DeBERTa-v3's pickle, no token of padding in GPT-2's, nothing
+but a pickle, a pickle that the hub's own pull request converts. `pytest -s` prints differences.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ import numpy as np
 import pytest
 import torch
 from loopback_hub import LoopbackHub, read_folder
+from PIL import Image
 from test_hub import (
+    SHAPES,
     WORDS,
     data_entry,
     data_set,
     head,
+    image_model,
     model_entry,
     pickled,
     records,
@@ -154,57 +158,164 @@ def fnet(folder: Path) -> dict[str, bytes]:
     return read_folder(folder)
 
 
-ARCHITECTURES: dict[str, Callable[[Path], dict[str, bytes]]] = {
+def bert(folder: Path) -> dict[str, bytes]:
+    """As most repositories of before 2023: the weights are a pickle, and nothing else."""
+    save_model(
+        folder, "bert", hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32, pad_token_id=1,
+    )  # fmt: skip
+    word_tokenizer(folder, {"unk_token": "[UNK]", "pad_token": "[PAD]"})
+    return pickled(read_folder(folder))
+
+
+def resnet(folder: Path) -> dict[str, bytes]:
+    return pickled(image_model(folder))
+
+
+TEXTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "deberta": deberta_v3, "gpt2": gpt2, "llama": llama, "xlnet": xlnet, "fnet": fnet,
+    "pickle": bert, "converted": bert,
 }  # fmt: skip
+IMAGES = {"pickle": resnet, "converted": resnet}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub().serving() as server:
         yield server
 
 
-def alone(folder: Path, texts: list[str]) -> np.ndarray:
+def publish(
+    hub: LoopbackHub, place: Path, makers: dict[str, Callable[[Path], dict[str, bytes]]]
+) -> dict[str, str]:
+    """Serve the repositories, keep what each holds in a folder; return where weights come from.
+
+    The commit of `converted` holds only the pickle; the hub's pull request has its safetensors.
+    """
+    sources = {}
+    for name, make in makers.items():
+        files = make(place / f"{name}-made")
+        repository = hub.repository("model", f"lab/{name}")
+        repository.commit(files)
+        sources[name] = "safetensors"
+        if "pytorch_model.bin" in files:
+            assert not [path for path in files if "safetensors" in path]
+            sources[name] = "pickle, read as tensors only (pytorch_model.bin)"
+        if name == "converted":
+            made = (place / f"{name}-made" / "model.safetensors").read_bytes()
+            commit = repository.open_pull_request({**files, "model.safetensors": made})
+            whose = f"pull request 1 (commit {commit})"
+            sources[name] = f"safetensors of the hub's conversion, {whose}"
+        for path, content in files.items():
+            (place / name).mkdir(exist_ok=True)
+            (place / name / path).write_bytes(content)
+    return sources
+
+
+def texts_alone(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
     """Return logits of texts one at a time, by the library's own classes and nothing of ours.
 
-    FNet has no mask, so padding is part of what it reads: its authors fill every text up to one
-    length, and so does who calls it.
+    Args:
+        folder: a checkpoint with its tokenizer.
+        texts: one or more.
+        options: of the tokenizer.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    options = {"padding": "max_length", "max_length": 32} if folder.name == "fnet" else {}
     encoded = [tokenizer(text, return_tensors="pt", **options) for text in texts]
     with torch.inference_mode():
         rows = [model(**inputs).logits[0] for inputs in encoded]
     return torch.stack(rows).numpy()
 
 
-def test_each_row_has_the_logits_that_it_has_alone(hub: LoopbackHub, tmp_path: Path) -> None:
-    for name, make in ARCHITECTURES.items():
-        files = make(tmp_path / name)
-        assert ("model.safetensors" in files) == (name != "deberta")
-        hub.repository("model", f"lab/{name}").commit(files)
+def images_alone(folder: Path, images: list[Image.Image]) -> np.ndarray:
+    """Return logits of images one at a time, by the library's own classes."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        rows = [model(**processor(image, return_tensors="pt")).logits[0] for image in images]
+    return torch.stack(rows).numpy()
+
+
+def as_published_and_tuned(names: Iterable[str], **fields: str) -> dict[str, str]:
+    """Return entries: each checkpoint scored with the head that it has, and fine-tuned first."""
+    entries = {name: model_entry(f"lab/{name}", **fields) for name in names}
+    tuning = {"evaluate": "false", "recipe": "one", **fields}
+    return entries | {f"{name}-tuned": model_entry(f"lab/{name}", **tuning) for name in names}
+
+
+def assert_stored(
+    place: Path, run_name: str, source: str, alone: Callable[[Path, list[int]], np.ndarray]
+) -> None:
+    """Compare a run's logits with `alone(checkpoint, rows of the test split)`."""
+    model, dataset = run_name.split("/")
+    record = records(place)[run_name]
+    assert record.provenance["weights"] == source
+    folder = RunFolder(place / "results" / "hub-limit-24" / model / dataset / "seed-0")
+    stored = read_split(folder, "test")
+    rows = [int(row) - 24 for row in stored.ids]  # after train's
+    assert sorted(rows) == list(range(24))
+    published = alone(place / model.removesuffix("-tuned"), rows)
+    assert np.ptp(published) > 0.1  # random weights that tell rows apart
+    expected = published
+    if model.endswith("-tuned"):
+        expected = alone(folder.model, rows)
+        assert np.abs(expected - published).max() > 1e-3  # something was learned
+    print(f"{run_name}: largest difference {np.abs(stored.logits - expected).max():.1e}")
+    np.testing.assert_allclose(stored.logits, expected, rtol=0, atol=1e-5, err_msg=run_name)
+
+
+def test_each_text_has_the_logits_that_it_has_alone(hub: LoopbackHub, tmp_path: Path) -> None:
+    sources = publish(hub, tmp_path, TEXTS)
     rows = {"train": split_rows(1, 24), "test": split_rows(2, 24)}
     hub.repository("dataset", "lab/words").commit(data_set(rows, WORDS))
-    models = {name: model_entry(f"lab/{name}") for name in ARCHITECTURES}
+    models = as_published_and_tuned(TEXTS)
     registry = write_registry(
         tmp_path / "registry.yaml", models, {"words": data_entry("lab/words")}
     )
     result = run(hub, registry, tmp_path, home=tmp_path / "home")
-    assert "5 of 5 runs completed" in result.stdout, result.stdout + result.stderr
-    for name in ARCHITECTURES:
-        folder = tmp_path / "results" / "hub-limit-24" / name / "words" / "seed-0"
-        stored = read_split(RunFolder(folder), "test")
-        texts = [rows["test"]["text"][int(row) - 24] for row in stored.ids]  # after train's
-        assert sorted(texts) == sorted(rows["test"]["text"])
-        expected = alone(tmp_path / name, texts)
-        assert np.ptp(expected) > 0.1  # random weights that tell texts apart
-        np.testing.assert_allclose(stored.logits, expected, atol=1e-5, err_msg=name)
-    weights = records(tmp_path)["deberta/words"].provenance["weights"]
-    assert weights == "pickle, read as tensors only (pytorch_model.bin)"
+    assert "14 of 14 runs completed" in result.stdout, result.stdout + result.stderr
+    # FNet has no mask, so padding is part of what it reads: its authors fill every text up to one
+    # length, and so does who calls it.
+    filled: dict[str, dict[str, Any]] = {"fnet": {"padding": "max_length", "max_length": 32}}
+    for model in models:
+        name = model.removesuffix("-tuned")
+
+        def alone(folder: Path, positions: list[int], name: str = name) -> np.ndarray:
+            texts = [rows["test"]["text"][row] for row in positions]
+            return texts_alone(folder, texts, **filled.get(name, {}))
+
+        assert_stored(tmp_path, f"{model}/words", sources[name], alone)
+
+
+def test_each_image_has_the_logits_that_it_has_alone(hub: LoopbackHub, tmp_path: Path) -> None:
+    sources = publish(hub, tmp_path, IMAGES)
+    noise = np.random.default_rng(0)
+    images = [
+        Image.fromarray(noise.integers(0, 255, (*noise.integers(12, 40, 2), 3), dtype=np.uint8))
+        for _ in range(48)
+    ]
+    rows = {
+        "train": {"image": images[:24], "label": [0, 1] * 12},
+        "test": {"image": images[24:], "label": [0, 1] * 12},
+    }
+    hub.repository("dataset", "lab/shapes").commit(data_set(rows, SHAPES, "image"))
+    models = as_published_and_tuned(IMAGES, modality="image")
+    data = {"shapes": data_entry("lab/shapes", modality="image", columns="{image: image}")}
+    registry = write_registry(tmp_path / "registry.yaml", models, data)
+    result = run(hub, registry, tmp_path, home=tmp_path / "home")
+    assert "4 of 4 runs completed" in result.stdout, result.stdout + result.stderr
+    for model in models:
+        name = model.removesuffix("-tuned")
+
+        def alone(folder: Path, positions: list[int]) -> np.ndarray:
+            return images_alone(folder, [images[24 + row] for row in positions])
+
+        assert_stored(tmp_path, f"{model}/shapes", sources[name], alone)
 
 
 WITHOUT_SENTENCEPIECE = """

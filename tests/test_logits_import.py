@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from benchmark.claim import evaluate_claim
 from benchmark.importing.command import main
-from benchmark.records import Record, RunFolder, load_results
+from benchmark.records import Record, RunFolder, SuiteMembers, load_results
 from benchmark.records.logits import LogitsSplit, read_split, verify_checksum
 from benchmark.report import write_report
 
@@ -980,3 +980,21 @@ def test_the_claim_leaves_out_models_of_unknown_mixer_or_family(tmp_path: Path) 
     assert reasons["none/mnist-5k"].startswith("lacks mixer, family")
     assert not {f"{model.name}/mnist-5k" for model in MODELS} & set(reasons)
     write_report(tmp_path / "results", tmp_path / "reports", suite="imported")
+
+
+def test_a_declared_suite_takes_no_run_that_its_report_would_leave_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    SuiteMembers(
+        suite="study",
+        base="study",
+        registry="registry.yaml",
+        declared=True,
+        runs={"vit/d/seed-0": "study"},
+    ).write(results)
+    source = write_source(tmp_path / "m", make_content(rows=200, classes=10), "npz")
+    words = ["import", *map(str, source), "--model", "m", "--dataset", "d", "--suite", "study"]
+    assert main([*words, "--results", str(results), "--no-report"]) == 2
+    assert "m/d/seed-0 is none of them: import into another suite" in capsys.readouterr().err
+    assert not (results / "study" / "m").exists()

@@ -126,7 +126,7 @@ def notebook(**changes: object) -> Published:
 
 
 def section(results: Path, reports: Path, published: Published) -> str:
-    folder = write_report(results, reports, suite="seed-notebook", published=[published])
+    folder = write_report(results, reports, suite="seed-notebook", published=[published]).folder
     assert "Beside published figures" in (folder / "index.html").read_text()
     readme = (folder / "README.md").read_text()
     return readme.split("## Beside published figures")[1].split("\n## ")[0]

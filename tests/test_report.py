@@ -16,13 +16,16 @@ from synthetic import MODELS, TEXT_MODELS, FakeModel, make_record, write_tree
 
 from benchmark.claim import evaluate_claim
 from benchmark.claim.text import render_markdown
-from benchmark.records import Failure, RunFolder
+from benchmark.markup import escape_markdown
+from benchmark.records import Failure, RunFolder, SuiteMembers, find_records
 from benchmark.report import command, main, write_report
 from benchmark.report import contents as report_contents
+from benchmark.report.choice import choose
 from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
-from benchmark.report.data import ReportError, over_seeds, read_suite, suite_names
+from benchmark.report.data import ReportError, over_seeds
 from benchmark.report.evaluations import MISTAKES, thumbnail
+from benchmark.report.reading import read_suite, suite_names
 
 NASTY = "<img src=x onerror=alert(1)> | `a` [x](http://e.org) $y$ \x1b[31m </script>"
 
@@ -32,14 +35,24 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     write_tree(root, rows=300, failed=["deit-tiny"])
     write_tree(root, TEXT_MODELS, ["bbc-sentences"], rows=300, classes=5)
+    runs = [
+        *(run.name.partition("/")[2] for run, _ in find_records(root)),
+        "never-run/mnist-5k/seed-0",
+    ]
+    SuiteMembers(
+        suite="embedded",
+        base="embedded",
+        registry="registry.yaml",
+        declared=True,
+        runs=dict.fromkeys([*runs, "never-run/mnist-5k/seed-0"], "embedded"),
+    ).write(root)
     return root
 
 
 @pytest.fixture(scope="module")
 def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     reports = tmp_path_factory.mktemp("reports")
-    expected = ["vit-tiny/mnist-5k/seed-0", "never-run/mnist-5k/seed-0"]
-    return write_report(results, reports, expected=expected)
+    return write_report(results, reports).folder
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -50,17 +63,27 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_first_screen_says_what_was_run_and_the_verdict(written: Path) -> None:
+def test_first_screen_answers_which_model_and_whether_the_claim_is_true(
+    results: Path, written: Path
+) -> None:
     first = (written / "README.md").read_text().split("## ")[0]
     assert "14 models, 14 families, 2 datasets, 2 seeds: 26 of 29 runs completed" in first
-    assert "Synthetic CPU, 2 cores" in first
-    assert "**Verdict.**" in first
-    assert "(figures/contrast.svg)" in first
+    assert "**Which model should I take?**" in first
+    data = read_suite(results, "embedded")
+    groups = choose(data).groups
+    assert [group.best for group in groups] == ["textcnn-tiny", "resnet-tiny"]
+    for group in groups:
+        assert f": **{group.best}**{group.advice.removeprefix(group.best)}\n" in first
+    told = evaluate_claim(data.frame).verdict.sentences
+    opening, _, rest = told[0].partition(" ")
+    assert f"**Is the claim true?**\n\n**{opening}** {escape_markdown(rest)}" in first
+    assert "(figures/front.svg)" in first
+    assert first.count("| [vit-tiny](models/vit-tiny.md)") == 1
 
 
 def test_page_and_command_tell_the_claim_in_the_same_words(results: Path, written: Path) -> None:
     (suite,) = suite_names(results)
-    frame = read_suite(results, suite, ["never-run/mnist-5k/seed-0"]).frame
+    frame = read_suite(results, suite).frame
     told = render_markdown(evaluate_claim(frame)).split("\n## ", 1)[1]
     page = (written / "README.md").read_text().split("## The claim in detail\n")[1]
     lines = [line.strip("#- ") for line in told.splitlines() if line]
@@ -93,6 +116,7 @@ def test_failed_and_missing_runs_are_listed_and_not_imputed(written: Path) -> No
 def test_numbers_in_the_table_are_those_of_the_records(results: Path, written: Path) -> None:
     section = (written / "README.md").read_text().split("## mnist-5k")[1]
     row = next(line for line in section.splitlines() if line.startswith("| [vit-tiny]"))
+    row = row.replace("\N{NO-BREAK SPACE}", " ")
     cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
     records = [
         json.loads((results / f"embedded/vit-tiny/mnist-5k/seed-{seed}/record.json").read_text())
@@ -133,8 +157,7 @@ def test_unstable_timing_is_flagged_with_its_reason(written: Path) -> None:
 
 
 def test_same_data_same_report(results: Path, written: Path, tmp_path: Path) -> None:
-    expected = ["vit-tiny/mnist-5k/seed-0", "never-run/mnist-5k/seed-0"]
-    again = write_report(results, tmp_path, expected=expected)
+    again = write_report(results, tmp_path).folder
     assert files(again) == files(written)
 
 
@@ -178,7 +201,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True)
     model = FakeModel("bad", "mlp", NASTY, 1)
     RunFolder(folder).write_record(make_record(model, "mnist-5k", 0, {}, failure=failure))
-    return write_report(results, reports)
+    return write_report(results, reports).folder
 
 
 def test_hostile_text_stays_text_in_markdown(hostile: Path) -> None:
@@ -243,7 +266,7 @@ def test_unreadable_record_and_missing_logits_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "results/embedded/vit-tiny/mnist-5k/seed-0"
     (broken / "record.json").write_text("{}")
     (tmp_path / "results/embedded/resnet-tiny/mnist-5k/seed-0/logits.safetensors").unlink()
-    folder = write_report(tmp_path / "results", tmp_path / "reports")
+    folder = write_report(tmp_path / "results", tmp_path / "reports").folder
     page = (folder / "README.md").read_text()
     assert "7 of 8 runs completed (1 unreadable)" in page
     assert re.search(r"vit-tiny/mnist-5k/seed-0 +\| unreadable", page)
@@ -253,7 +276,7 @@ def test_unreadable_record_and_missing_logits_are_named(tmp_path: Path) -> None:
 def test_nothing_completed_still_gives_a_report(tmp_path: Path) -> None:
     names = [model.name for model in MODELS[:2]]
     write_tree(tmp_path / "results", MODELS[:2], failed=names)
-    folder = write_report(tmp_path / "results", tmp_path / "reports")
+    folder = write_report(tmp_path / "results", tmp_path / "reports").folder
     page = (folder / "README.md").read_text()
     assert "0 of 4 runs completed (4 failed)" in page
     assert "could not be tested" in page

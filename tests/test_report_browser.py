@@ -1,105 +1,105 @@
-"""index.html in headless Chromium: it fits 1280 and 400 pixels, sorts and filters."""
+"""index.html in headless Chromium: it fits, sorts, filters, unfolds, and everybody can read it."""
 
 from __future__ import annotations
 
-import html
-import json
 import os
-import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import BINARY, Chromium
 from markdown_it import MarkdownIt
-from synthetic import MODELS, TEXT_MODELS, write_tree
+from synthetic import TEXT_MODELS, FakeModel, write_tree
 
+from benchmark import load_results
 from benchmark.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no chromium on this machine"
+    BINARY is None and not os.environ.get("CI"), reason="no chromium on this machine"
 )
-OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
+LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
+
+OPEN_ALL = "document.querySelectorAll('details').forEach(fold => { fold.open = true; });"
 
 LAYOUT = """
-document.querySelectorAll("details").forEach(details => { details.open = true; });
 const problems = [];
 const inScroll = element => element.closest(".scroll, svg, pre") !== null;
-for (const element of document.body.querySelectorAll("*")) {
+for (const element of document.body.querySelectorAll("*:not(.skip)")) {
   const box = element.getBoundingClientRect();
-  if (!inScroll(element) && box.width && (box.right > innerWidth + 1 || box.left < -1))
+  if (inScroll(element) || !element.checkVisibility()) continue;
+  if (box.right > innerWidth + 1 || box.left < -1)
     problems.push("outside: " + element.tagName + " " + element.textContent.slice(0, 40));
 }
-const leaves = [...document.querySelectorAll("h1,h2,h3,p,td,th,a,label,summary,figcaption,li,pre")]
-  .filter(element => element.getClientRects().length && !element.closest(".controls"));
-for (const cell of document.querySelectorAll("td, th"))
-  if (cell.scrollWidth > cell.clientWidth + 1) problems.push("cut: " + cell.textContent);
-const blocks = [...document.body.querySelectorAll("h1,h2,h3,p,table,figure,nav,form")]
-  .filter(element => element.getClientRects().length && !element.parentElement.closest("figure"));
-for (let i = 0; i + 1 < blocks.length; i++) {
-  const a = blocks[i].getBoundingClientRect(), b = blocks[i + 1].getBoundingClientRect();
-  const apart = b.top >= a.bottom - 1 || b.left >= a.right - 1 || blocks[i].contains(blocks[i + 1]);
-  if (!apart && !blocks[i + 1].closest("form") && !blocks[i].closest("form"))
-    problems.push("overlap: " + blocks[i].textContent.slice(0, 40));
+for (const cell of document.querySelectorAll("td, th, button, label, output, summary"))
+  if (cell.scrollWidth > cell.clientWidth + 1 && getComputedStyle(cell).display !== "inline")
+    problems.push("cut: " + cell.textContent);
+// Every line of text outside of what scrolls: no two may lie on one another.
+const lines = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const node = walker.currentNode, parent = node.parentElement;
+  // What is folded has a place, too.
+  if (!node.data.trim() || inScroll(parent) || !parent.checkVisibility()) continue;
+  if (parent.closest(".skip, script, style")) continue;
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  for (const box of range.getClientRects())
+    if (box.width > 1 && box.height > 1) lines.push({box, text: node.data.trim().slice(0, 40)});
 }
+lines.sort((a, b) => a.box.top - b.box.top);
+for (let i = 0; i < lines.length; i++)
+  for (let j = i + 1; j < lines.length && lines[j].box.top < lines[i].box.bottom - 4; j++) {
+    const a = lines[i].box, b = lines[j].box;
+    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2)
+      problems.push("overlap: " + lines[i].text + " / " + lines[j].text);
+  }
 const page = document.documentElement.scrollWidth;
-return {width: innerWidth, page, leaves: leaves.length, problems};
+return {width: innerWidth, page, lines: lines.length, problems};
 """
 
-SORT_AND_FILTER = """
-const table = document.querySelector("table.sortable");
-const column = index => [...table.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[index]);
-const numbers = index => column(index).map(cell => Number(cell.dataset.value));
-const names = () => column(0).map(cell => cell.textContent);
-const header = index => table.tHead.rows[0].cells[index].firstElementChild;
-const result = {before: names()};
-header(5).click(); result.ascending = numbers(5);
-header(5).click(); result.descending = numbers(5);
-result.aria = table.tHead.rows[0].cells[5].getAttribute("aria-sort");
-header(0).click(); result.byName = names();
-const box = document.querySelector("input[name=mixer][value=attention]");
-box.click(); result.withoutAttention = column(1).map(cell => cell.textContent);
-result.note = table.parentElement.nextElementSibling.textContent;
-box.click();
-const filter = document.getElementById("filter");
-filter.value = "textcnn"; filter.dispatchEvent(new Event("input"));
-result.filtered = names();
-return result;
+CONTRAST = """
+// Colours as [red, green, blue, alpha], from rgb(), rgba() and color(srgb ...).
+const parts = colour => {
+  const numbers = colour.match(/[\\d.]+(e-?\\d+)?/g).map(Number);
+  const [r, g, b] = colour.startsWith("color") ? numbers.map(n => 255 * n) : numbers;
+  return [r, g, b, numbers.length > 3 ? numbers[3] : 1];
+};
+const luminance = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const ground = element => {
+  for (let e = element; e; e = e.parentElement) {
+    const colour = parts(getComputedStyle(e).backgroundColor);
+    if (colour[3] > 0) return colour;
+  }
+  throw new Error("no ground");
+};
+const found = new Map();
+for (const element of document.body.querySelectorAll("*")) {
+  const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  if (!own || element.closest("svg, script, style")) continue;
+  const style = getComputedStyle(element);
+  const [a, b] = [luminance(parts(style.color)), luminance(ground(element))];
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const token = style.color + " on " + ground(element).map(Math.round).join(" ");
+  found.set(token, Math.round(100 * ratio) / 100);
+}
+return Object.fromEntries(found);
+"""
+
+SHOWN = """
+return [...document.querySelectorAll(".choosing tbody tr")]
+  .filter(row => !row.hidden).map(row => row.dataset.model);
 """
 
 
-def evaluate(page: Path, script: str, width: int, tmp_path: Path) -> Any:
-    """Run `script` in the page and return its value.
-
-    The page is shown in a frame, because a window cannot be narrower than 500 pixels.
-    """
-    assert CHROMIUM, "CI must not leave these tests out: install chromium, as .ci/run does"
-    code = (
-        f"<script>document.body.dataset.result = JSON.stringify((() => {{ {script} }})());</script>"
-    )
-    inner = html.escape(page.read_text().replace("</body>", f"{code}</body>"))
-    probe = page.with_name("probe.html")
-    probe.write_text(
-        '<!doctype html><html><head><meta charset="utf-8"></head><body>'
-        f'<iframe style="width:{width}px;height:1000px;border:0" srcdoc="{inner}"></iframe><script>'
-        'const frame = document.querySelector("iframe"); frame.addEventListener("load", () => '
-        "document.body.dataset.result = frame.contentDocument.body.dataset.result);"
-        "</script></body></html>"
-    )
-    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--window-size=1400,1000", "--dump-dom", probe.as_uri()]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    finally:
-        probe.unlink()
-    found = re.search(r'<body data-result="([^"]*)"', done.stdout)
-    assert found, done.stdout[:500] + done.stderr[-500:]
-    return json.loads(html.unescape(found[1]))
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("chromium") / "profile") as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="module")
@@ -107,43 +107,230 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     write_tree(root / "results", rows=200, failed=["deit-tiny"])
     write_tree(root / "results", TEXT_MODELS, ["bbc-sentences"], rows=200, classes=5)
-    return write_report(root / "results", root / "reports")
+    return write_report(root / "results", root / "reports").folder
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_page_fits_the_window(folder: Path, width: int, tmp_path: Path) -> None:
-    layout = evaluate(folder / "index.html", LAYOUT, width, tmp_path)
+WIDE = (
+    *(
+        FakeModel(f"a-long-name-of-a-model-patch16-{i}", "attention", f"Family {i}", 10**6 * 2**i)
+        for i in range(5)
+    ),
+    FakeModel("fast-and-accurate", "convolution", "ResNet", 10**6, 40.0, 1.5, 0.9),
+    FakeModel("slow-and-accurate", "convolution", "RegNet", 10**7, 40.0, 1.5, 1.4),
+    FakeModel("fast-and-poor", "mlp", "Mixer", 10**5, 2.0, 1.5, 0.4),
+)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Results and report of models that share datasets, so that they are compared across them."""
+    root = tmp_path_factory.mktemp("wide")
+    datasets = ["cifar-100-superclasses", "dtd", "flowers", "pets"]
+    write_tree(root / "results", WIDE, datasets, rows=200, shifts=("noise-1", "noise-2"))
+    return root / "results", write_report(root / "results", root / "reports").folder
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("which", ["folder", "wide"])
+def test_page_fits_the_window(
+    which: str, width: int, scheme: str, browser: Chromium, request: pytest.FixtureRequest
+) -> None:
+    made = request.getfixturevalue(which)
+    browser.open((made if which == "folder" else made[1]) / "index.html", width, scheme=scheme)
+    folded = browser.run(LAYOUT)
+    layout = browser.run(OPEN_ALL + LAYOUT)
     assert layout["width"] == width
+    assert folded["problems"] == layout["problems"] == []
     assert layout["page"] <= width
-    assert layout["leaves"] > 100
-    assert layout["problems"] == []
+    assert layout["lines"] > folded["lines"] > 20
+    assert browser.complaints == []
 
 
-def test_layout_check_sees_overflow(folder: Path, tmp_path: Path) -> None:
+def test_checks_see_what_is_wrong(folder: Path, browser: Chromium, tmp_path: Path) -> None:
     page = tmp_path / "index.html"
-    wide = '<h2 style="width:900px">too wide</h2>'
-    page.write_text((folder / "index.html").read_text().replace("<nav", f"{wide}<nav", 1))
-    layout = evaluate(page, LAYOUT, 400, tmp_path)
-    assert "outside: H2 too wide" in layout["problems"]
+    wrong = (
+        '<h2 style="width:900px">too wide</h2><p style="height:4px;margin:0">below</p><p>above</p>'
+        '<p style="color:#ccc;background:#fff">pale</p><script>console.error("oh")</script>'
+    )
+    page.write_text((folder / "index.html").read_text().replace("<nav", f"{wrong}<nav", 1))
+    browser.open(page, 400)
+    problems = browser.run(LAYOUT)["problems"]
+    assert "outside: H2 too wide" in problems
+    assert any(text.startswith("overlap: below") for text in problems)
+    assert min(browser.run(CONTRAST).values()) < 2
+    assert any("oh" in complaint for complaint in browser.complaints)
 
 
-def test_tables_sort_and_filter(folder: Path, tmp_path: Path) -> None:
-    result = evaluate(folder / "index.html", SORT_AND_FILTER, 1280, tmp_path)
-    assert len(result["before"]) == len(TEXT_MODELS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["folder", "wide"])
+def test_text_has_contrast(
+    which: str, scheme: str, browser: Chromium, request: pytest.FixtureRequest
+) -> None:
+    """At least 4.5, as WCAG 2.2 asks of text (1.4.3, level AA), also on shaded cells."""
+    made = request.getfixturevalue(which)
+    browser.open((made if which == "folder" else made[1]) / "index.html", scheme=scheme)
+    ratios = browser.run(OPEN_ALL + CONTRAST)
+    assert len(ratios) >= 6
+    assert {token: ratio for token, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+def test_dark_page_is_dark_and_so_are_its_figures(folder: Path, browser: Chromium) -> None:
+    look = """
+    const style = element => getComputedStyle(document.querySelector(element));
+    return [style("body").backgroundColor, style("figure svg").filter];
+    """
+    browser.open(folder / "index.html", scheme="light")
+    assert browser.run(look) == ["rgb(255, 255, 255)", "none"]
+    browser.open(folder / "index.html", scheme="dark")
+    ground, turned = browser.run(look)
+    assert ground == "rgb(18, 18, 18)"
+    assert turned.startswith("invert(0.93)")
+
+
+def filled(browser: Chromium, **values: str) -> list[str]:
+    """Type into fields of the filter form; return the models left in the choosing tables."""
+    for name, value in values.items():
+        browser.run(f"document.getElementById('filters').elements.{name}.select();")
+        browser.type(value)
+    return sorted(browser.run(SHOWN))
+
+
+def test_filters_leave_the_model_that_a_query_finds(
+    wide: tuple[Path, Path], browser: Chromium
+) -> None:
+    results, report = wide
+    frame = load_results(results)
+    tests = frame[(frame["split"] == "test") & (frame["status"] == "completed")]
+    means = tests.groupby("model")[["accuracy_none", "latency_p50_ms"]].mean()
+    found = sorted(means.query("accuracy_none >= .95 and latency_p50_ms <= 1").index)
+    assert found == ["fast-and-accurate"]
+    browser.open(report / "index.html")
+    assert len(browser.run(SHOWN)) == len(WIDE) == len(means)
+    assert filled(browser, accuracy="95") == sorted(means.query("accuracy_none >= .95").index)
+    assert filled(browser, latency="1") == found
+    assert browser.run("return document.getElementById('count').textContent") == "1 of 8 models"
+    assert filled(browser, accuracy="0.95", latency="1,0 ms") == found
+    invalid = "return document.getElementsByName('accuracy')[0].getAttribute('aria-invalid')"
+    assert browser.run(invalid) == "false"
+    assert filled(browser, accuracy="much", latency="1") == sorted(
+        means.query("latency_p50_ms <= 1").index
+    )
+    assert browser.run(invalid) == "true"
+    browser.run("document.querySelector('#filters button').click()")
+    browser.run("return new Promise(done => setTimeout(done, 50))")
+    assert len(browser.run(SHOWN)) == len(WIDE)
+
+
+def test_filter_holds_in_every_table_and_finds_the_start_of_words(
+    folder: Path, browser: Chromium
+) -> None:
+    browser.open(folder / "index.html")
+    assert filled(browser, words="conv lfm") == ["lfm2-conv-tiny"]
+    assert filled(browser, words="cnn") == []
+    assert filled(browser, words="textcnn") == ["textcnn-tiny"]
+    rows = """
+    return [...document.querySelectorAll("#data-bbc-sentences table.sortable")]
+      .map(table => [...table.tBodies[0].rows].filter(row => !row.hidden).length);
+    """
+    assert browser.run(rows) == [1, 1]
+    filled(browser, words="")
+    browser.run("document.querySelector('input[name=mixer][value=attention]').click()")
+    mixers = """
+    return [...document.querySelectorAll(".choosing tbody tr")]
+      .filter(row => !row.hidden).map(row => row.dataset.mixer);
+    """
+    assert set(browser.run(mixers)) == {"convolution", "hybrid", "other"}
+    note = "return document.querySelector('#data-bbc-sentences .shown').textContent"
+    assert browser.run(note) == "4 of 7 rows pass the filters. "
+
+
+SORTED = """
+const table = document.querySelector("#data-bbc-sentences table.sortable");
+const column = index => [...table.tBodies[0].rows].map(row => row.cells[index].dataset.value);
+const header = index => table.tHead.rows[0].cells[index].firstElementChild;
+const result = {};
+header(3).click(); result.ascending = column(3).map(Number);
+result.told = table.parentElement.nextElementSibling.textContent;
+result.texts = [...table.tBodies[0].rows].map(row => row.cells[3].textContent);
+header(3).click(); result.descending = column(3).map(Number);
+header(0).click(); result.names = column(0);
+return result;
+"""
+
+
+def test_tables_sort_and_say_by_which_number(folder: Path, browser: Chromium) -> None:
+    browser.open(folder / "index.html")
+    result: dict[str, Any] = browser.run(SORTED)
     assert result["ascending"] == sorted(result["ascending"])
     assert result["descending"] == result["ascending"][::-1]
-    assert result["aria"] == "descending"
-    assert result["byName"] == sorted(model.name for model in TEXT_MODELS)
-    assert set(result["withoutAttention"]) == {"convolution", "hybrid"}
-    assert result["note"] == "4 of 7 rows match the filter."
-    assert result["filtered"] == ["textcnn-tiny"]
-    assert MODELS  # the other dataset's table is there as well
+    assert result["told"] == "Sorted by ECE %, after, lowest first."
+    after = [float(text.split("→")[1]) for text in result["texts"]]
+    assert after == sorted(after)
+    assert result["names"] == sorted(model.name for model in TEXT_MODELS)
+
+
+def test_keyboard_alone_sorts_filters_and_unfolds(folder: Path, browser: Chromium) -> None:
+    browser.open(folder / "index.html")
+    focus = """
+    const element = document.activeElement, style = getComputedStyle(element);
+    return [element.tagName, element.name || element.textContent.trim(), style.outlineStyle];
+    """
+    reached = []
+    for _ in range(60):
+        browser.press("Tab", 9)
+        reached.append(browser.run(focus))
+        if reached[-1][:2] == ["BUTTON", "accuracy"]:
+            break
+    names = [name for _, name, _ in reached]
+    assert names[0] == "Skip to the contents"
+    assert names.index("latency") < names.index("accuracy") < names.index("words")
+    assert all(outline != "none" for *_, outline in reached)
+    assert reached[-1][1] == "accuracy"
+    browser.press("Enter", 13)
+    sorted_by = "return document.activeElement.parentElement.getAttribute('aria-sort')"
+    assert browser.run(sorted_by) == "ascending"
+    browser.press("Enter", 13)
+    assert browser.run(sorted_by) == "descending"
+    browser.run("document.querySelector('#data-mnist-5k summary').focus()")
+    browser.press("Enter", 13)
+    assert browser.run("return document.getElementById('data-mnist-5k').open") is True
+
+
+def test_a_link_opens_what_it_leads_to(folder: Path, browser: Chromium) -> None:
+    browser.open(folder / "index.html")
+    opened = "return document.getElementById('data-mnist-5k').open"
+    assert browser.run(opened) is False
+    browser.run("document.querySelector('nav a[href=\"#data-mnist-5k\"]').click()")
+    browser.run("return new Promise(done => setTimeout(done, 50))")
+    assert browser.run(opened) is True
+
+
+def test_screen_readers_are_told_what_everything_is(
+    wide: tuple[Path, Path], browser: Chromium
+) -> None:
+    browser.open(wide[1] / "index.html")
+    browser.run(OPEN_ALL)
+    assert [name.strip() for name in browser.names("textbox")] == [
+        "latency at most, milliseconds",
+        "accuracy at least, percent or share",
+        "name",
+    ]
+    for role, least in (("button", 20), ("region", 10), ("image", 5), ("checkbox", 3), ("link", 8)):
+        names = browser.names(role)
+        assert len(names) >= least, role
+        assert all(name.strip() for name in names), role
+    regions = browser.names("region")
+    assert len(set(regions)) == len(regions)
+    headings = browser.names("heading")
+    assert headings[1:3] == ["Which model should I take?", "Is the claim true?"]
+    assert browser.names("rowheader")[:1]
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_rendered_markdown_fits_the_window(folder: Path, width: int, tmp_path: Path) -> None:
+def test_rendered_markdown_fits_the_window(folder: Path, width: int, browser: Chromium) -> None:
     """As repository hosts show it: tables scroll, pictures shrink, nothing else is too wide."""
-    body = MarkdownIt("gfm-like", {"linkify": False}).render((folder / "README.md").read_text())
+    renderer = MarkdownIt("gfm-like", {"linkify": False, "html": True})
+    body = renderer.render((folder / "README.md").read_text())
     body = body.replace("<table>", '<div class="scroll"><table>').replace(
         "</table>", "</table></div>"
     )
@@ -154,6 +341,8 @@ def test_rendered_markdown_fits_the_window(folder: Path, width: int, tmp_path: P
         '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><style>{style}</style></head><body>{body}</body></html>'
     )
-    layout = evaluate(page, LAYOUT, width, tmp_path)
+    browser.open(page, width)
+    layout = browser.run(OPEN_ALL + LAYOUT)
+    assert browser.run("return document.querySelectorAll('details').length") > 5
     assert layout["page"] <= width
     assert layout["problems"] == []

@@ -55,7 +55,9 @@ def record_times(folder: Path) -> dict[str, int]:
 
 
 def test_whole_suite_then_nothing_to_do(registry_file: Path, tmp_path: Path) -> None:
-    first = run(registry_file, tmp_path, "--limit", "96", "--seeds", "2")
+    text = registry_file.read_text()
+    registry_file.write_text(text.replace("seeds: 1", "seeds: 2"))
+    first = run(registry_file, tmp_path, "--limit", "96")
     assert first.returncode == 0, first.stderr
     assert "4 of 4 runs completed" in first.stdout
     assert "timing 2 models" in first.stdout  # seeds share a measurement
@@ -67,7 +69,7 @@ def test_whole_suite_then_nothing_to_do(registry_file: Path, tmp_path: Path) -> 
     assert all(record.timing is not None for record in records)
 
     times = record_times(tmp_path)
-    second = run(registry_file, tmp_path, "--limit", "96", "--seeds", "2")
+    second = run(registry_file, tmp_path, "--limit", "96")
     assert second.returncode == 0, second.stderr
     assert "4 runs, 0 to do" in second.stdout
     assert record_times(tmp_path) == times

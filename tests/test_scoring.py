@@ -17,7 +17,8 @@ from benchmark.claim.data import checkpoints
 from benchmark.execution.scoring import score_run
 from benchmark.records import RunFolder
 from benchmark.records.logits import LogitsSplit, write_logits
-from benchmark.report.data import over_seeds, read_suite
+from benchmark.report.data import over_seeds
+from benchmark.report.reading import read_suite
 from benchmark.report.tabulation import quality_table
 
 SCORE = """

@@ -94,6 +94,22 @@ class TestSkewedMeans:
             stats.skew(means), abs=0.1
         )
 
+    def test_freedom_is_how_well_the_variance_is_known(self):
+        rng = np.random.default_rng(3)
+        draws = rng.exponential(size=1000)
+        kurtosis = stats.kurtosis(draws, fisher=False)
+        assert Moments.of(draws).freedom == pytest.approx(2 * 1000 / (kurtosis - 1))
+        assert Moments.of(rng.normal(size=100_000)).freedom == pytest.approx(100_000, rel=0.05)
+        mistakes = (np.arange(10_000) < 40).astype(float)
+        assert Moments.of(mistakes).freedom == pytest.approx(2 * 40, rel=0.02)
+        assert Moments.of(np.repeat([0.0, 1.0], 50)).freedom == math.inf  # its variance is known
+        samples = rng.exponential(size=(20_000, 50))
+        spread = samples.var(axis=1, ddof=1)
+        known = 2 / (spread.var() / spread.mean() ** 2)
+        assert Moments.of(samples.ravel()).freedom * 50 / samples.size == pytest.approx(
+            known, rel=0.1
+        )
+
     def test_rare_losses_are_covered_where_the_normal_interval_is_not(self):
         rng = np.random.default_rng(1)
         mended = normal = 0
@@ -101,16 +117,16 @@ class TestSkewedMeans:
             losses = (rng.random(500) < 0.04) * rng.exponential(3, size=500)
             moments = Moments.of(losses)
             rare = int((losses > 0).sum())
-            low, high = skewed_interval(losses.mean(), moments, quantile_of((1.0, rare)))
+            low, high = skewed_interval(losses.mean(), moments, quantile_of((1.0, rare - 1)))
             mended += low <= 0.12 <= high
             normal += abs(losses.mean() - 0.12) <= 1.96 * math.sqrt(moments.variance)
         assert mended >= 935
         assert normal <= 915
 
     def test_degrees_of_freedom_are_welchs(self):
-        assert quantile_of((2.0, 11)) == pytest.approx(stats.t.ppf(0.975, 10))
+        assert quantile_of((2.0, 10)) == pytest.approx(stats.t.ppf(0.975, 10))
         df = 3**2 / (1 / 10 + 4 / 20)
-        assert quantile_of((1.0, 11), (2.0, 21)) == pytest.approx(stats.t.ppf(0.975, df))
+        assert quantile_of((1.0, 10), (2.0, 20)) == pytest.approx(stats.t.ppf(0.975, df))
 
 
 def levels(rng, n):

@@ -94,6 +94,13 @@ def own_logits(model: torch.nn.Module, images: list[np.ndarray], folder: Path) -
     return torch.stack(rows).numpy()
 
 
+def tuned_model(folder: Path) -> torch.nn.Module:
+    """Return timm's model inside a fine-tuned checkpoint, as plain transformers loads it."""
+    from transformers import AutoModelForImageClassification
+
+    return AutoModelForImageClassification.from_pretrained(folder).eval().timm_model
+
+
 def pictures(rows: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     sizes = [(random.integers(20, 50), random.integers(20, 50)) for _ in range(rows)]
@@ -129,7 +136,8 @@ def test_logits_are_those_of_timm(
         ours = model(torch.from_numpy(np.stack(pixels))).logits.numpy()
     expected = own_logits(own, images, tmp_path / "timm")
     assert np.ptp(expected) > 0.02
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    print(f"{architecture}: largest difference {np.abs(ours - expected).max():.1e}")
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
     model.save_pretrained(tmp_path / "saved")
     again = load_trained_model(tmp_path / "saved", spec.model)
@@ -191,13 +199,17 @@ def test_a_timm_repository_of_the_hub(hub: LoopbackHub, tmp_path: Path) -> None:
     registry = write_registry(tmp_path / "registry.yaml", models, sources)
     result = run(hub, registry, tmp_path, home=tmp_path / "home")
     assert "2 of 2 runs completed" in result.stdout, result.stdout + result.stderr
-    folder = tmp_path / "results" / "hub-limit-24" / "timm" / "shapes" / "seed-0"
-    stored = read_split(RunFolder(folder), "test")
-    expected = own_logits(
-        own, [pictures(24)[int(row) - 24] for row in stored.ids], tmp_path / "timm"
-    )
-    np.testing.assert_allclose(stored.logits, expected, atol=1e-5)
-    assert records(tmp_path)["timm/shapes"].provenance["weights"] == "safetensors"
+    results = tmp_path / "results" / "hub-limit-24"
+    for name in ("timm", "tuned"):
+        run_folder = RunFolder(results / name / "shapes" / "seed-0")
+        stored = read_split(run_folder, "test")
+        model = own if name == "timm" else tuned_model(run_folder.model)
+        rows = [pictures(24)[int(row) - 24] for row in stored.ids]
+        expected = own_logits(model, rows, tmp_path / "timm")
+        print(f"{name}: largest difference {np.abs(stored.logits - expected).max():.1e}")
+        np.testing.assert_allclose(stored.logits, expected, rtol=0, atol=1e-5, err_msg=name)
+        assert records(tmp_path)[f"{name}/shapes"].provenance["weights"] == "safetensors"
+    assert np.abs(expected - own_logits(own, rows, tmp_path / "timm")).max() > 1e-3  # it learned
 
 
 def test_a_torchvision_for_another_torch_is_named(tmp_path: Path) -> None:

@@ -104,7 +104,20 @@ def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
     frame = load_results(results)
     if frame.empty:
         raise ClaimError(f"{results}: no records here; run the benchmark first")
+    note = _incomplete(results, frame)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     return evaluate_claim(frame, claim), str(results)
+
+
+def _incomplete(results: Path, frame: pd.DataFrame) -> str:
+    """Say how many declared runs of the suite in a frame have no result; empty where all have."""
+    from benchmark.records import suite_members
+
+    suite, place = str(frame["suite"].iloc[0]), results.resolve()
+    members = suite_members(place.parent if place.name == suite else place, suite)
+    done = frame[frame["status"] == "completed"].drop_duplicates(["model", "dataset", "seed"])
+    return "" if members is None else members.incomplete(len(done))
 
 
 def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, str]:

@@ -160,7 +160,7 @@ def _mixers_and_datasets(used: pd.DataFrame, claim: Claim) -> tuple[Matrix, list
     mixers = used["mixer"].to_numpy(dtype=str)
     for side in (first, second):
         if not (mixers == side).any():
-            raise ClaimError(f"no checkpoint mixes by {side}")
+            raise ClaimError(f"no checkpoint is known to mix by {side}")
     datasets = used["dataset"].to_numpy(dtype=str)
     columns = [mixers == first]
     names = [f"mixer {first}"]

@@ -12,13 +12,12 @@ from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.measurement import SquaredErrors
 from benchmark.claim.mixed_model import Codes, TestedCoefficient
 from benchmark.claim.new_dataset import predict_new_dataset
-from benchmark.claim.permutation import permutation_test
+from benchmark.claim.permutation import LabelExchange
 from benchmark.claim.result import (
     ClaimMap,
     DatasetEffect,
     Effect,
     LevelEffect,
-    Permutation,
     RatioInterval,
 )
 from benchmark.registry import Claim
@@ -158,12 +157,12 @@ def _per_dataset(
     return tuple(effects)
 
 
-def permute_labels(
+def label_exchange(
     clean: pd.DataFrame, claim: Claim, design: Design, equation: EstimatingEquation
-) -> Permutation:
-    """Exchange labels among the families of the rows that `design` uses."""
+) -> LabelExchange:
+    """Prepare the exchange of labels among the families of the rows that `design` uses."""
     used = clean.iloc[design.rows]
     first, second = claim.contrast
     labels = used["mixer"].map({first: 1, second: 0}).fillna(-1).to_numpy(dtype=int)
     strata = connected_strata(used["family"], used["dataset"])
-    return permutation_test(equation, family_cells(used), labels, strata)
+    return LabelExchange.of(equation, family_cells(used), labels, strata)

@@ -16,7 +16,7 @@ from benchmark.claim.data import (
     squared_errors,
 )
 from benchmark.claim.design import Design, build_design, declared_columns, dropped_checkpoints
-from benchmark.claim.effect import contrast_equation, estimate_effect, permute_labels
+from benchmark.claim.effect import contrast_equation, estimate_effect, label_exchange
 from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.power import power_of
@@ -33,6 +33,7 @@ from benchmark.claim.signed_gaps import signed_gaps
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.variance_shares import variance_shares
 from benchmark.claim.verdict import decide
+from benchmark.markup import plural
 from benchmark.registry import Claim
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
     clean = averaged[~averaged["shifted"]].reset_index(drop=True)
     primary, problem = _try_analysis(clean, claim, metric, first, primary_columns(claim))
     dropped = dropped_runs(frame) + unknown
+    if problem is not None and unknown:
+        problem += f" (mixer or family unknown: {plural(len(unknown), 'result')})"
     if primary is not None:
         dropped += dropped_checkpoints(clean, primary.design)
     facts: dict[str, Any] = {
@@ -104,8 +107,8 @@ def _parts(
     effect, design, equation = primary
     unadjusted, adjusted = _beside(clean, claim, metric, first, effect)
     shares = variance_shares(clean, log_outcomes(clean, metric, first), design)
-    power = power_of(claim, effect, equation)
-    permutation = permute_labels(clean, claim, design, equation)
+    exchange = label_exchange(clean, claim, design, equation)
+    permutation, power = exchange.test(), power_of(claim, effect, equation, exchange)
     return {
         **parts,
         "primary": effect,

@@ -65,12 +65,21 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
 def _power(power: Power | None) -> Iterator[str]:
     if power is None:
         return
-    ratio = power.smallest_detectable_ratio
+    ratio, families = (
+        power.smallest_detectable_ratio,
+        plural(power.families_now, "family", "families"),
+    )
+    studies = f"{power.studies:,} simulated studies at the observed variances"
+    if ratio is None:
+        yield (
+            f"No ratio at all would be found by this test with a chance of {power.power:.0%} in"
+            f" {families} like these, by {studies}"
+        )
+        return
     yield (
-        f"The smallest effect that {plural(power.families_now, 'family', 'families')} can show with"
-        f" a chance of {power.power:.0%} is a ratio of {ratio_text(ratio)} (or"
-        f" {ratio_text(1 / ratio)}), by {power.studies:,} simulated studies at the observed"
-        " variances, judged by the interval; the exchange of labels asks for more with few families"
+        f"The smallest effect that {families} can show with a chance of {power.power:.0%} is a"
+        f" ratio of {ratio_text(ratio)} (or {ratio_text(1 / ratio)}), by {studies}, judged as the"
+        " verdict is: by interval and exchange of labels"
     )
 
 

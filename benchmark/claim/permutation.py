@@ -9,15 +9,18 @@ to deal out the labels only this one and its mirror image separate them as well.
     >>> labels = np.repeat([1, 0], 4)
     >>> x = np.column_stack([labels, np.ones(8)])
     >>> equation = EstimatingEquation.fit(x, squares, Nesting.of(family, family), family)
-    >>> test = permutation_test(equation, family, labels, strata=np.zeros(8, dtype=int))
+    >>> test = LabelExchange.of(equation, family, labels, strata=np.zeros(8, dtype=int)).test()
     >>> test.exact, test.assignments, round(test.p_value * 70)
     (True, 70, 2)
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, product
 from math import comb, prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +29,7 @@ from benchmark.claim.measurement import Matrix, SquaredErrors, Vector
 from benchmark.claim.mixed_model import Codes, Nesting
 from benchmark.claim.result import Permutation
 
-__all__ = ["EstimatingEquation", "Nesting", "SquaredErrors", "permutation_test"]
+__all__ = ["EstimatingEquation", "LabelExchange", "Nesting", "SquaredErrors"]
 
 MAX_EXACT = 50_000
 RANDOM_ASSIGNMENTS = 9_999
@@ -36,14 +39,9 @@ TOLERANCE = 1e-9
 """Statistics this close, relatively, are ties: they differ by rounding only."""
 
 
-def permutation_test(
-    equation: EstimatingEquation,
-    units: Codes,
-    labels: np.ndarray,
-    strata: Codes,
-    seed: int = 0,
-) -> Permutation:
-    """Test the mixer by exchanging labels among families within strata.
+@dataclass(frozen=True)
+class LabelExchange:
+    """All labellings of one design that are tried, ready for any residuals.
 
     The statistic is the score of the contrast at a ratio of 1, squared and divided by the sum of
     the units' squared parts in it. Datasets and covariates are projected out of scores and labels.
@@ -51,34 +49,93 @@ def permutation_test(
     mixer vary more, approximately (Chung & Romano 2013); where they do not, and labels are
     independent of covariates and of how well errors are measured, it is exact.
 
-    Args:
-        equation: fitted, with the contrast as its first column.
-        units: code of the exchangeable unit of each row.
-        labels: per row 1 for the first mixer, 0 for the second, -1 for other mixers.
-        strata: code of the stratum of each row; labels stay within it.
-        seed: for the random labellings, when there are more than `MAX_EXACT`.
+    Attributes:
+        parts: what units add to the score.
+        observed: 1.0 for units of the first mixer, else 0.0 [units].
+        tried: the labellings, the observed one among them [labellings, units].
+        exact: whether these are all there are.
+        strata: number of strata within which labels can be exchanged.
     """
-    order = equation.order
-    units = np.unique(units[order], return_inverse=True)[1]
-    first_row = np.unique(units, return_index=True)[1]
-    unit_labels, unit_strata = labels[order][first_row], strata[order][first_row]
-    parts = _Parts(equation, equation.at(0.0), units)
-    exchangeable, codes = unit_labels >= 0, np.unique(unit_strata)
-    members = [np.flatnonzero(exchangeable & (unit_strata == code)) for code in codes]
-    counts = [int((unit_labels[units_] == 1).sum()) for units_ in members]
-    observed = (unit_labels == 1).astype(float)
-    tried, exact = _assignments(members, counts, observed, seed)
-    values, reached = parts.statistics(tried), float(parts.statistics(observed[None])[0])
-    smallest = np.mean(values >= values.max() * (1 - TOLERANCE)) if exact else 1 / len(tried)
-    at_least = float(np.mean(values >= reached * (1 - TOLERANCE)))
-    return Permutation(
-        p_value=at_least,
-        tied=at_least - float(np.mean(values > reached * (1 + TOLERANCE))),
-        smallest_p=float(smallest),
-        assignments=len(tried),
-        exact=exact,
-        strata=sum(0 < k < len(m) for m, k in zip(members, counts, strict=True)),
-    )
+
+    parts: _Parts
+    observed: Vector
+    tried: Matrix
+    exact: bool
+    strata: int
+
+    @classmethod
+    def of(
+        cls,
+        equation: EstimatingEquation,
+        units: Codes,
+        labels: np.ndarray,
+        strata: Codes,
+        seed: int = 0,
+    ) -> LabelExchange:
+        """Prepare the exchange of mixer labels among families within strata.
+
+        Args:
+            equation: fitted, with the contrast as its first column.
+            units: code of the exchangeable unit of each row.
+            labels: per row 1 for the first mixer, 0 for the second, -1 for other mixers.
+            strata: code of the stratum of each row; labels stay within it.
+            seed: for the random labellings, when there are more than `MAX_EXACT`.
+        """
+        order = equation.order
+        units = np.unique(units[order], return_inverse=True)[1]
+        first_row = np.unique(units, return_index=True)[1]
+        unit_labels, unit_strata = labels[order][first_row], strata[order][first_row]
+        exchangeable, codes = unit_labels >= 0, np.unique(unit_strata)
+        members = [np.flatnonzero(exchangeable & (unit_strata == code)) for code in codes]
+        counts = [int((unit_labels[units_] == 1).sum()) for units_ in members]
+        observed = (unit_labels == 1).astype(float)
+        tried, exact = _assignments(members, counts, observed, seed)
+        return cls(
+            parts=_Parts(equation, equation.at(0.0), units),
+            observed=observed,
+            tried=tried,
+            exact=exact,
+            strata=sum(0 < k < len(m) for m, k in zip(members, counts, strict=True)),
+        )
+
+    def thinned(self, most: int, seed: int = 0) -> LabelExchange:
+        """Return the same exchange with at most `most` labellings, the observed one among them."""
+        if len(self.tried) <= most:
+            return self
+        chosen = np.random.default_rng(seed).choice(len(self.tried), most - 1, replace=False)
+        tried = np.vstack([self.observed, self.tried[chosen]])
+        return replace(self, tried=tried, exact=False)
+
+    def test(self, residual: Vector | None = None) -> Permutation:
+        """Test the observed labels on working residuals [n], by default those of the data."""
+        values, reached = self._statistics(residual)
+        smallest = np.mean(values >= values.max() * (1 - TOLERANCE))
+        at_least = float(np.mean(values >= reached * (1 - TOLERANCE)))
+        return Permutation(
+            p_value=at_least,
+            tied=at_least - float(np.mean(values > reached * (1 + TOLERANCE))),
+            smallest_p=float(smallest) if self.exact else 1 / len(self.tried),
+            assignments=len(self.tried),
+            exact=self.exact,
+            strata=self.strata,
+        )
+
+    def p_value(self, residual: Vector) -> float:
+        """Return the p value that working residuals [n] would give."""
+        values, reached = self._statistics(residual)
+        return float(np.mean(values >= reached * (1 - TOLERANCE)))
+
+    def _statistics(self, residual: Vector | None) -> tuple[Vector, float]:
+        units = self.parts.of(self.parts.residual if residual is None else residual)
+        reached = float(self.parts.statistics(self.observed[None], units)[0])
+        return self.parts.statistics(self.tried, units), reached
+
+
+class _Scores(NamedTuple):
+    """What each unit adds to the score [units], and to what the other columns explain of it."""
+
+    score: Vector
+    explained: Matrix
 
 
 class _Parts:
@@ -86,35 +143,37 @@ class _Parts:
 
     def __init__(self, equation: EstimatingEquation, at: Linearised, units: Codes) -> None:
         others, k = at.x[:, 1:], at.x.shape[1] - 1
-        solved = equation.sums.solve(
-            np.column_stack([others, at.residual, np.ones(len(units))]),
-            at.own,
-            equation.correlation,
-        )
-        gram = others.T @ solved[:, :k]
+        self._solve = partial(equation.sums.solve, own=at.own, correlation=equation.correlation)
+        self._others, self._solved = others, self._solve(others)
+        gram = others.T @ self._solved
         scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))
         gram = gram * scale[:, None] * scale + 1e-10 * np.eye(k)
-        inverse = np.linalg.inv(gram) * scale[:, None] * scale
-        score = solved[:, k] - solved[:, :k] @ (inverse @ (others.T @ solved[:, k]))
-        member = (units == np.arange(units.max() + 1)[:, None]).astype(float)
-        self.score: Vector = member @ score
-        self.crossed: Matrix = member @ solved[:, :k] @ inverse
-        self.explained: Matrix = (member @ (others * score[:, None])).T
+        self._inverse = np.linalg.inv(gram) * scale[:, None] * scale
+        self._member = (units == np.arange(units.max() + 1)[:, None]).astype(float)
+        self._crossed: Matrix = self._member @ self._solved @ self._inverse
+        self.residual = at.residual
 
-    def statistics(self, assignments: Matrix) -> Vector:
+    def of(self, residual: Vector) -> _Scores:
+        """Return the units' parts for working residuals [n]."""
+        solved = self._solve(residual[:, None])[:, 0]
+        score = solved - self._solved @ (self._inverse @ (self._others.T @ solved))
+        explained = (self._member @ (self._others * score[:, None])).T
+        return _Scores(self._member @ score, explained)
+
+    def statistics(self, assignments: Matrix, units: _Scores) -> Vector:
         """Return the squared score over its robust variance, 0 where there is none."""
         return np.concatenate(
             [
-                self._statistics(assignments[start : start + CHUNK])
+                self._statistics(assignments[start : start + CHUNK], units)
                 for start in range(0, len(assignments), CHUNK)
             ]
         )
 
-    def _statistics(self, assignments: Matrix) -> Vector:
-        parts = assignments * self.score - assignments @ self.crossed @ self.explained
+    def _statistics(self, assignments: Matrix, units: _Scores) -> Vector:
+        parts = assignments * units.score - assignments @ self._crossed @ units.explained
         variance = (parts**2).sum(axis=1)
-        usable = variance > 1e-12 * float((self.score**2).sum())
-        score = (assignments @ self.score) ** 2
+        usable = variance > 1e-12 * float((units.score**2).sum())
+        score = (assignments @ units.score) ** 2
         return np.where(usable, score / np.where(usable, variance, 1.0), 0.0)
 
 

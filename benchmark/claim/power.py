@@ -1,11 +1,12 @@
-"""What the verdict's interval could have found, and how many families would decide the claim."""
+"""What the verdict could have found, and how many families would decide the claim."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import comb
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from benchmark.claim.estimating_equation import (
     ContrastTest,
@@ -14,42 +15,67 @@ from benchmark.claim.estimating_equation import (
     robust_rows,
 )
 from benchmark.claim.measurement import Matrix
+from benchmark.claim.permutation import LabelExchange
 from benchmark.claim.result import Effect, Power
 from benchmark.registry import Claim
 
 POWER = 0.8
 STUDIES = 1_000
+LABELLINGS = 400
+"""Tried in each simulated study."""
+LARGEST_EFFECT = 4.0
+"""A log ratio (55 times) beyond which a detectable effect is of no use to anybody."""
+WIDENING = 1.3
+"""Steps upward in search of a detectable effect grow by this factor."""
 MOST_FAMILIES = 2_000
 
 
-def power_of(claim: Claim, effect: Effect, equation: EstimatingEquation, seed: int = 0) -> Power:
-    """Simulate the verdict's test on the design at the observed variances and noise.
+def power_of(
+    claim: Claim,
+    effect: Effect,
+    equation: EstimatingEquation,
+    exchange: LabelExchange,
+    seed: int = 0,
+) -> Power:
+    """Simulate the verdict on the design at the observed variances and noise.
 
-    A study finds an effect d when |d + e| > t s, with e its error, s its standard error and t its
-    quantile. None of the three depends on d, so one set of simulated studies without an effect
-    serves all effects: the detectable effect is the quantile of t s + e at the wanted power. More
-    families are taken to be like these: the standard error falls with the root of their number.
+    A study is decided when the interval excludes 1 and the exchange of labels rejects. More
+    families are taken to be like these: standard errors fall with the root of their number, and
+    the exchange goes on to ask for as much more than the interval as it does now.
     """
     families = sum(effect.families.values())
     observed = equation.estimate()
     tested = equation.test(observed) if np.isfinite(observed) else None
-    detectable = detectable_effect(equation, claim.alpha, seed)
+    by_interval, by_verdict = detectable_effects(equation, exchange, claim.alpha, seed)
+    more = 1.0 if by_verdict is None or by_interval is None else by_verdict / by_interval
+    share = effect.families[claim.contrast[0]] / families
+
+    def difference(count: int) -> float:
+        if _least_p(count, share) > claim.alpha:
+            return 0.0
+        return _power_of_difference(claim, tested, observed / more, count / families)
+
     return Power(
         power=POWER,
-        smallest_detectable_ratio=float(np.exp(-detectable)),
+        smallest_detectable_ratio=None if by_verdict is None else float(np.exp(-by_verdict)),
         studies=STUDIES,
         families_now=families,
-        families_for_observed_effect=_search(
-            families, lambda count: _power_of_difference(claim, tested, observed, count / families)
-        ),
+        families_for_observed_effect=_search(families, difference),
         families_for_equivalence=_search(
             families, lambda count: _power_of_equivalence(claim, tested, count / families)
         ),
     )
 
 
-def detectable_effect(equation: EstimatingEquation, alpha: float, seed: int) -> float:
-    """Return the smallest absolute log ratio found with probability `POWER`."""
+def detectable_effects(
+    equation: EstimatingEquation, exchange: LabelExchange, alpha: float, seed: int
+) -> tuple[float | None, float | None]:
+    """Return the smallest absolute log ratios found with probability `POWER`.
+
+    By the interval alone and by the whole verdict; None: not found at any size. The interval
+    excludes 1 when |d + e| > t s, with e a study's error, s its standard error and t its quantile.
+    None of the three depends on the effect d, so one set of simulated studies serves all effects.
+    """
     at = equation.at(0.0)
     rows = robust_rows(equation, at, 0)
     noise = _null_residuals(equation, at, np.random.default_rng(seed))
@@ -58,7 +84,32 @@ def detectable_effect(equation: EstimatingEquation, alpha: float, seed: int) -> 
     variance = np.maximum(((rows.clusters @ noise) ** 2).sum(axis=0), measuring)
     reach = float(stats.t.ppf(1 - alpha / 2, rows.df)) * np.sqrt(variance)
     # The noise is symmetric, so each study stands for its mirror image too.
-    return float(np.quantile(np.concatenate([reach + steps, reach - steps]), POWER))
+    by_interval = float(np.quantile(np.concatenate([reach + steps, reach - steps]), POWER))
+    if not by_interval < LARGEST_EFFECT:
+        return None, None
+    few = exchange.thinned(LABELLINGS, seed)
+
+    def lack(size: float) -> float:
+        excluded = np.flatnonzero(np.abs(steps + size) > reach)
+        shift = size * at.x[:, 0]
+        decided = sum(few.p_value(noise[:, study] + shift) <= alpha for study in excluded)
+        return POWER - decided / STUDIES
+
+    size = by_interval
+    while lack(size) > 0:
+        size *= WIDENING
+        if size > LARGEST_EFFECT:
+            return by_interval, None
+    if size == by_interval:
+        return by_interval, by_interval
+    found = optimize.brentq(lack, size / WIDENING, size, xtol=0.02)
+    return by_interval, float(found)
+
+
+def _least_p(families: int, share: float) -> float:
+    """Return the least p value of an exchange among families, a share of them of one mixer."""
+    first = min(max(round(families * share), 1), families - 1)
+    return (2 if 2 * first == families else 1) / comb(families, first)
 
 
 def _null_residuals(

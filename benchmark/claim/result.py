@@ -242,15 +242,15 @@ class SeedVariance(_Frozen):
 
 
 class Power(_Frozen):
-    """What the verdict's interval could have found with this design.
+    """What the verdict could have found with this design.
 
     `smallest_detectable_ratio` (below 1; above 1 it is the inverse) is found with probability
-    `power`. The family counts are totals over both mixers, None where no number up to the
-    limit searched would do.
+    `power`, by interval and exchange of labels together; None: no ratio is. The family counts are
+    totals over both mixers, None where no number up to the limit searched would do.
     """
 
     power: float
-    smallest_detectable_ratio: float
+    smallest_detectable_ratio: float | None
     studies: int
     families_now: int
     families_for_observed_effect: int | None

@@ -180,8 +180,10 @@ def what_would_decide(power: Power) -> str:
     """Say what the test could have found, and how many families like these would decide."""
     found = power.smallest_detectable_ratio
     could = (
-        f"at a ratio of {ratio_text(found)} or {ratio_text(1 / found)} it would have excluded 1"
-        f" with {power.power:.0%} power"
+        f"no ratio would have decided it with {power.power:.0%} power"
+        if found is None
+        else f"a ratio of {ratio_text(found)} or {ratio_text(1 / found)} would have decided it with"
+        f" {power.power:.0%} power"
     )
     parts = [
         text
@@ -193,9 +195,7 @@ def what_would_decide(power: Power) -> str:
     ]
     if not parts:
         return could
-    return f"{could}, and families like these would decide it for these datasets: " + ", ".join(
-        parts
-    )
+    return f"{could}, and families like these would do so for these datasets: " + ", ".join(parts)
 
 
 def _more_families(now: int, count: int | None, condition: str) -> str:

@@ -43,11 +43,13 @@ def p_statement(value: float) -> str:
 def ratio_text(value: float) -> str:
     """Return a ratio with two decimals, or with one digit where it is extreme.
 
-    >>> ratio_text(0.534), ratio_text(0.0012), ratio_text(1234.0)
-    ('0.53', '0.001', '1e+03')
+    One that ran off because a side's errors cannot be told from zero is no number.
+
+    >>> ratio_text(0.534), ratio_text(0.0012), ratio_text(1234.0), ratio_text(0.0)
+    ('0.53', '0.001', '1e+03', 'not measurable')
     """
     if value == 0 or math.isinf(value):
-        return "0" if value == 0 else "\N{INFINITY}"
+        return "not measurable"
     if 0.005 <= value < 100 or math.isnan(value):
         return decimals(value, 2)
     return f"{value:.1g}"

@@ -15,6 +15,7 @@ from .machine import alone as alone
 from .machine import shared as shared
 from .own_code import note_on_code as note_on_code
 from .own_code import run_apart as run_apart
+from .preview import preview as preview
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
 from .scoring import score_run as score_run

@@ -64,7 +64,7 @@ def models_to_time(
     force: bool = False,
     cross_check: bool = False,
 ) -> list[list[RunSpec]]:
-    """Return the completed runs that need timing, grouped: seeds share one measurement.
+    """Return the completed runs that need timing, grouped: seeds of a suite share one measurement.
 
     Args:
         specs: runs; those without a completed record are passed over.
@@ -73,8 +73,9 @@ def models_to_time(
         force: measure again what has been measured.
         cross_check: LoadGen's figures are wanted too (see `needs_timing`).
     """
-    groups: dict[str, list[RunSpec]] = {}
-    to_do: set[str] = set()
+    # Of each suite by itself: seeds that another one adds must not have its runs timed anew.
+    groups: dict[tuple[str, str], list[RunSpec]] = {}
+    to_do: set[tuple[str, str]] = set()
     for spec in specs:
         record = usable_record(spec.folder(results))
         if record is None or record.status != "completed":
@@ -83,7 +84,7 @@ def models_to_time(
             resolved = resolve(spec, results)
         except UnavailableError:
             continue  # a run of other settings; executing this one has said why
-        key = resolved.key("timing")
+        key = (resolved.suite, resolved.key("timing"))
         groups.setdefault(key, []).append(resolved)
         if force or _lacks_timing(resolved, record, level, cross_check=cross_check):
             to_do.add(key)

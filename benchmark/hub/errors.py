@@ -63,7 +63,11 @@ def explain(error: BaseException, repository: str, revision: str, kind: Kind) ->
                 f"({first_line(cause)}): check the network; {_AGAIN}, or set HF_HUB_OFFLINE=1 to "
                 "use what is cached"
             )
-    return f"{what} cannot be loaded: {first_line(error)}"
+    reason = first_line(error)
+    if "scripts are no longer supported" in reason:
+        reason += ". Scripts are not run; the hub may keep tables of it in a branch of their own: "
+        reason += "set 'revision: refs/convert/parquet'"
+    return f"{what} cannot be loaded: {reason}"
 
 
 def _explain_answer(error: Any, repository: str, revision: str, kind: Kind) -> str:

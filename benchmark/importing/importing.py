@@ -31,6 +31,7 @@ from benchmark.records import (
     describe_machine,
     set_aside,
     stored_key,
+    suite_members,
     verify_logits,
     write_logits,
 )
@@ -128,6 +129,7 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
         ResultsError: the logits cannot be read back.
         ValueError: they cannot be scored.
     """
+    _refuse_undeclared(job, results)
     digests = [(role, path.name, file_sha256(path)) for role, path in job.source.files]
     keys = _keys(job, digests)
     folder = job.folder(results)
@@ -143,6 +145,21 @@ def import_logits(job: Job, results: Path, *, force: bool = False) -> Result:
         record = _scored_record(job, scratch, checked, keys, digests)
         _replace(folder, scratch, record, _spec(job, digests))
     return Result("imported", record, checked.notes)
+
+
+def _refuse_undeclared(job: Job, results: Path) -> None:
+    """Refuse a run that its suite's report would leave out.
+
+    Raises:
+        ImportRefusedError: a registry declares the suite's runs, and this is none of them.
+    """
+    members = suite_members(results, job.suite)
+    name = f"{job.model}/{job.dataset}/seed-{job.seed}"
+    if members is not None and name not in members.runs:
+        raise ImportRefusedError(
+            f"suite {job.suite} holds the runs that {members.registry or 'its registry'} declares, "
+            f"and {name} is none of them: import into another suite, with --suite NAME"
+        )
 
 
 def _scored_record(

@@ -62,12 +62,12 @@ def print_result(result: Result) -> None:
 def write_suite_report(options: argparse.Namespace, registry: Path | None) -> int:
     """Write the report of the suite and return the exit code."""
     from benchmark.claim import declared_claim
-    from benchmark.report import ReportError, write_report
+    from benchmark.report import ReportError, print_summary, write_report
 
     try:
         claim = declared_claim(registry)
-        folder = write_report(options.results, options.reports, claim, suite=options.suite)
+        summary = write_report(options.results, options.reports, claim, suite=options.suite)
     except (ReportError, RegistryError, ResultsError, OSError) as error:
         return fail(f"the run is stored, but the report cannot be written: {first_line(error)}", 1)
-    print(f"report: {folder / 'README.md'} (and {folder / 'index.html'})")
+    print_summary(summary)
     return 0

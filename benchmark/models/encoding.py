@@ -20,12 +20,12 @@ from benchmark.arrays import AnyArray, Float32Array, IntArray
 from benchmark.data import ImageSequence, Rows
 from benchmark.failures import RunError
 from benchmark.models.preprocessor import LoadedPreprocessor, pixels_of
+from benchmark.models.stored import is_whole
 from benchmark.records import (
     BLANK,
     DamagedError,
     atomic_path,
     seal,
-    set_aside,
     sole_maker,
     verify,
 )
@@ -146,7 +146,7 @@ def encode(
     with sole_maker(path):  # one process encodes, the others wait and read
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of one that died
             left.unlink(missing_ok=True)
-        if not _is_whole(path):
+        if not is_whole(path, _verify_arrays):
             rows = make_rows()
             if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
                 features = ImageFeatures(rows.images, preprocessor)
@@ -158,19 +158,14 @@ def encode(
     return _from_arrays(load_file(path))
 
 
-def _is_whole(path: Path) -> bool:
-    """Say whether stored arrays are there and as they were written; if not, set them aside."""
+def _verify_arrays(path: Path) -> None:
+    """Check stored arrays, as `is_whole` asks: the checksum, and that they can be opened."""
+    verify(path)
     try:
-        verify(path)
         with safe_open(path, framework="numpy"):
-            return True
-    except FileNotFoundError:
-        return False
+            return
     except SafetensorError as error:
-        set_aside(DamagedError(path, str(error)))
-    except DamagedError as error:
-        set_aside(error)
-    return False
+        raise DamagedError(path, str(error)) from error
 
 
 def encode_rows(rows: Rows, preprocessor: LoadedPreprocessor) -> EncodedSplit:

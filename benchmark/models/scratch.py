@@ -18,13 +18,12 @@ from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessorP
 from benchmark.data import Corpus
 from benchmark.failures import RunError, first_line
 from benchmark.models.pretrained import Preprocessor
+from benchmark.models.stored import is_whole
 from benchmark.plan import RunSpec
 from benchmark.records import (
-    DamagedError,
     explained_errors,
     fsync_path,
     seal_folder,
-    set_aside,
     sole_maker,
     verify_folder,
 )
@@ -86,23 +85,11 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
     with sole_maker(folder):
         for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
             shutil.rmtree(left, ignore_errors=True)
-        if not _is_whole(folder):
+        if not is_whole(folder, verify_folder):
             preprocessor = _make_preprocessor(spec, corpus)
             with explained_errors(folder):
                 _save_preprocessor(preprocessor, folder)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    """Say whether a preprocessor is there and as it was written; if not, set it aside."""
-    try:
-        verify_folder(folder)
-    except FileNotFoundError:
-        return False
-    except DamagedError as error:
-        set_aside(error)
-        return False
-    return True
 
 
 def _save_preprocessor(preprocessor: Preprocessor, folder: Path) -> None:

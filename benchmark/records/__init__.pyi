@@ -24,8 +24,6 @@ from .files import write_text as write_text
 from .folder import RunFolder as RunFolder
 from .folder import find_logits as find_logits
 from .folder import find_records as find_records
-from .folder import runs_of_suite as runs_of_suite
-from .folder import runs_of_tree as runs_of_tree
 from .folder import shared_cache as shared_cache
 from .folder import suites_of as suites_of
 from .frame import PARTS as PARTS
@@ -54,6 +52,11 @@ from .record import SplitScores as SplitScores
 from .record import Status as Status
 from .record import Temperature as Temperature
 from .record import Training as Training
+from .suite_members import SuiteMembers as SuiteMembers
+from .suite_members import runs_of_suite as runs_of_suite
+from .suite_members import runs_of_tree as runs_of_tree
+from .suite_members import runs_outside as runs_outside
+from .suite_members import suite_members as suite_members
 from .timing import Contention as Contention
 from .timing import CrossCheck as CrossCheck
 from .timing import Interval as Interval

@@ -179,14 +179,9 @@ def suites_of(results: Path) -> list[str]:
     return [folder.name for folder in folders if next(_runs_of_suite(folder), None) is not None]
 
 
-def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
-    """Return the folders of a suite's runs that have a record, sorted."""
+def runs_in_suite(results: Path, suite: str) -> list[RunFolder]:
+    """Return the runs that lie in a suite's folder and have a record, sorted."""
     return sorted(_runs_of_suite(results / suite))
-
-
-def runs_of_tree(results: Path) -> list[RunFolder]:
-    """Return the folders of all suites' runs that have a record, sorted."""
-    return _holders(results.glob(f"*/*/*/seed-*/{_RECORD}"))
 
 
 def find_runs(place: Path) -> list[RunFolder]:
@@ -209,12 +204,17 @@ def find_logits(place: Path) -> list[RunFolder]:
 
 
 def find_records(place: Path) -> list[tuple[RunFolder, Record]]:
-    """Return every run's folder and record at or below `place` (see `find_runs`).
+    """Return the folder and record of every run at or below `place`; see `read_records`."""
+    return read_records(find_runs(place))
+
+
+def read_records(folders: Iterable[RunFolder]) -> list[tuple[RunFolder, Record]]:
+    """Return runs' folders and records.
 
     A record that cannot be read costs its own run only: a warning names it.
     """
     found = []
-    for folder in find_runs(place):
+    for folder in folders:
         try:
             record = folder.read_record()
         except ResultsError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.records.folder import RunFolder, find_records
+from benchmark.records.files import ResultsError
+from benchmark.records.folder import RunFolder, find_runs, read_records, suites_of
 from benchmark.records.record import MapFacts, Record, SplitScores, Temperature
+from benchmark.records.suite_members import runs_of_suite, suite_members
 from benchmark.records.timing import Timing
 from benchmark.statistics import Estimate
 
@@ -20,8 +22,15 @@ PARTS = ("low", "high", "floor_mean", "floor_q95", "null_variance", "variance_sl
 _RUN_KEYS = ("suite", "dataset", "split", "model")
 
 
-def load_results(results: Path | str = "results") -> pd.DataFrame:
-    """Return one tidy frame: a row per run and scored split.
+def load_results(
+    results: Path | str = "results", suite: str | Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return one tidy frame of a suite: a row per run and scored split.
+
+    Args:
+        results: A results tree, the folder of a suite, or that of a run.
+        suite: Whose runs, of a tree; several names for several suites, told apart by the column
+            `suite`. A suite holds what its registry declares, whatever else was run.
 
     Columns: `suite model dataset seed status`; the facts `mixer family modality parameters
     pretraining_examples loss label_smoothing mixup cutmix distillation teacher_mixer
@@ -32,17 +41,50 @@ def load_results(results: Path | str = "results") -> pd.DataFrame:
     interval, `_no_interval` says in words why;
     `<metric>_<map>_gain` with `_low` and `_high`, the metric minus that after temperature scaling;
     `cross_validated_nll_<map>` on the calibration split; `temperature`, `temperature_low`,
-    `temperature_high`, `temperature_status`; `latency_p50_ms`, `latency_p90_ms`,
-    `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`, where the record
-    and the logits lie; `reason`, why a run has no result. A run without scores has one row
-    with an empty split, so that it can be listed; never imputed.
+    `temperature_high`, `temperature_status`, `calibration_rows`; `latency_p50_ms`,
+    `latency_p90_ms`, `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`,
+    where the record and the logits lie; `reason`, why a run has no result. A run without scores
+    has one row with an empty split, so that it can be listed; never imputed.
+
+    Raises:
+        ResultsError: the tree holds several suites and none is named, or not the one that is.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    for folder, record in find_records(Path(results)):
-        rows.extend(tidy_rows(folder, record))
+    for name, folders in _chosen(Path(results), suite):
+        for folder, record in read_records(folders):
+            rows.extend(row | {"suite": name or row["suite"]} for row in tidy_rows(folder, record))
     return pd.DataFrame(rows)
+
+
+def _chosen(
+    place: Path, suite: str | Sequence[str] | None
+) -> list[tuple[str | None, list[RunFolder]]]:
+    """Return the runs to load by suite; without a name where the place is within a suite."""
+    suites = suites_of(place) if place.is_dir() else []
+    if suite is not None:
+        wanted = [suite] if isinstance(suite, str) else list(suite)
+        unknown = [name for name in wanted if name not in suites]
+        if unknown:
+            there = f"there are: {', '.join(suites)}" if suites else "it holds no suite"
+            raise ResultsError(f"{place}: no suite '{unknown[0]}'; {there}")
+        return [(name, runs_of_suite(place, name)) for name in wanted]
+    if len(suites) > 1:
+        raise ResultsError(
+            f"{place} holds several suites: {', '.join(suites)}. Choose one: {place / suites[0]}, "
+            f"or load_results({str(place)!r}, suite={suites[0]!r}), which takes a list, too"
+        )
+    if suites:
+        return [(suites[0], runs_of_suite(place, suites[0]))]
+    whole = place.resolve()
+    if suite_members(whole.parent, whole.name) is not None:
+        return [(whole.name, runs_of_suite(whole.parent, whole.name))]
+    runs = find_runs(place)
+    above = sorted({str(run.path.parents[2]) for run in runs})
+    if len(above) > 1:
+        raise ResultsError(f"{place} holds several suites, choose one: {', '.join(above)}")
+    return [(None, runs)]
 
 
 def tidy_rows(
@@ -82,6 +124,7 @@ def _temperature_columns(temperature: Temperature | None) -> dict[str, Any]:
         "temperature_high": temperature.high,
         "temperature_no_interval": temperature.no_interval,
         "temperature_status": temperature.status,
+        "calibration_rows": temperature.n,
     }
 
 

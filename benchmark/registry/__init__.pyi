@@ -1,4 +1,5 @@
 from .commands import main as main
+from .entries import LONGEST_NAME as LONGEST_NAME
 from .entries import NAME_PATTERN as NAME_PATTERN
 from .entries import Claim as Claim
 from .entries import Columns as Columns

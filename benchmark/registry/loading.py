@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Recipe, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
@@ -29,6 +29,27 @@ class Registry(Entry):
     recipes: dict[str, Recipe]
     suites: dict[str, Suite] = Field(min_length=1)
     claim: Claim = Claim()
+    _files: tuple[tuple[Path, frozenset[str]], ...] = PrivateAttr(())
+    """The files it was read from, nearest first, each with the suites that it declares."""
+
+    @property
+    def file(self) -> str:
+        """The name of the file it was read from; empty where it was not read from a file."""
+        return self._files[0][0].name if self._files else ""
+
+    def declaring(self, suite: str) -> Registry:
+        """Return the registry whose file declares a suite, without what extends that file.
+
+        Where several files of a chain declare the name, it belongs to the one furthest from this
+        registry's own. A file that needs those that extend it declares nothing by itself.
+        """
+        for path, suites in reversed(self._files[1:]):
+            if suite in suites:
+                try:
+                    return Registry.load(path)
+                except RegistryError:
+                    continue
+        return self
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_REGISTRY) -> Registry:
@@ -69,6 +90,7 @@ class RegistryFiles:
         except ValidationError as error:
             problems = [*invalid_nodes(sources, error, Registry), *problems]
         refuse(problems)
+        registry._files = tuple((source.path, _suites(source)) for source in sources)
         files = cls(registry, tuple(sources))
         refuse(
             files.describe(("models", name, "twin"), text)
@@ -84,6 +106,11 @@ class RegistryFiles:
     def describe(self, location: Location, text: str) -> str:
         """Return a problem with file, line and column; see `Source.describe`."""
         return owner(self.sources, location).describe(location, text)
+
+
+def _suites(source: Source) -> frozenset[str]:
+    declared = source.plain().get("suites")
+    return frozenset(declared if isinstance(declared, dict) else ())
 
 
 def refuse(problems: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from benchmark.report.figure_style import (
     MUTED,
     Drawing,
     new_figure,
+    short_names,
     shorten,
     styled,
     to_svg,
@@ -61,34 +62,38 @@ def forest(result: ClaimResult, name: str) -> Drawing | None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"ratio of calibration errors, {first} / {second} (logarithmic)")
-    axes.set_title(f"\N{LEFTWARDS ARROW} {first} better calibrated", loc="left", fontsize=9)
-    axes.set_title(f"{second} better calibrated \N{RIGHTWARDS ARROW}", loc="right", fontsize=9)
+    axes.set_title(f"\N{LEFTWARDS ARROW} {first} better", loc="left", fontsize=9)
+    axes.set_title(f"{second} better \N{RIGHTWARDS ARROW}", loc="right", fontsize=9)
     families = ", ".join(
         f"{count} {mixer}" for mixer, count in effect.families.items() if mixer in result.contrast
     )
     caption = (
-        f"Ratio of debiased calibration errors, {first} over {second}, adjusted for "
-        f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals; "
-        f"{plural(effect.checkpoints, 'checkpoint')}, families: {families}. "
-        "The overall estimate is of these datasets; a new dataset's is a prediction. An arrow: the "
-        f"interval goes on. Grey: ratios that count as equivalent (up to {margin:g}). An interval "
-        "that holds 1 is compatible with no difference."
+        f"Ratio of calibration errors, {first} over {second}, at equal "
+        f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals. "
+        "One that holds 1 is compatible with no difference."
+    )
+    method = (
+        f"Debiased calibration errors of {plural(effect.checkpoints, 'checkpoint')}, families: "
+        f"{families}. The overall estimate is of these datasets; a new dataset's is a prediction. "
+        f"An arrow: the interval goes on. Grey: ratios that count as equivalent (up to {margin:g})."
     )
     alt = (
         f"Forest plot: overall ratio {ratio_text(effect.estimate.ratio)}, interval "
         f"{range_text(effect.estimate)}."
     )
-    return Drawing(name, to_svg(figure), caption, alt)
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
 def _forest_rows(result: ClaimResult, effect: Effect) -> list[ForestRow]:
     shown = sorted(effect.datasets, key=lambda d: (-sum(d.families.values()), d.dataset))
+    shown = shown[:MAX_FOREST_DATASETS]
+    short = short_names([d.dataset for d in shown], 22)
     rows = [
         ForestRow(
-            f"{shorten(d.dataset, 22)} ({plural(sum(d.families.values()), 'family', 'families')})",
+            f"{short[d.dataset]} ({plural(sum(d.families.values()), 'family', 'families')})",
             d.estimate,
         )
-        for d in shown[:MAX_FOREST_DATASETS]
+        for d in shown
     ]
     rows.append(ForestRow("overall, these datasets", effect.estimate, strong=True))
     if effect.new_dataset is not None:
@@ -129,8 +134,8 @@ def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: fl
 
 @styled
 def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
-    """Draw each factor's share of the variance; None where it could not be computed."""
-    if not shares.shares:
+    """Draw each factor's share of the variance; None where chance explains as much of all."""
+    if not any(share.low > share.by_chance for share in shares.shares):
         return None
     ordered = sorted(shares.shares, key=lambda share: -share.share)
     figure, (axes,) = new_figure(1.1 + 0.36 * len(ordered))
@@ -154,18 +159,20 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
     axes.set_xlabel("share of the variance of log calibration error (%)")
     explained = f"{100 * shares.explained:.0f}% in all; " if shares.explained is not None else ""
     caption = (
-        "How much of the variance of log calibration error within datasets each factor explains "
-        f"(Shapley shares over all orders of entry; {explained}"
-        f"{plural(shares.families, 'family', 'families')}). Black lines: 95% interval from "
-        f"{shares.resamples:,} bootstrap samples of families. Red marks: the share that pure noise "
-        "would give on average: a bar that does not clear its mark says nothing."
+        "How much of the variance of log calibration error within datasets each factor explains. "
+        "A bar that does not clear its red mark, the share that noise would give, says nothing."
+    )
+    method = (
+        f"Shapley shares over all orders of entry; {explained}"
+        f"{plural(shares.families, 'family', 'families')}. Black lines: 95% interval from "
+        f"{shares.resamples:,} bootstrap samples of families."
     )
     top = ordered[0]
     alt = (
         f"Shares of variance; the largest is {top.factor} with {100 * top.share:.0f}% "
         f"({100 * top.low:.0f} to {100 * top.high:.0f}%)."
     )
-    return Drawing(name, to_svg(figure), caption, alt)
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
 @styled
@@ -194,11 +201,14 @@ def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
     bottom.set_xlabel("specification, from the smallest ratio to the largest")
     curve = result.specification_curve
     caption = (
-        f"The contrast under {plural(len(specifications), 'specification')}: estimator, bins, "
-        "before or after scaling, covariates, clean or shifted rows (a mark below says which). "
+        f"The contrast under {plural(len(specifications), 'specification')}: "
         f"{curve.below_one} ratios are below 1, {curve.above_one} above; "
         f"{curve.excluding_one_below} and {curve.excluding_one_above} of them with an interval "
-        f"({100 * (1 - result.alpha):g}%) that excludes 1 (black). "
+        "that excludes 1 (black)."
+    )
+    method = (
+        "Specifications differ in estimator, bins, before or after scaling, covariates, clean or "
+        f"shifted rows: a mark below says which. Intervals: {100 * (1 - result.alpha):g}%. "
         f"{curve.not_estimable} more could not be estimated. The specifications share their data, "
         "so they are not independent tests."
     )
@@ -206,7 +216,7 @@ def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
         f"Specification curve: {curve.below_one} of {len(specifications)} ratios are below 1, "
         f"{curve.excluding_one_below + curve.excluding_one_above} exclude 1."
     )
-    return Drawing(name, to_svg(figure), caption, alt)
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
 def _log_ratio_axis(axes: Axes, low: float, high: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import os
 import shutil
 import sys
@@ -21,14 +22,16 @@ from typing import TYPE_CHECKING
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
 from benchmark.records import ResultsError, explained_errors, is_left_over, owner_mark
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
-from benchmark.report.data import ReportData, ReportError, read_suite, suite_names
+from benchmark.report.data import ReportData, ReportError
+from benchmark.report.reading import read_suite, suite_names
 from benchmark.report.row_sources import RowSources
-from benchmark.shell import as_folder, command
+from benchmark.shell import as_folder, command, progress_apart
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.report.contents import Contents
+    from benchmark.report.summary import Summary
 
 MARKER = "report.json"
 """A file every report folder has; a folder without it is never replaced."""
@@ -40,11 +43,10 @@ def write_report(
     claim: Claim | None = None,
     *,
     suite: str | None = None,
-    expected: Sequence[str] = (),
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
-) -> Path:
-    """Write the report of one suite and return its folder, `reports/<suite>`.
+) -> Summary:
+    """Write the report of one suite to `reports/<suite>` and return what it says in short.
 
     The new report is made beside the old one and takes its place when it is whole. With very
     many runs, work is given to new processes, so a script that calls this needs the usual
@@ -55,8 +57,6 @@ def write_report(
         reports: where reports are kept.
         claim: what is tested; None: the registry's defaults.
         suite: which suite; may be left out where `results` holds only one.
-        expected: names (model/dataset/seed-n) of planned runs; those without a record are
-            listed as missing.
         published: figures of earlier publications to show beside those of the suite's runs.
         row_sources: the files and data sets whose rows may be shown; none but embedded ones.
 
@@ -68,14 +68,16 @@ def write_report(
         if len(names) > 1:
             raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
         suite = names[0]
-    data = replace(read_suite(results, suite, expected), row_sources=row_sources)
+    data = replace(read_suite(results, suite), row_sources=row_sources)
     # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.contents import gather
+    from benchmark.report.summary import Summary
 
     target = reports / file_name(suite)
     with replaced_folder(target) as folder:
-        _write_pages(gather(data, claim or Claim(), published), folder)
-    return target
+        contents = gather(data, claim or Claim(), published)
+        _write_pages(contents, folder)
+    return Summary.of(contents, target)
 
 
 @contextmanager
@@ -236,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="show rows of files in it, too (default: of the registry's data sets only)",
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -249,7 +252,10 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.json and options.compare:
+        parser.error("--json and --compare do not go together")
     try:
         if options.compare:
             first, second = options.compare
@@ -257,27 +263,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(page.read_text(encoding="utf-8"))
             print(page)
             return 0
-        registry = _registry(options.registry)
-        suites = [options.suite] if options.suite else suite_names(options.results)
-        from benchmark.report.published import declared_published
-
-        row_sources = RowSources.named_by(registry, options.data_root)
-        for suite in suites:
-            folder = write_report(
-                options.results,
-                options.reports,
-                registry.claim if registry else None,
-                suite=suite,
-                published=declared_published(registry, suite) if registry else (),
-                row_sources=row_sources,
-            )
-            print(folder / "README.md")
+        with progress_apart(options.json):
+            summaries = [_write_one(options, suite) for suite in _suites(options)]
+        _show(summaries, as_json=options.json)
     except (ReportError, RegistryError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _suites(options: argparse.Namespace) -> list[str]:
+    return [options.suite] if options.suite else suite_names(options.results)
+
+
+def _write_one(options: argparse.Namespace, suite: str) -> Summary:
+    from benchmark.report.published import declared_published
+
+    registry = _registry(options.registry)
+    if registry is not None and suite in registry.suites:
+        registry = registry.declaring(suite)
+    return write_report(
+        options.results,
+        options.reports,
+        registry.claim if registry else None,
+        suite=suite,
+        published=declared_published(registry, suite) if registry else (),
+        row_sources=RowSources.named_by(registry, options.data_root),
+    )
+
+
+def _show(summaries: Sequence[Summary], *, as_json: bool) -> None:
+    """Print one JSON document; or what one report says, and where several lie."""
+    from benchmark.report.summary import json_document
+    from benchmark.report.terminal import print_summary
+
+    if as_json:
+        print(json_document(summaries))
+    elif len(summaries) == 1:
+        print_summary(summaries[0])
+    else:
+        for summary in summaries:
+            print(summary.paths["report"])
+
+
+@functools.cache
 def _registry(path: Path) -> Registry | None:
     if path == DEFAULT_REGISTRY and not path.exists():
         return None

@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmark.claim import Passage, claim_passages
-from benchmark.markup import Cell, Column, Table, ascii_json, file_name, plural
-from benchmark.report import claim_figures, figures, scatter_figures, tabulation
+from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
+from benchmark.report import (
+    choice_figure,
+    claim_figures,
+    figures,
+    scatter_figures,
+    tabulation,
+    temperature_figures,
+)
+from benchmark.report.across_table import AcrossTable, across_tables
+from benchmark.report.choice import Choice, choose
+from benchmark.report.choice_table import choosing_table
 from benchmark.report.data import MAX_LOGITS_FILES, Problem, ReportData, over_seeds, rows_of
 from benchmark.report.evaluations import Evaluation, evaluate_models, grid_models
 from benchmark.report.map_table import MapFindings, map_findings
@@ -53,13 +63,20 @@ class Contents:
     """Everything the pages show."""
 
     data: ReportData
-    verdict: str = ""
+    choice: Choice = field(default_factory=Choice)
+    choosing: list[Table] = field(default_factory=list)
+    front: Drawing | None = None
+    outcome: str = "undecided"
+    verdict: tuple[str, ...] = ()
     claim_json: str = ""
     forest: Drawing | None = None
     passages: list[Passage] = field(default_factory=list)
     claim_drawings: list[Drawing] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     across: list[Drawing] = field(default_factory=list)
+    across_tables: tuple[AcrossTable, ...] = ()
+    not_drawn: list[str] = field(default_factory=list)
+    claim_not_drawn: list[str] = field(default_factory=list)
     published: list[PublishedSection] = field(default_factory=list)
     pages: list[ModelPage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -67,7 +84,8 @@ class Contents:
     @property
     def drawings(self) -> list[Drawing]:
         """All figures of the report."""
-        first = [self.forest] if self.forest else []
+        first = [drawing for drawing in (self.front, self.forest) if drawing]
+        first += [across.drawing for across in self.across_tables]
         of_sections = [drawing for section in self.sections for drawing in section.drawings]
         beside = [section.drawing for section in self.published if section.drawing]
         return [*first, *of_sections, *beside, *self.across, *self.claim_drawings]
@@ -111,8 +129,12 @@ def _describe(data: ReportData, published: Sequence[Published]) -> Contents:
         table = over_seeds(data.in_distribution)
         evaluations, unreadable = evaluate_models(data, table)
         contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
+        contents.choice = choose(data)
+        contents.choosing = [choosing_table(group) for group in contents.choice.groups]
+        contents.front = choice_figure.front_figure(contents.choice, "front")
+        contents.across_tables = across_tables(table, contents.choice)
         contents.sections = _sections(data, table, evaluations)
-        contents.across = _across_drawings(data, table)
+        contents.across, contents.not_drawn = _across_drawings(data, table)
     contents.published = published_sections(data, published)
     contents.pages = model_pages(data, evaluations)
     return contents
@@ -131,18 +153,24 @@ def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
 def _add_claim(
     contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
 ) -> None:
+    incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
     if isinstance(result, str):
-        contents.verdict = result
+        contents.verdict = (result, *incomplete)
         return
     drawn = [
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
-    contents.verdict = " ".join(result.verdict.sentences)
+    contents.outcome = result.verdict.outcome
+    contents.verdict = (*result.verdict.sentences, *incomplete)
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
     contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]
+    if drawn[0] is None and result.variance_shares.shares:
+        contents.claim_not_drawn = [
+            "Shares of variance are not drawn: no factor's interval clears what chance explains."
+        ]
 
 
 def _sections(
@@ -206,12 +234,19 @@ def _dataset_drawings(
     return drawings
 
 
-def _across_drawings(data: ReportData, table: pd.DataFrame) -> list[Drawing]:
+def _across_drawings(data: ReportData, table: pd.DataFrame) -> tuple[list[Drawing], list[str]]:
+    """Return the figures, and what is not drawn because it would say nothing."""
     drawings = [
         scatter_figures.scatter(table, scatter_figures.ACCURACY, "error-by-accuracy"),
         scatter_figures.scatter(table, scatter_figures.PARAMETERS, "error-by-parameters"),
-        figures.temperature_by_family(table, "temperature-by-family"),
+        temperature_figures.temperature_by_family(table, "temperature-by-family"),
         scatter_figures.pareto(table, "latency-and-error"),
         figures.under_shift(over_seeds(data.scored), "error-under-shift"),
     ]
-    return [drawing for drawing in drawings if drawing is not None]
+    sizes = table["parameters"].dropna()
+    alike = drawings[1] is None and len(sizes) > 0
+    reasons = [
+        f"Error against size is not drawn: the models have {compact(sizes.min())} to "
+        f"{compact(sizes.max())} parameters, which is too little apart to show anything."
+    ]
+    return [drawing for drawing in drawings if drawing is not None], reasons if alike else []

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.markup import visible
 from benchmark.records import (
     PARTS,
-    Record,
-    ResultsError,
-    RunFolder,
+    SuiteMembers,
     average_seeds,
-    runs_of_suite,
-    suites_of,
-    tidy_rows,
-    verify_logits,
 )
 from benchmark.report.row_sources import RowSources
 
@@ -49,19 +42,13 @@ def is_shown(metric: str, map_name: str) -> bool:
 
 
 FACTS = ("mixer", "family", "modality", "parameters", "pretraining_examples")
-_TEXTS = ("model", "dataset", "family", "suite")
 UNKNOWN = "unknown"
 """Shown for a mixer, family or modality that a record does not have."""
 
 TIMING = ("latency_p50_ms", "latency_p90_ms", "throughput", "peak_memory_mb")
-_CHUNK_ROWS = 5_000
-PARALLEL_RECORDS = 2_000
-"""More records than this are read by several processes."""
 
 MAX_LOGITS_FILES = 400
 """With more runs than this a report does not read, and so not verify, the logits of each."""
-
-_BLOCK = 500
 
 
 class ReportError(ValueError):
@@ -94,6 +81,8 @@ class ReportData:
         label_names: class names by dataset.
         notes: by dataset, what its runs say of the rows: left out, held out, masked.
         finished: first and last time a run finished, ISO 8601.
+        majority: by dataset, the share of its test rows that are of their most frequent class.
+        members: the runs that the suite consists of; None: whatever is there.
     """
 
     suite: str
@@ -108,10 +97,22 @@ class ReportData:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     finished: tuple[str, str] = ("", "")
     row_sources: RowSources = field(default_factory=RowSources)
+    majority: dict[str, float] = field(default_factory=dict)
+    members: SuiteMembers | None = None
+
+    @property
+    def incomplete(self) -> str:
+        """Say how many declared runs have no result; empty where all have."""
+        return "" if self.members is None else self.members.incomplete(self.runs["completed"])
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether there are so few runs that the logits of each are read."""
+        return len(self.in_distribution) <= MAX_LOGITS_FILES
 
     def relative(self, folder: str) -> str:
-        """Return a run's folder as seen from the suite's folder."""
-        return str(Path(folder).relative_to(self.root))
+        """Return a run's folder as seen from the suite's, which may hold runs of another one."""
+        return os.path.relpath(folder, self.root)
 
     @property
     def scored(self) -> pd.DataFrame:
@@ -126,184 +127,7 @@ class ReportData:
         return scored[scored["split"] == "test"]
 
 
-def suite_names(results: Path) -> list[str]:
-    """Return the names of the suites below `results`, sorted.
-
-    Raises:
-        ReportError: the folder is missing or holds no suite.
-    """
-    if not results.is_dir():
-        raise ReportError(f"{results}: no such folder; run benchmark/run.py first")
-    names = suites_of(results)
-    if not names:
-        raise ReportError(
-            f"{results}: no record.json at <suite>/<model>/<dataset>/seed-<n>/;"
-            " run benchmark/run.py first, or point --results at the folder that holds the suites"
-        )
-    return names
-
-
-def read_suite(results: Path, suite: str, expected: Iterable[str] = ()) -> ReportData:
-    """Read the records of `results/suite`, one at a time, so that memory stays small.
-
-    Args:
-        results: folder that holds one folder per suite.
-        suite: the suite's name.
-        expected: names (model/dataset/seed-n) of planned runs; those without a record are
-            listed as missing.
-
-    Raises:
-        ReportError: there is no such suite, or it has no record.
-    """
-    known = suite_names(results)
-    if suite not in known:
-        raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
-    root = results / suite
-    folders = runs_of_suite(results, suite)
-    if len(folders) <= PARALLEL_RECORDS:
-        verifies = len(folders) <= MAX_LOGITS_FILES
-        parts = [_read_folders(root, folders, verifies=verifies)]
-    else:
-        parts = _read_in_processes(root, folders)
-    return _combine(parts, suite, root, expected)
-
-
-def _read_in_processes(root: Path, folders: list[RunFolder]) -> list[_Reader]:
-    """Read with one process per core: records take a millisecond or two each to check."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from functools import partial
-
-    blocks = [folders[i : i + _BLOCK] for i in range(0, len(folders), _BLOCK)]
-    workers = min(len(os.sched_getaffinity(0)), 8) if hasattr(os, "sched_getaffinity") else 2
-    # A forked copy of a process with running threads can hang; a fresh one cannot.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(partial(_read_folders, root), blocks))
-
-
-def _read_folders(root: Path, folders: list[RunFolder], *, verifies: bool = False) -> _Reader:
-    reader = _Reader(root, verifies=verifies)
-    for folder in folders:
-        reader.add(folder)
-    reader.flush()
-    return reader
-
-
-class _Reader:
-    """Collects what the report needs of each record, and lets the record go."""
-
-    def __init__(self, root: Path, *, verifies: bool) -> None:
-        self.root, self.verifies = root, verifies
-        self.rows: list[dict[str, Any]] = []
-        self.chunks: list[pd.DataFrame] = []
-        self.problems: list[Problem] = []
-        self.timing_problems: list[Problem] = []
-        self.runs: Counter[str] = Counter()
-        self.machines: Counter[str] = Counter()
-        self.weights: dict[str, str] = {}
-        self.label_names: dict[str, tuple[str, ...]] = {}
-        self.notes: dict[str, dict[str, None]] = defaultdict(dict)
-        self.finished: list[str] = []
-        self.names: set[str] = set()
-
-    def add(self, folder: RunFolder) -> None:
-        name = folder.name.partition("/")[2]
-        try:
-            record = folder.read_record()
-        except ResultsError as error:
-            self._leave_out(name, "unreadable", "record", error)
-            return
-        if record is None:  # removed since the folder was listed
-            return
-        if self.verifies and record.status == "completed":
-            try:
-                verify_logits(folder)
-            except FileNotFoundError:
-                pass  # what needs them says so
-            except ResultsError as error:
-                self._leave_out(name, "damaged", "logits", error)
-                return
-        self._note(record)
-        for row in tidy_rows(folder, record, is_shown):
-            # Names of a tree from elsewhere can be any text, and reach figures and file names.
-            row |= {name: visible(row[name]) for name in _TEXTS if isinstance(row[name], str)}
-            row["timing_reasons"] = "; ".join(record.timing.unstable) if record.timing else ""
-            self.rows.append(row)
-        if len(self.rows) >= _CHUNK_ROWS:
-            self.flush()
-
-    def _leave_out(self, name: str, status: str, stage: str, error: ResultsError) -> None:
-        reason = str(error).replace(f"{self.root}/", "")
-        self.problems.append(Problem(name, status, stage, reason))
-        self.runs[status] += 1
-        self.names.add(name)
-
-    def _note(self, record: Record) -> None:
-        self.names.add(record.name)
-        self.runs[record.status] += 1
-        self.machines[describe_machine(record.provenance)] += 1
-        if record.provenance.get("weights"):
-            self.weights.setdefault(record.model, str(record.provenance["weights"]))
-        self.finished.append(record.finished_at.isoformat(timespec="seconds"))
-        if record.data is not None:
-            self.label_names.setdefault(visible(record.dataset), record.data.label_names)
-            self.notes[visible(record.dataset)] |= dict.fromkeys(record.data.notes)
-        imported = record.provenance.get("imported", {})
-        self.notes[visible(record.dataset)] |= dict.fromkeys(imported.get("notes", ()))
-        if record.status != "completed":
-            failure = record.failure
-            stage, reason = (failure.stage, failure.message) if failure else ("", "no reason given")
-            self.problems.append(Problem(record.name, record.status, stage, reason))
-        elif record.timing_failure is not None:
-            message = record.timing_failure.message
-            self.timing_problems.append(Problem(record.name, "not timed", "timing", message))
-
-    def flush(self) -> None:
-        """Turn the rows held so far into a frame, which takes a tenth of the memory."""
-        import pandas as pd
-
-        if self.rows:
-            self.chunks.append(pd.DataFrame(self.rows))
-            self.rows = []
-
-
-def _combine(parts: list[_Reader], suite: str, root: Path, expected: Iterable[str]) -> ReportData:
-    import pandas as pd
-
-    chunks = [chunk for part in parts for chunk in part.chunks]
-    names = set().union(*(part.names for part in parts))
-    missing = [name for name in dict.fromkeys(expected) if name not in names]
-    runs: Counter[str] = sum((part.runs for part in parts), Counter())
-    machines: Counter[str] = sum((part.machines for part in parts), Counter())
-    runs["missing"] = len(missing)
-    problems = [problem for part in parts for problem in part.problems]
-    problems += [
-        Problem(name, "missing", "", "planned, but there is no record yet") for name in missing
-    ]
-    labels: dict[str, tuple[str, ...]] = {}
-    notes: dict[str, dict[str, None]] = defaultdict(dict)
-    for part in parts:
-        labels = part.label_names | labels
-        for dataset, some in part.notes.items():
-            notes[dataset] |= some
-    times = sorted(time for part in parts for time in part.finished)
-    return ReportData(
-        suite=suite,
-        root=root,
-        frame=_with_columns(pd.concat(chunks, ignore_index=True) if chunks else pd.DataFrame()),
-        problems=tuple(problems),
-        timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
-        runs=runs,
-        machines=tuple(name for name, _ in machines.most_common()),
-        weights={model: text for part in parts for model, text in part.weights.items()},
-        label_names=labels,
-        notes={dataset: tuple(some) for dataset, some in notes.items() if some},
-        finished=(times[0], times[-1]) if times else ("", ""),
-    )
-
-
-def _with_columns(frame: pd.DataFrame) -> pd.DataFrame:
+def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that no record had, empty, so that callers need not ask for each."""
     wanted = ["suite", "model", "dataset", "seed", "status", "split", "shifted", "n", "folder"]
     wanted += [*FACTS, *TIMING, "timing_reasons", "temperature_status"]
@@ -320,26 +144,6 @@ def name_unknown(frame: pd.DataFrame) -> pd.DataFrame:
     names = ["mixer", "family", "modality"]
     known = frame[names].astype(object)
     return frame.assign(**known.where(known.notna(), UNKNOWN))
-
-
-def describe_machine(provenance: dict[str, Any]) -> str:
-    """Return one line on the hardware and software of a run, from its provenance."""
-    if "imported" in provenance:
-        return f"an unknown machine; the logits were imported and scored on {_here(provenance)}"
-    return _here(provenance)
-
-
-def _here(provenance: dict[str, Any]) -> str:
-    packages = provenance.get("packages") or {}
-    parts = [provenance.get("device_name") or provenance.get("processor")]
-    if provenance.get("cores"):
-        parts.append(f"{provenance['cores']} cores")
-    if provenance.get("memory_gib"):
-        parts.append(f"{provenance['memory_gib']} GiB memory")
-    if provenance.get("python"):
-        parts.append(f"Python {provenance['python']}")
-    parts += [f"{name} {packages[name]}" for name in ("torch", "transformers") if name in packages]
-    return ", ".join(str(part) for part in parts if part) or "not recorded"
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:

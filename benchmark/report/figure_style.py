@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ MUTED = "0.45"
 WIDTH = 7.2
 """Inches. Figures are shown at this size or smaller, so their text stays readable."""
 
-MAX_PANELS = 8
+MAX_PANELS = 9
 """Datasets that get a panel in a figure across datasets."""
 
 ERROR_NAME = "debiased calibration error"
@@ -87,14 +88,16 @@ class Drawing:
     Attributes:
         name: file name without suffix.
         svg: the figure as SVG text, the same for the same data.
-        caption: what to see, n, and how intervals were made; plain text.
+        caption: what to see and of how many models, in a sentence or two; plain text.
         alt: one line for readers who cannot see the figure; plain text.
+        method: what every mark is and how intervals were made, for a fold; plain text.
     """
 
     name: str
     svg: str
     caption: str
     alt: str
+    method: str = ""
 
 
 def to_svg(figure: Figure) -> str:
@@ -103,14 +106,21 @@ def to_svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode("utf-8")
     text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"-?\d+\.\d{3,}", lambda number: _rounded(number[0]), text)
     return text[text.index("<svg") :]
 
 
+def _rounded(number: str) -> str:
+    """Round a coordinate to a hundredth of a point, and a factor below 1 to five digits."""
+    value = float(number)
+    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.5g}"
+
+
 def new_figure(
-    height: float, rows: int = 1, columns: int = 1, **options: Any
+    height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Return an empty figure of the report's width and its axes, flat, row by row."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    """Return an empty figure of that size (inches) and its axes, flat, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
 
@@ -121,7 +131,9 @@ def mixers_in(values: Iterable[str]) -> list[str]:
     return [mixer for mixer in MIXER_COLORS if mixer in present]
 
 
-def mixer_legend(figure: Figure, mixers: Sequence[str], extra: Sequence[Line2D] = ()) -> None:
+def mixer_legend(
+    figure: Figure, mixers: Sequence[str], extra: Sequence[Line2D] = (), columns: int = 8
+) -> None:
     """Put one legend of the mixers (and of `extra` marks) above the figure's panels."""
     handles = [
         Line2D([], [], color=MIXER_COLORS[m], marker=MIXER_MARKERS[m], linestyle="", label=m)
@@ -130,7 +142,7 @@ def mixer_legend(figure: Figure, mixers: Sequence[str], extra: Sequence[Line2D] 
     figure.legend(
         handles=[*handles, *extra],
         loc="outside upper left",
-        ncols=8,
+        ncols=columns,
         handletextpad=0.4,
         handlelength=1.6,
         columnspacing=1.2,
@@ -176,6 +188,34 @@ def shorten(text: str, limit: int = 26) -> str:
     return f"{text[: math.ceil(keep / 2)]}…{text[len(text) - keep // 2 :]}"
 
 
+def short_names(names: Iterable[str], limit: int = 26) -> dict[str, str]:
+    """Return what each name is called where there is room for `limit` characters.
+
+    No two are called alike: where cutting their middle out leaves the same, they are cut around
+    the place where they part.
+    """
+    shown = {name: shorten(name, limit) for name in dict.fromkeys(names)}
+    head = limit // 4
+    for _ in range(_ROUNDS):
+        groups: dict[str, list[str]] = {}
+        for name, text in shown.items():
+            groups.setdefault(text, []).append(name)
+        alike = [group for group in groups.values() if len(group) > 1]
+        if not alike:
+            return shown
+        for group in alike:
+            common = os.path.commonprefix(group)  # noqa: RUF071 (of characters, not folders)
+            start = max(head, len(common) - 2)
+            for name in group:
+                rest = shorten(name[start:], limit - head - 1)
+                shown[name] = f"{name[:head]}…{rest}"
+    return {name: name for name in shown}
+
+
+_ROUNDS = 8
+"""Names that are still alike after this many cuts are written out."""
+
+
 def use_log_axis(axes: Axes, values: Any) -> None:
     """Scale x by logarithm, with a few labelled ticks at round numbers."""
     low, high = float(np.min(values)) / 1.15, float(np.max(values)) * 1.15
@@ -207,7 +247,14 @@ _TICK_STEPS: tuple[tuple[float, ...], ...] = (
 
 
 def label_points(
-    axes: Axes, x: Any, y: Any, labels: Sequence[str], low: Any = None, high: Any = None
+    axes: Axes,
+    x: Any,
+    y: Any,
+    labels: Sequence[str],
+    low: Any = None,
+    high: Any = None,
+    limit: int = 18,
+    insist: int = 0,
 ) -> None:
     """Name points where there is room: a name covers no other name, no mark, no bar, no edge.
 
@@ -217,9 +264,11 @@ def label_points(
         axes: where the points are.
         x: their horizontal positions, in data units.
         y: their vertical positions.
-        labels: their names.
+        labels: their names, the most important first; an empty one is not written.
         low: lower ends of their vertical bars; None without bars.
         high: upper ends.
+        limit: characters of a name.
+        insist: so many of the first names are written in any case, on other marks if need be.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -231,7 +280,8 @@ def label_points(
         feet = axes.transData.transform(np.column_stack([x, low]))
         tops = axes.transData.transform(np.column_stack([x, high]))
         bars = [Bbox([foot - 1, top + 1]) for foot, top in zip(feet, tops, strict=True)]
-    unnamed = list(zip(x, y, labels, strict=True))
+    short = short_names(labels, limit)
+    unnamed = [(px, py, short[name]) for px, py, name in zip(x, y, labels, strict=True) if name]
     # A name across a bar is better than no name, once the free places are taken.
     for obstacles in (bars, []):
         waiting, unnamed = unnamed, []
@@ -241,6 +291,11 @@ def label_points(
                 unnamed.append((px, py, label))
             else:
                 taken.append(box)
+    names = taken[len(points) :]
+    for px, py, label in unnamed:
+        if label in [short[name] for name in labels[:insist]]:
+            box = _place(axes, (px, py), label, names, inside)
+            names += [] if box is None else [box]
 
 
 def _place(
@@ -249,7 +304,7 @@ def _place(
     """Write `label` at the first free place around `point`; None where there is none."""
     for dx, dy, side in _LABEL_PLACES:
         text = axes.annotate(
-            shorten(label, 18),
+            label,
             point,
             (dx, dy),
             textcoords="offset points",

@@ -13,10 +13,9 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 
 from benchmark.markup import plural
-from benchmark.report.data import UNKNOWN, rows_of
+from benchmark.report.data import rows_of
 from benchmark.report.figure_style import (
     ERROR_NAME,
-    MAX_PANELS,
     MIXER_COLORS,
     MIXER_MARKERS,
     MUTED,
@@ -25,10 +24,10 @@ from benchmark.report.figure_style import (
     mixer_legend,
     mixers_in,
     new_figure,
+    short_names,
     shorten,
     styled,
     to_svg,
-    use_log_axis,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
     rows = rows.sort_values("ece_15_none", ascending=True)
     figure, (axes,) = new_figure(1.5 + 0.3 * len(rows))
     _draw_dumbbells(axes, rows)
-    axes.set_yticks(range(len(rows)), [shorten(str(label)) for label in rows["label"]])
+    labels = short_names(rows["label"].astype(str))
+    axes.set_yticks(range(len(rows)), [labels[str(label)] for label in rows["label"]])
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("ECE, 15 equal-width bins (percentage points)")
@@ -70,16 +70,18 @@ def dumbbell(table: pd.DataFrame, dataset: str, name: str) -> Drawing:
     ]
     mixer_legend(figure, mixers_in(rows["mixer"]), extra)
     caption = (
-        f"Expected calibration error (ECE) on {dataset}, filled mark before and hollow mark after "
-        f"temperature scaling; n = {_rows_text(table)} test rows, mean over seeds. "
-        "The grey bar ends at the 95% point of what a perfectly calibrated model with the same "
-        "confidences would show after scaling: a hollow mark inside it is not distinguishable "
-        "from perfect calibration. ECE has no valid interval; the table gives the debiased error, "
-        f"which has. {unit}"
+        f"Expected calibration error (ECE) on {dataset}: filled before, hollow after temperature "
+        "scaling. A hollow mark inside its grey bar is not told from perfect calibration."
+    )
+    method = (
+        f"n = {_rows_text(table)} test rows, mean over seeds. The bar ends at the 95% point of "
+        "what a perfectly calibrated model with the same confidences would show after scaling. "
+        "ECE has no valid interval; the table gives the debiased error, which has. "
+        f"{unit}"
     )
     falls = int((table["ece_15_temperature"] < table["ece_15_none"]).sum())
     alt = f"ECE on {dataset} falls after temperature scaling for {falls} of {len(table)} models."
-    return Drawing(name, to_svg(figure), caption.strip(), alt)
+    return Drawing(name, to_svg(figure), caption, alt, method.strip())
 
 
 def _draw_dumbbells(axes: Axes, rows: pd.DataFrame) -> None:
@@ -110,8 +112,9 @@ def _rows_that_fit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     values = ["ece_15_none", "ece_15_temperature", "ece_15_temperature_floor_q95"]
     groups = table.groupby(["family", "mixer"], observed=True)
     families = groups[values].mean().assign(models=groups.size()).reset_index()
-    largest = _from_every_mixer(families)
-    labels = [f"{shorten(str(f.family), 20)} ({f.models})" for f in rows_of(largest)]
+    largest = from_every_mixer(families)
+    short = short_names(largest["family"].astype(str), 20)
+    labels = [f"{short[str(f.family)]} ({f.models})" for f in rows_of(largest)]
     shown = f"{MAX_ROWS} of " if len(families) > MAX_ROWS else ""
     note = (
         f"With {len(table):,} models each line is the mean of a family, with its number of models "
@@ -121,7 +124,7 @@ def _rows_that_fit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return largest.assign(label=labels), note
 
 
-def _from_every_mixer(families: pd.DataFrame) -> pd.DataFrame:
+def from_every_mixer(families: pd.DataFrame) -> pd.DataFrame:
     """Return at most `MAX_ROWS` families, the largest of every mixer in turn."""
     ordered = families.sort_values(["models", "family"], ascending=[False, True])
     turn = ordered.groupby("mixer", observed=True).cumcount()
@@ -131,71 +134,6 @@ def _from_every_mixer(families: pd.DataFrame) -> pd.DataFrame:
 def _rows_text(table: pd.DataFrame) -> str:
     least, most = int(table["n"].min()), int(table["n"].max())
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
-
-
-@styled
-def temperature_by_family(table: pd.DataFrame, name: str) -> Drawing | None:
-    """Draw each model's temperature with its interval, families grouped by mixer.
-
-    Temperatures at a bound (0 or infinity) are left out and counted. Returns None where no
-    temperature of a known family is left.
-    """
-    known = table[table["temperature"].notna() & (table["family"] != UNKNOWN)]
-    table = known[np.isfinite(known["temperature"]) & (known["temperature"] > 0)]
-    if table.empty:
-        return None
-    bounds = len(known) - len(table)
-    order = {mixer: index for index, mixer in enumerate(MIXER_COLORS)}
-    counts = table.groupby(["mixer", "family"], observed=True).size().reset_index(name="models")
-    shown = _from_every_mixer(counts)
-    shown = shown.sort_values(
-        ["mixer", "family"], key=lambda c: c.map(order) if c.name == "mixer" else c, ascending=False
-    )
-    families = [(str(row.mixer), str(row.family)) for row in rows_of(shown)]
-    figure, (axes,) = new_figure(1.3 + 0.28 * len(families))
-    datasets = sorted(table["dataset"].unique())
-    low, high = _draw_temperatures(axes, table, families)
-    use_log_axis(axes, np.array([low, high]))
-    axes.axvline(1, color="0.4", linewidth=1)
-    axes.set_yticks(range(len(families)), [shorten(family) for _, family in families])
-    axes.set_ylim(-0.6, len(families) - 0.4)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("temperature (logarithmic; over 1: the model was over-confident)")
-    mixer_legend(figure, mixers_in(table["mixer"]))
-    hidden = len(counts) - len(shown)
-    more = f" {plural(hidden, 'more family', 'more families')} not drawn." if hidden else ""
-    at_bound = f" {plural(bounds, 'temperature')} at a bound left out." if bounds else ""
-    caption = (
-        f"Fitted temperature by family: {plural(table['model'].nunique(), 'model')} on "
-        f"{plural(len(datasets), 'dataset')}, one mark each (within a family from top to bottom: "
-        f"{', '.join(shorten(str(d)) for d in datasets[:MAX_PANELS])}), mean over seeds; bars: 95% "
-        "interval from resampling the calibration rows. A temperature of 1 means that scaling "
-        f"changes nothing.{more}{at_bound}"
-    )
-    alt = f"Temperature of {plural(len(families), 'family', 'families')}, by mixer."
-    return Drawing(name, to_svg(figure), caption, alt)
-
-
-def _draw_temperatures(
-    axes: Axes, table: pd.DataFrame, families: Sequence[tuple[str, str]]
-) -> tuple[float, float]:
-    """Draw the marks, datasets of a family below one another; return the range they need."""
-    positions = {pair: position for position, pair in enumerate(families)}
-    at = [positions.get((str(row.mixer), str(row.family)), -1) for row in rows_of(table)]
-    table = table.assign(position=at)[np.array(at) >= 0]
-    datasets = table.groupby("position")["dataset"]
-    places = datasets.rank("dense") - 0.5
-    heights = table["position"] - 0.6 * (places / datasets.transform("nunique") - 0.5)
-    values, lows, highs = (
-        table[name].to_numpy(float)
-        for name in ("temperature", "temperature_low", "temperature_high")
-    )
-    known = np.isfinite(lows) & np.isfinite(highs) & (lows > 0)
-    lows, highs = np.where(known, lows, values), np.where(known, highs, values)
-    colors = [MIXER_COLORS[mixer] for mixer in table["mixer"]]
-    axes.hlines(heights, lows, highs, colors=colors, linewidth=1.2)
-    draw_marks(axes, values, heights, table["mixer"], size=5)
-    return min(1.0, *lows), max(1.0, *highs)
 
 
 @styled
@@ -222,10 +160,11 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     figure, axes = new_figure(0.8 + 2.2 * lines, lines, columns)
     for spare in axes[len(shown) :]:
         spare.set_axis_off()
+    titles = short_names([f"{dataset}: {kind}" for dataset, kind in shown])
     for spot, (dataset, kind) in zip(axes, shown, strict=False):
         rows = table[table["dataset"] == dataset]
         _shift_panel(spot, rows[(rows["split"] == "test") | (rows["kind"] == kind)], error)
-        spot.set_title(shorten(f"{dataset}: {kind}", 26), loc="left", fontsize=9)
+        spot.set_title(titles[f"{dataset}: {kind}"], loc="left", fontsize=9)
     figure.supxlabel("severity of the shift (0: clean test rows)", fontsize=10)
     figure.supylabel("debiased error after (pp)", fontsize=10)
     mixer_legend(figure, mixers_in(table["mixer"]))
@@ -233,13 +172,15 @@ def under_shift(table: pd.DataFrame, name: str) -> Drawing | None:
     rest = len(pairs) - len(shown)
     more = f" {plural(rest, 'more shift')} not drawn." if rest else ""
     caption = (
-        f"{ERROR_NAME.capitalize()} after temperature scaling on corrupted test rows; the "
-        f"temperature is always fitted on clean rows. {plural(models, 'model')}, mean over seeds. "
-        f"Thin lines: models (with more than {MAX_LINES}, shaded: the middle 80% of a mixer's); "
-        f"thick: mean of a mixer's models.{more} Intervals are in tables/runs.csv."
+        f"{ERROR_NAME.capitalize()} after temperature scaling on corrupted test rows, "
+        f"{plural(models, 'model')}; the temperature is always fitted on clean rows."
+    )
+    method = (
+        f"Mean over seeds. Thin lines: models (with more than {MAX_LINES}, shaded: the middle 80% "
+        f"of a mixer's); thick: mean of a mixer's models.{more} Intervals are in tables/runs.csv."
     )
     alt = f"Calibration error after scaling against shift severity, {plural(models, 'model')}."
-    return Drawing(name, to_svg(figure), caption, alt)
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
 def _shift_panel(axes: Axes, rows: pd.DataFrame, error: str) -> None:
@@ -302,8 +243,10 @@ def reliability_grid(
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
     figure, axes = new_figure(0.7 + 2.05 * lines, lines, columns, sharex=True, sharey=True)
+    titles = short_names([panel.title for panel in panels], 20)
     for panel, spot in zip(panels, axes, strict=False):
         _draw_reliability(spot, panel)
+        spot.set_title(titles[panel.title], loc="left", fontsize=9)
     for spot in axes[len(panels) :]:
         spot.set_axis_off()
     for index, spot in enumerate(axes):
@@ -318,10 +261,14 @@ def reliability_grid(
     ]
     mixer_legend(figure, mixers_in([panel.mixer for panel in panels]), extra)
     alt = f"Reliability diagrams of {plural(len(panels), 'model')} on {dataset}."
-    return Drawing(name, to_svg(figure), _reliability_caption(panels, dataset, models), alt)
+    caption, method = _about_reliability(panels, dataset, models)
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
-def _reliability_caption(panels: Sequence[ReliabilityPanel], dataset: str, models: int) -> str:
+def _about_reliability(
+    panels: Sequence[ReliabilityPanel], dataset: str, models: int
+) -> tuple[str, str]:
+    """Return the caption and the method."""
     rows = sorted({panel.n for panel in panels})
     size = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
     some = (
@@ -330,14 +277,17 @@ def _reliability_caption(panels: Sequence[ReliabilityPanel], dataset: str, model
         if len(panels) < models
         else ""
     )
-    return (
-        f"Reliability on {dataset} (n = {size} predictions a panel, seeds pooled): a point below "
-        "the diagonal is over-confident. Solid: before; dotted, hollow: after temperature scaling. "
-        "Grey band: where 95% of samples of this size would fall if the model before scaling were "
-        "perfectly calibrated (binomial at the bin's mean confidence). Bars at the foot: share of "
-        "rows per confidence bin before scaling. Bins with fewer than 5 rows are not drawn."
-        f"{some}"
+    caption = (
+        f"Reliability on {dataset}, solid before and dotted after temperature scaling: a point "
+        f"below the diagonal is over-confident.{some}"
     )
+    method = (
+        f"n = {size} predictions a panel, seeds pooled. Grey band: where 95% of samples of this "
+        "size would fall if the model before scaling were perfectly calibrated (binomial at the "
+        "bin's mean confidence). Bars at the foot: share of rows per confidence bin before "
+        "scaling. Bins with fewer than 5 rows are not drawn."
+    )
+    return caption, method
 
 
 def _draw_reliability(axes: Axes, panel: ReliabilityPanel) -> None:
@@ -366,4 +316,3 @@ def _draw_reliability(axes: Axes, panel: ReliabilityPanel) -> None:
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axes.set_xticklabels(["0", ".5", "1"])
-    axes.set_title(shorten(panel.title, 20), loc="left", fontsize=9)

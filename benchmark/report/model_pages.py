@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.markup import Cell, Column, Table, compact, decimals, estimate, percent
-from benchmark.records import RunFolder, average_seeds
+from benchmark.records import RunFolder, SuiteMembers, average_seeds
+from benchmark.registry import DEFAULT_REGISTRY
 from benchmark.report.data import FACTS, MAX_LOGITS_FILES, ReportData, name_unknown, rows_of
 from benchmark.report.evaluations import Evaluation
 from benchmark.report.metric_table import metric_table
@@ -57,7 +58,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
     frame = data.frame
     # One row per run: its unshifted scores, or the row that says it has none.
     runs = frame.loc[(frame["split"] == "test") | frame["split"].isna(), _PAGE_FIELDS]
-    commands = {model: _command(data.suite, own) for model, own in runs.groupby("model")}
+    commands = {model: _command(data, own) for model, own in runs.groupby("model")}
     return [
         ModelPage(
             model=str(model),
@@ -83,16 +84,30 @@ def _metric_tables(data: ReportData) -> dict[str, tuple[tuple[str, Table], ...]]
     return found
 
 
-def _command(suite: str, runs: pd.DataFrame) -> tuple[str, bool]:
+def _command(data: ReportData, runs: pd.DataFrame) -> tuple[str, bool]:
     """Return the command that makes a model's runs anew, and whether the results brought it."""
     spec = RunFolder(Path(runs["folder"].iloc[0])).read_spec()
     if isinstance(spec.get("command"), str):
         return str(spec["command"]), True
     model, limit = str(runs["model"].iloc[0]), spec.get("limit")
     limited = [] if limit is None else ["--limit", str(limit)]
-    suite = suite.removesuffix(f"-limit-{limit}")
-    words = [*LAUNCH, "--suite", suite, *limited, "--models", model, "--force"]
+    if data.members is None:
+        suite, chosen = data.suite.removesuffix(f"-limit-{limit}"), []
+    else:
+        suite, chosen = data.members.base, _chosen(data.members, runs)
+    words = [*LAUNCH, *chosen, "--suite", suite, *limited, "--models", model, "--force"]
     return shlex.join(words), False
+
+
+def _chosen(members: SuiteMembers, runs: pd.DataFrame) -> list[str]:
+    """Return what a command must say to run a model's runs that its suite does not declare."""
+    if members.declared:
+        return []
+    datasets = ",".join(sorted(map(str, runs["dataset"].unique())))
+    seeds = str(int(runs["seed"].max()) + 1)
+    is_default = members.registry in ("", DEFAULT_REGISTRY.name)
+    registry = [] if is_default else [f"--registry={members.registry}"]
+    return [*registry, "--datasets", datasets, "--seeds", seeds]
 
 
 def _facts(runs: pd.DataFrame, weights: str | None) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +22,7 @@ from benchmark.markup import (
     plural,
     visible,
 )
+from benchmark.report.choice_flags import by_kind
 from benchmark.report.comparison import TreeComparison, comparison_summary
 from benchmark.report.data import name_unknown
 from benchmark.report.diagram import diagram_svg
@@ -32,6 +34,7 @@ from benchmark.report.model_pages import ModelPage
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.report.choice import Group
     from benchmark.report.contents import Contents
     from benchmark.report.data import ReportData
     from benchmark.report.figure_style import Drawing
@@ -41,8 +44,20 @@ MAX_TABLE_ROWS = 40
 
 MAX_HTML_ROWS = 400
 MAX_HTML_MODELS = 60
+MAX_ADVICE = 4
+"""Groups of models whose advice stands in the first box."""
+
+MAX_FLAGS = 100
 
 NOTES = {
+    "choosing": (
+        "Means over seeds, then over datasets; NLL, error and gap are after the best map. Error: "
+        "debiased calibration error in percentage points, ~0 or below its upper limit where it is "
+        "not told from 0. Gap: confidence minus accuracy. Map: what to do to the logits. p50: "
+        "median time of one row, one at a time. Rank: by NLL, mean over datasets. Front: no model "
+        "is clearly better in accuracy, latency or calibration and clearly worse in none. "
+        "! marks what is flagged."
+    ),
     "quality": (
         "Most accurate model first; values are means over seeds, ± is the standard deviation over "
         "seeds. ECE %: expected calibration error with 15 equal-width bins, in percentage points, "
@@ -125,18 +140,41 @@ def _environment(markdown: bool) -> Environment:
 def render_readme(contents: Contents) -> str:
     """Return README.md of a report."""
     template = _environment(markdown=True).get_template("readme.md.jinja")
-    problems = contents.problem_table
     return _tidy(
         template.render(
-            contents=contents,
-            what_was_run=what_was_run(contents.data),
-            where_it_ran=where_it_ran(contents.data),
-            problems=problems if problems.rows else None,
+            **_shared(contents),
             more=_more,
             show=_show,
+            bold=_bold,
+            fold=_fold,
             bullet=Markdown("- "),
             max_rows=MAX_TABLE_ROWS,
         )
+    )
+
+
+def _shared(contents: Contents) -> dict[str, Any]:
+    """Return what both pages show."""
+    problems = contents.problem_table
+    counts = [plural(len(some), kind, kind) for kind, some in by_kind(contents.choice.flags)]
+    flags = plural(len(contents.choice.flags), "flag")
+    return {
+        "contents": contents,
+        "what_was_run": what_was_run(contents.data),
+        "where_it_ran": where_it_ran(contents.data),
+        "problems": problems if problems.rows else None,
+        "flag_counts": f"{flags}: {', '.join(counts)}",
+        "advised": _advised,
+        "max_advice": MAX_ADVICE,
+        "max_flags": MAX_FLAGS,
+    }
+
+
+def _advised(group: Group) -> tuple[str, str]:
+    """Return the model that the advice is about, and the rest of the sentence."""
+    best = group.best or ""
+    return (
+        (best, group.advice[len(best) :]) if group.advice.startswith(best) else ("", group.advice)
     )
 
 
@@ -151,12 +189,8 @@ def render_html(contents: Contents) -> str:
     environment = _environment(markdown=False)
     environment.filters["svg"] = _inline_svg
     environment.filters["data_uri"] = _data_uri
-    problems = contents.problem_table
     return environment.get_template("index.html.jinja").render(
-        contents=contents,
-        what_was_run=what_was_run(contents.data),
-        where_it_ran=where_it_ran(contents.data),
-        problems=problems if problems.rows else None,
+        **_shared(contents),
         mixers=_mixers(contents),
         diagram=lambda evaluation: Markup(diagram(evaluation)),  # nosec B704 # made of figures
         max_rows=MAX_HTML_ROWS,
@@ -201,7 +235,25 @@ def _code(text: str) -> Markdown:
 def _show(drawing: Drawing) -> Markdown:
     alt = escape_markdown(drawing.alt)
     caption = escape_markdown(drawing.caption)
-    return Markdown(f"![{alt}](figures/{drawing.name}.svg)\n\n*{caption}*")
+    method = _fold("How it is made", escape_markdown(drawing.method)) if drawing.method else ""
+    return Markdown(f"![{alt}](figures/{drawing.name}.svg)\n\n*{caption}*\n\n{method}")
+
+
+def _bold(text: str) -> Markdown:
+    return Markdown(f"**{escape_markdown(text)}**")
+
+
+def _fold(title: str, text: str = "", caller: Callable[[], str] | None = None) -> Markdown:
+    """Return markdown that hosts show folded; what shows no HTML shows it unfolded.
+
+    Args:
+        title: plain text that stays in sight.
+        text: the markdown behind it.
+        caller: gives the markdown in place of `text`, where a template's block holds it.
+    """
+    inner = caller() if caller else text
+    summary = escape_markdown(title)
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{inner.strip()}\n\n</details>\n")
 
 
 def _more(table: Table, file: str) -> Markdown:
@@ -274,9 +326,13 @@ def _trained(pretraining: pd.Series[float]) -> str:
     parts = [
         f"{plural(scratch, 'model')} trained from scratch" if scratch else "",
         f"{unknown:,} pretrained on an unknown number of examples or none" if unknown else "",
-        "the others pretrained" if scratch or unknown else "all pretrained",
+        _pretrained(len(pretraining) - scratch - unknown, len(pretraining)),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _pretrained(count: int, models: int) -> str:
+    return "all pretrained" if count == models else f"{count:,} pretrained" if count else ""
 
 
 def where_it_ran(data: ReportData) -> str:

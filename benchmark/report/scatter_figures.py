@@ -22,7 +22,7 @@ from benchmark.report.figure_style import (
     mixer_legend,
     mixers_in,
     new_figure,
-    shorten,
+    short_names,
     styled,
     to_svg,
     use_log_axis,
@@ -33,8 +33,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_NAMED = 16
+MAX_BARS = 30
+"""Models in a panel; with more, bars are left out."""
+
 MAX_MARKS = 60
-"""Models in a panel; with more, bars are left out or families are averaged."""
+"""Models in a panel; with more, families are averaged."""
+
+ALIKE_SIZES = 4.0
+"""Where sizes differ by less than this factor, error against size is not drawn: it says nothing."""
 
 FIT_MODELS = 4
 """Fewer models than this get no fitted line."""
@@ -69,37 +75,53 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
         axis: the horizontal axis.
         name: file name without suffix.
 
-    Returns None where no model has both numbers.
+    Returns None where no model has both numbers, or all are alike in the one on a logarithmic axis.
     """
     table = table[table[ERROR].notna() & table[axis.column].notna()]
-    if table.empty:
+    if table.empty or (axis.logarithmic and _range(table, axis) < ALIKE_SIZES):
         return None
     models = table["model"].nunique()
     table, averaged = _family_means(table, axis)
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
-    for panel, dataset, rows in panels:
+    for panel, _, rows in panels:
         fitted |= _scatter_panel(panel, rows, axis)
-        panel.set_title(shorten(dataset, 34), loc="left")
-        panel.set_xlabel(axis.label)
-    panels[0][0].set_ylabel(f"{ERROR_NAME} (pp)")
+    _finish(panels, axis, f"{ERROR_NAME} (pp)")
     mixer_legend(figure, mixers_in(table["mixer"]))
-    _label_panels(figure, panels, axis, ERROR)
+    _name_marks(figure, panels, axis, ERROR)
     lines = (
         f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
         "95% interval of the fitted mean, treating models as independent."
         if fitted
         else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
     )
-    what = axis.label.split(" (")[0]
+    what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
-        f"{ERROR_NAME.capitalize()} before temperature scaling (percentage points, pp) against "
-        f"{what}: {plural(models, 'model')}, mean over seeds; "
-        f"{averaged or 'bars: 95% interval over test rows. '}If size or accuracy explained "
-        f"everything, mixers would lie on one curve. {lines}{_left_out(table, panels)}"
+        f"{ERROR_NAME.capitalize()} before temperature scaling against {what}, "
+        f"{plural(models, 'model')}. If {what} explained everything, mixers would lie on one curve."
+    )
+    method = (
+        f"Errors in percentage points (pp), mean over seeds; "
+        f"{averaged or _about_bars(table)} {lines}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
-    return Drawing(name, to_svg(figure), caption, alt)
+    return Drawing(name, to_svg(figure), caption, alt, method)
+
+
+def _range(table: pd.DataFrame, axis: Axis) -> float:
+    """Return how many times its least value the axis' greatest is."""
+    return float(table[axis.column].max() / table[axis.column].min())
+
+
+def _finish(panels: Sequence[Panel], axis: Axis, error: str) -> None:
+    """Name the panels and their axes."""
+    titles = short_names([dataset for _, dataset, _ in panels], 26)
+    for panel, dataset, _ in panels:
+        panel.set_title(titles[dataset], loc="left", fontsize=9)
+    figure = panels[0][0].get_figure(root=True)
+    assert figure is not None
+    figure.supxlabel(axis.label, fontsize=10)
+    figure.supylabel(error, fontsize=10)
 
 
 def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
@@ -109,17 +131,17 @@ def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
     keys = ["dataset", "family", "mixer"]
     means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
     empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
-    note = "so many that each mark is the mean of a family on a dataset, without interval. "
+    note = "so many that each mark is the mean of a family on a dataset, without interval."
     return means.assign(model=means["family"], **empty), note
 
 
-def _dataset_panels(table: pd.DataFrame, height: float = 3.1) -> tuple[Figure, list[Panel]]:
+def _dataset_panels(table: pd.DataFrame) -> tuple[Figure, list[Panel]]:
     """Return a figure with one panel per dataset: the `MAX_PANELS` with most models."""
     counts = table["dataset"].value_counts().sort_index(kind="stable")
     datasets = sorted(counts.nlargest(MAX_PANELS).index)
-    columns = min(2, len(datasets))
+    columns = min(2 if len(datasets) <= 4 else 3, len(datasets))
     lines = math.ceil(len(datasets) / columns)
-    figure, axes = new_figure(0.6 + height * lines, lines, columns)
+    figure, axes = new_figure(0.8 + (3.1 if columns < 3 else 2.3) * lines, lines, columns)
     for spare in axes[len(datasets) :]:
         spare.set_axis_off()
     panels = [
@@ -129,21 +151,44 @@ def _dataset_panels(table: pd.DataFrame, height: float = 3.1) -> tuple[Figure, l
     return figure, panels
 
 
+def _about_bars(table: pd.DataFrame) -> str:
+    few = table["dataset"].value_counts().min() <= MAX_BARS
+    crowded = f" where a panel has at most {MAX_BARS} models; others are in the tables"
+    if not few:
+        return "95% intervals are in the tables."
+    most = table["dataset"].value_counts().max()
+    return f"bars: 95% interval over test rows{crowded if most > MAX_BARS else ''}."
+
+
 def _left_out(table: pd.DataFrame, panels: Sequence[Panel]) -> str:
     rest = table["dataset"].nunique() - len(panels)
     return f" {plural(rest, 'more dataset')} not drawn; see the tables." if rest else ""
 
 
-def _label_panels(figure: Figure, panels: Sequence[Panel], axis: Axis, error: str) -> None:
-    """Name the models in panels that are not crowded."""
+def _name_marks(
+    figure: Figure,
+    panels: Sequence[Panel],
+    axis: Axis,
+    error: str,
+    first: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Name the models: in crowded panels those whose positions are in `first`, if any."""
     figure.draw_without_rendering()
-    for panel, _, rows in panels:
-        if len(rows) > MAX_NAMED:
-            continue
+    for index, (panel, _, rows) in enumerate(panels):
+        front = list(first[index]) if first else []
+        order = front + [position for position in range(len(rows)) if position not in front]
+        named = len(rows) if len(rows) <= MAX_NAMED else len(front)
+        models = [str(model) for model in rows["model"].iloc[order]]
         low, high = _bounds(rows, error)
-        names = [str(model) for model in rows["model"]]
-        x, y = axis.scale * rows[axis.column], 100 * rows[error]
-        label_points(panel, x, y, names, low, high)
+        label_points(
+            panel,
+            axis.scale * rows[axis.column].iloc[order],
+            100 * rows[error].iloc[order],
+            models[:named] + [""] * (len(rows) - named),
+            low[order] if len(rows) <= MAX_BARS else None,
+            high[order] if len(rows) <= MAX_BARS else None,
+            insist=len(front),
+        )
 
 
 def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
@@ -155,7 +200,7 @@ def _bounds(rows: pd.DataFrame, error: str) -> tuple[Any, Any]:
 
 def _draw_models(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None:
     """Draw one mark with its bar per model, coloured by mixer."""
-    crowded = len(rows) > MAX_MARKS
+    crowded = len(rows) > MAX_BARS
     if axis.logarithmic:
         use_log_axis(axes, rows[axis.column].to_numpy(float) * axis.scale)
     x, y = axis.scale * rows[axis.column], 100 * rows[error]
@@ -202,7 +247,7 @@ def _fit_line(axes: Axes, x: Any, y: Any, color: Any, logarithmic: bool) -> None
     half = student.ppf(0.975, len(x) - 2) * error
     shown = np.exp(grid) if logarithmic else grid
     axes.plot(shown, mean, color=color, linewidth=1.2)
-    axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
+    axes.fill_between(shown, mean - half, mean + half, color=color, alpha=0.08, linewidth=0)
 
 
 @styled
@@ -216,30 +261,31 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
     if table.empty:
         return None
     figure, panels = _dataset_panels(table)
-    for panel, dataset, rows in panels:
+    fronts = [undominated(rows["latency_p50_ms"], rows[error]) for _, _, rows in panels]
+    for (panel, _, rows), front in zip(panels, fronts, strict=True):
         _draw_models(panel, rows, LATENCY, error)
-        front = undominated(rows["latency_p50_ms"], rows[error])
         x = rows["latency_p50_ms"].to_numpy(float)[front]
         y = 100 * rows[error].to_numpy(float)[front]
         panel.step(x, y, where="post", color="0.5", linewidth=1, linestyle="--", zorder=1)
-        panel.set_title(shorten(dataset, 34), loc="left")
-        panel.set_xlabel(LATENCY.label)
-    panels[0][0].set_ylabel(f"{ERROR_NAME} after (pp)")
+    _finish(panels, LATENCY, f"{ERROR_NAME} after (pp)")
     extra = [Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="Pareto front")]
     mixer_legend(figure, mixers_in(table["mixer"]), extra)
-    _label_panels(figure, panels, LATENCY, error)
-    unstable = int((table["timing_reasons"] != "").sum())
+    _name_marks(figure, panels, LATENCY, error, fronts)
+    models = plural(table["model"].nunique(), "model")
+    unstable = table.loc[table["timing_reasons"] != "", "model"].nunique()
     doubt = f" {plural(unstable, 'model')} had a disturbed timing (⚠ in the tables)."
     caption = (
         f"{ERROR_NAME.capitalize()} after temperature scaling against median latency of one row "
-        f"at a time, {plural(len(table), 'mark')}, mean over seeds; bars (where there are at most "
-        f"{MAX_MARKS} models): 95% interval over test rows. Lower left is better. On the dashed "
-        "front no model is both faster and better calibrated; where bars overlap, the order on "
-        "the front is not settled. Accuracy is not "
-        f"on this figure.{doubt if unstable else ''}{_left_out(table, panels)}"
+        f"at a time, {models}; lower left is better. Accuracy is not on this figure: the "
+        "figure at the top has all three."
     )
-    alt = f"Calibration error after scaling against latency for {plural(len(table), 'model')}."
-    return Drawing(name, to_svg(figure), caption, alt)
+    method = (
+        f"Mean over seeds; {_about_bars(table)} On the dashed front no model is both faster and "
+        "better calibrated; where intervals overlap, the order on the front is not settled."
+        f"{doubt if unstable else ''}{_left_out(table, panels)}"
+    )
+    alt = f"Calibration error after scaling against latency for {models}."
+    return Drawing(name, to_svg(figure), caption, alt, method)
 
 
 def undominated(costs: Iterable[float], errors: Iterable[float]) -> list[int]:

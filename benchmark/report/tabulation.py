@@ -164,28 +164,46 @@ _MIXER = _Field(
 QUALITY_FIELDS = (
     _MODEL,
     _MIXER,
-    _Field(Column("accuracy", "accuracy", help="share right; ± is over seeds"), _accuracy),
     _Field(
-        Column("ece", "ECE %", help="15 equal-width bins, before → after scaling"),
+        Column("accuracy", "accuracy", help="share right; ± is over seeds", by="the mean"),
+        _accuracy,
+    ),
+    _Field(
+        Column("ece", "ECE %", help="15 equal-width bins, before → after scaling", by="after"),
         _before_after("ece_15", 2, 100),
     ),
     _Field(
         Column("noise", "noise %", help="ECE that perfect calibration would show, before"), _noise
     ),
     _Field(
-        Column("debiased_before", "debiased % before", help="debiased error [95% interval]"),
+        Column(
+            "debiased_before",
+            "debiased % before",
+            help="debiased error (95% interval)",
+            by="the estimate",
+        ),
         _with_interval("debiased_calibration_error_none", 2, 100),
     ),
     _Field(
-        Column("debiased_after", "debiased % after", help="the same after temperature scaling"),
+        Column(
+            "debiased_after",
+            "debiased % after",
+            help="the same after temperature scaling",
+            by="the estimate",
+        ),
         _with_interval("debiased_calibration_error_temperature", 2, 100),
     ),
     _Field(
-        Column("temperature", "T", help="temperature [95% interval]"),
+        Column("temperature", "T", help="temperature (95% interval)", by="the estimate"),
         _with_interval("temperature", 2),
     ),
     _Field(
-        Column("confidence", "confidence", "left", "over or under accuracy, before scaling"),
+        Column(
+            "confidence",
+            "confidence",
+            "left",
+            "over or under accuracy, before scaling",
+        ),
         _direction,
     ),
 )
@@ -194,14 +212,17 @@ DETAIL_FIELDS = (
     _Field(Column("family", "family", "left", "architecture paper"), _text("family")),
     _Field(Column("parameters", "parameters", help="all weights"), _parameters),
     _Field(
-        Column("nll", "NLL", help="negative log-likelihood (nats), before → after"),
+        Column("nll", "NLL", help="negative log-likelihood (nats), before → after", by="after"),
         _before_after("nll", 3),
     ),
     _Field(
-        Column("brier", "Brier", help="summed over classes (0 to 2), before → after"),
+        Column("brier", "Brier", help="summed over classes (0 to 2), before → after", by="after"),
         _before_after("brier", 3),
     ),
-    _Field(Column("latency_ms", "p50 / p90 ms", help="one row at a time; ⚠ unstable"), _latency),
+    _Field(
+        Column("latency_ms", "p50 / p90 ms", help="one row at a time; ⚠ unstable", by="p50"),
+        _latency,
+    ),
     _Field(Column("throughput", "rows/s", help="best batch size"), _compact("throughput")),
     _Field(Column("peak_memory_mb", "memory MB", help="peak, process or device"), _memory),
     _Field(Column("seeds", "seeds", help="runs averaged"), _seeds),

@@ -29,6 +29,8 @@ from .resampling import ErrorParts as ErrorParts
 from .resampling import RefittedTemperatures as RefittedTemperatures
 from .resampling import TemperaturePath as TemperaturePath
 from .resampling import refit_temperatures as refit_temperatures
+from .scaling_effect import ScalingEffect as ScalingEffect
+from .scaling_effect import scaling_effect as scaling_effect
 from .skewed_interval import too_few as too_few
 from .stochastic_temperature import StochasticFit as StochasticFit
 from .stochastic_temperature import fit_by_gradient_descent as fit_by_gradient_descent

@@ -146,10 +146,11 @@ class ScoredSplit:
         reason = self._missing(kind.follows_temperature, kind.by_class)
         if reason is None and abs(moments.skewness) > MOST_SKEWED:
             reason = TOO_FEW_WRONG
-        parts = [(moments.variance, rarer(self.path.center.correct))]
+        freedom = min(moments.freedom, rarer(self.path.center.correct) - 1)
+        parts = [(moments.variance, freedom)]
         if kind.follows_temperature and self.refitted is not None:
             moved = float(temperature_moves(metric, self.path).var())
-            parts.append((moved, self.refitted.rarer))
+            parts.append((moved, self.refitted.rarer - 1))
             moments = moments.plus(moved)
         if reason is None and not math.isfinite(moments.variance):
             reason = NO_CHANCE
@@ -171,7 +172,7 @@ class ScoredSplit:
         parts = self.path.parts()
         sums = debiased_sums(parts.gap, parts.bins, DEFAULT_BINS)
         extra = float(parts.refitted.var())
-        quantile = quantile_of((1.0, rarer(self.path.center.correct)))
+        quantile = quantile_of((1.0, rarer(self.path.center.correct) - 1))
         error = sums.interval(extra_variance=extra, quantile=quantile)
         reason = self._missing(follows_temperature=True, by_class=False)
         found = Estimate(error.root, error.low, error.high)

@@ -222,7 +222,7 @@ def _temperature_interval(
         return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
     errors = np.sqrt([one.variance for one in moments])
     scores = twist(slopes.mean(axis=0) / errors, skewness)
-    z = quantile_of((1.0, rarer(correct)))
+    z = quantile_of((1.0, rarer(correct) - 1))
     if not scores[0] < -z < z < scores[-1]:
         return Estimate(temperature, no_interval=TOO_FEW_CALIBRATION)
     # A high inverse temperature is a low temperature.

@@ -32,21 +32,33 @@ TOO_FEW_CALIBRATION = "too few errors among the calibration rows"
 
 
 class Moments(NamedTuple):
-    """Variance and third cumulant of a mean."""
+    """Variance and third cumulant of a mean, and how well the rows show its variance.
+
+    `freedom` are the degrees of freedom of a normal sample whose variance would be known as well.
+    """
 
     variance: float
     third: float
+    freedom: float = math.inf
 
     @classmethod
     def of(cls, effects: Float64Array) -> Moments:
-        """Estimate those of the mean of independent effects [n]."""
+        """Estimate those of the mean of independent effects [n].
+
+        The variance of an estimated variance, relative to its square, is (kurtosis - 1) / n, and
+        2 / df in a normal sample. Where each mistake weighs alike, df is twice their number; the
+        less alike, the smaller.
+        """
         n = len(effects)
         if n < 2:
             return cls(math.nan, math.nan)
         centered = effects - effects.mean()
         squares = centered * centered
-        variance = float(squares.sum()) / (n * (n - 1))
-        return cls(variance, float(np.dot(squares, centered)) / n**3)
+        total = float(squares.sum())
+        third = float(np.dot(squares, centered)) / n**3
+        excess = n * float(np.dot(squares, squares)) - total**2
+        freedom = 2 * n * total**2 / excess if excess > 0 else math.inf
+        return cls(total / (n * (n - 1)), third, freedom)
 
     @property
     def skewness(self) -> float:
@@ -55,7 +67,7 @@ class Moments(NamedTuple):
 
     def plus(self, variance: float) -> Moments:
         """Add an independent part that is not skewed."""
-        return Moments(self.variance + variance, self.third)
+        return self._replace(variance=self.variance + variance)
 
 
 def skewed_interval(
@@ -88,19 +100,17 @@ def rarer(correct: BoolArray) -> int:
     return min(right, len(correct) - right)
 
 
-def quantile_of(*parts: tuple[float, int], level: float = DEFAULT_LEVEL) -> float:
-    """Return Student's quantile for a sum of independent parts.
-
-    A spread that rare rows make up is known no better than from their number, so each part has as
-    many degrees of freedom as its rarer rows, less one (Welch 1947 for their sum).
+def quantile_of(*parts: tuple[float, float], level: float = DEFAULT_LEVEL) -> float:
+    """Return Student's quantile for a sum of independent parts (Welch 1947).
 
     Args:
-        parts: Variance of each and its rarer rows, from `rarer`.
+        parts: Variance of each and its degrees of freedom: a spread that rare rows make up is
+            known no better than from their number, so at most as many as `rarer` rows, less one.
         level: Of the interval, in (0, 1).
     """
     total = sum(variance for variance, _ in parts)
     shares = [
-        (variance / total) ** 2 / max(rare - 1, 1) for variance, rare in parts if variance > 0
+        (variance / total) ** 2 / max(freedom, 1) for variance, freedom in parts if variance > 0
     ]
     return float(stdtrit(1 / sum(shares), (1 + level) / 2)) if shares else NORMAL
 

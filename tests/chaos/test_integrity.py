@@ -27,7 +27,7 @@ from benchmark.records import (
     shared_cache,
 )
 from benchmark.report import write_report
-from benchmark.report.data import read_suite
+from benchmark.report.reading import read_suite
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,8 @@ def test_what_is_no_file_of_ours_costs_only_its_run(
         path.write_bytes(content)
     other = tree.specs[1].folder(tree.results)
     assert figures(other) == tree.expected[1]
-    page = write_report(tree.results, tmp_path / "reports", suite=tree.specs[0].suite) / "README.md"
+    report = write_report(tree.results, tmp_path / "reports", suite=tree.specs[0].suite)
+    page = report.folder / "README.md"
     if name in ("record.json", "logits.safetensors"):
         assert name in page.read_text()
     assert run_command(tree.specs, tree.results) == 1
