@@ -44,9 +44,13 @@ def start_noted(folder: Path, file: Path, *arguments: str) -> subprocess.Popen[s
 
 
 def timed_windows(found: list[tuple[str, str, float, str]]) -> list[tuple[float, float]]:
-    starts = {pid: moment for what, pid, moment, _ in found if what == TIMED}
-    ends = {pid: moment for what, pid, moment, _ in found if what == f"{TIMED}:after"}
-    return [(starts[pid], end) for pid, end in ends.items()]
+    windows, open_ones = [], {}
+    for what, pid, moment, _ in found:  # a process times one model after the other
+        if what == TIMED:
+            open_ones[pid] = moment
+        elif what == f"{TIMED}:after":
+            windows.append((open_ones.pop(pid), moment))
+    return windows
 
 
 def check_apart(found: list[tuple[str, str, float, str]]) -> None:
