@@ -19,7 +19,7 @@ from benchmark.execution import alone
 from benchmark.execution.machine import Share
 from benchmark.records import find_records
 
-SUITE = ("--suite", "seeds", "--limit", "96", "--workers", "1")
+SUITE = ("--suite", "seeds", "--seeds", "2", "--limit", "96", "--workers", "1")
 WORK = ("benchmark.execution.training:_Loop._backward", "benchmark.execution.scoring:score_run")
 TIMED = "benchmark.execution.timing_stage:measure_subject"
 TRAINED = "benchmark.execution.stages:save_trained_model"
@@ -44,9 +44,13 @@ def start_noted(folder: Path, file: Path, *arguments: str) -> subprocess.Popen[s
 
 
 def timed_windows(found: list[tuple[str, str, float, str]]) -> list[tuple[float, float]]:
-    starts = {pid: moment for what, pid, moment, _ in found if what == TIMED}
-    ends = {pid: moment for what, pid, moment, _ in found if what == f"{TIMED}:after"}
-    return [(starts[pid], end) for pid, end in ends.items()]
+    windows, open_ones = [], {}
+    for what, pid, moment, _ in found:  # a process times one model after the other
+        if what == TIMED:
+            open_ones[pid] = moment
+        elif what == f"{TIMED}:after":
+            windows.append((open_ones.pop(pid), moment))
+    return windows
 
 
 def check_apart(found: list[tuple[str, str, float, str]]) -> None:
@@ -154,7 +158,7 @@ def test_several_processes_wait_for_another_launch(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "results/seeds-limit-96/vit/digits/seed-0")
     claim = try_claim(run)
     assert claim is not None
-    line = command(tmp_path, "--suite", "seeds", "--limit", "96", "--timing", "off", ranks=2)
+    line = command(tmp_path, *SUITE, "--timing", "off", ranks=2)
     extra = {"ACCELERATE_USE_CPU": "true", "BENCHMARK_COLLECTIVE_TIMEOUT_S": "40"}
     process = start(line, environment((), tmp_path, **extra))
     other = RunFolder(run.path.parent / "seed-1")

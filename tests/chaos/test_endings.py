@@ -21,7 +21,7 @@ from benchmark.execution import needs_work, workers
 from benchmark.records import RunFolder, try_claim
 
 LONG = ("--suite", "long", "--limit", "96", "--timing", "off")
-SEEDS = ("--suite", "seeds", "--limit", "96")
+SEEDS = ("--suite", "seeds", "--seeds", "2", "--limit", "96")
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
 
 

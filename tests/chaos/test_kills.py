@@ -22,7 +22,7 @@ from benchmark.records import find_records
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-SUITE = ("--suite", "seeds", "--limit", "96", "--workers", "2", "--retries", "0")
+SUITE = ("--suite", "seeds", "--seeds", "2", "--limit", "96", "--workers", "2", "--retries", "0")
 SWEEP = (*SUITE, "--seeds", "4", "--timing", "off")
 WRITES = ("benchmark.records.files:fsync_path", "benchmark.records.checksums:fsync_path")
 LEFT_OVER = (".*.tmp", ".model-*", ".claim*", ".tmp-*", ".*.new.*", ".*.old.*")

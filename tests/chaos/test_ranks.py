@@ -33,7 +33,7 @@ STEPS = {
     "write logits": (f"{STAGES}:write_logits", 0),
     "score": ("benchmark.execution.scoring:score_run", 0),
 }
-ARGUMENTS = ("--suite", "seeds", "--limit", "96", "--timing", "off")
+ARGUMENTS = ("--suite", "seeds", "--seeds", "2", "--limit", "96", "--timing", "off")
 
 
 def logits_of(folder: Path, seed: int) -> np.ndarray:
