@@ -103,6 +103,7 @@ def test_twins_without_their_twin_are_no_pair() -> None:
     assert paired_rows(frame, Claim().contrast)["family"].nunique() == 3
     assert evaluate_claim(frame).unit == "family"
     assert paired_rows(frame.drop(columns="twin"), Claim().contrast).empty
+    assert paired_rows(frame.assign(twin=None), Claim().contrast).empty
 
 
 def test_two_pairs_are_too_few_to_speak_of() -> None:

@@ -25,13 +25,15 @@ def paired_rows(averaged: pd.DataFrame, contrast: tuple[str, str]) -> pd.DataFra
         averaged: rows from `checkpoints`, with `twin` where models have one.
         contrast: the two mixers; twins of another mixer are left out.
     """
+    import pandas as pd
+
     if "twin" not in averaged.columns:
         return averaged.iloc[:0]
     chosen = averaged[averaged["mixer"].isin(contrast) & averaged["twin"].notna()]
     keys = ["dataset", "split", "model"]
-    there = set(chosen[keys].itertuples(index=False, name=None))
-    whole = [(row.dataset, row.split, row.twin) in there for row in chosen.itertuples(index=False)]
-    paired = chosen[whole]
+    there = pd.MultiIndex.from_frame(chosen[keys])
+    wanted = pd.MultiIndex.from_frame(chosen[["dataset", "split", "twin"]])
+    paired = chosen[wanted.isin(there)]
     names = [" / ".join(sorted(pair)) for pair in zip(paired["model"], paired["twin"], strict=True)]
     return paired.assign(family=names).reset_index(drop=True)
 
