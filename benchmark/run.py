@@ -203,6 +203,7 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
     from benchmark.execution import (
         check_launch,
         launched_processes,
+        make_accelerator,
         process_index,
         shared,
         summarise,
@@ -211,6 +212,8 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
     with shared():
         pass  # a launch that starts while something is timed waits here
     notes = check_launch()
+    if launched_processes() > 1:
+        make_accelerator()  # refuse a misunderstood launch before anything is written
     if process_index() == 0:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         print(selection.note, end="\n" if selection.note else "")
@@ -265,12 +268,10 @@ def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> 
         RETRY_S,
         DisplayProgress,
         RunDisplay,
-        make_accelerator,
         process_index,
         try_execute,
     )
 
-    make_accelerator()  # refuse a misunderstood launch before anything is recorded
     waiting = deque(specs)
     with patiently(), RunDisplay(len(specs), silent=process_index() > 0) as display:
         put_off = 0

@@ -953,7 +953,7 @@ def test_report_of_imported_logits(tmp_path: Path) -> None:
     assert "| unknown |" in page
     assert "| attention |" in page
     assert "the logits were imported and scored on" in page
-    assert "no checkpoint mixes by convolution" in page
+    assert "no checkpoint is known to mix by convolution" in page
     assert "nan" not in page.lower().split()
     model = (folder / "models" / "m0.md").read_text()
     assert "- mixer: unknown" in model

@@ -28,14 +28,26 @@ COLUMNS = (
 FLAGGED = " !"
 """Ends the name of a model that has a flag."""
 
+MAY_BE_UNKNOWN = ("p50_ms", "throughput", "parameters")
+"""Columns that are left out where no model has them, as of imported logits."""
+
 LEAST_NEEDED = ("gap", "parameters", "throughput", "map", "rank")
 """Columns that a narrow terminal goes without, in this order."""
 
 
 def choosing_table(group: Group) -> Table:
-    """Return a group's table, a row per model, best first."""
-    best = group.best
-    return Table(COLUMNS, [_cells(one, best) for one in group.candidates])
+    """Return a group's table, a row per model, best first, without columns that nobody has."""
+    rows = [_cells(one, group.best) for one in group.candidates]
+    kept = [
+        place
+        for place, column in enumerate(COLUMNS)
+        if column.key not in MAY_BE_UNKNOWN
+        or any(not math.isnan(getattr(one, column.key)) for one in group.candidates)
+    ]
+    return Table(
+        tuple(COLUMNS[place] for place in kept),
+        [tuple(row[place] for place in kept) for row in rows],
+    )
 
 
 def _cells(one: Candidate, best: str | None) -> tuple[Cell, ...]:
@@ -80,8 +92,9 @@ def _map(one: Candidate) -> str:
         return "none"
     if len(one.datasets) == 1:
         return f"T = {decimals(applied[0], 2)}"
-    ends = f"{decimals(applied[0], 2)}-{decimals(applied[-1], 2)}"
-    return f"T {ends}" + (
+    least, most = decimals(applied[0], 2), decimals(applied[-1], 2)
+    ends = f"T = {least}" if least == most else f"T {least}-{most}"
+    return ends + (
         f" ({len(applied)}/{len(one.datasets)})" if len(applied) < len(one.datasets) else ""
     )
 

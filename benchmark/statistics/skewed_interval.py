@@ -52,7 +52,8 @@ class Moments(NamedTuple):
         n = len(effects)
         if n < 2:
             return cls(math.nan, math.nan)
-        centered = effects - effects.mean()
+        with np.errstate(invalid="ignore"):  # a label of probability 0 has an infinite effect
+            centered = effects - effects.mean()
         squares = centered * centered
         total = float(squares.sum())
         third = float(np.dot(squares, centered)) / n**3
