@@ -90,7 +90,8 @@ def _to_apply(best: Candidate) -> str:
         mean = f" (mean of {best.seeds} seeds)" if best.seeds > 1 else ""
         return f"apply T = {least}{mean}"
     some = "" if len(applied) == len(best.datasets) else f" on {len(applied)} datasets"
-    return f"apply each dataset's T ({least} to {most}){some}"
+    which = f"T = {least}" if least == most else f"each dataset's T ({least} to {most})"
+    return f"apply {which}{some}"
 
 
 def _alternative(fastest: Candidate, best: Candidate) -> str:
