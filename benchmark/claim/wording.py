@@ -10,6 +10,10 @@ from benchmark.claim.result import RatioInterval, Unit
 from benchmark.markup import MISSING, decimals, interval, plural
 from benchmark.statistics import METRICS
 
+_UNITS: dict[Unit, tuple[str, str]] = {
+    "family": ("family", "families"),
+    "twins": ("pair of twins", "pairs of twins"),
+}
 SMALLEST_P = 1e-4
 """A p value below this is written as a bound: more digits would promise more than a test gives."""
 
@@ -121,13 +125,12 @@ def units_text(unit: Unit, count: int) -> str:
     >>> units_text("family", 1), units_text("twins", 9)
     ('1 family', '9 pairs of twins')
     """
-    nouns = ("pair of twins", "pairs of twins") if unit == "twins" else ("family", "families")
-    return plural(count, *nouns)
+    return plural(count, *_UNITS[unit])
 
 
 def unit_nouns(unit: Unit) -> str:
     """Return what a study replicates, in the plural."""
-    return "pairs of twins" if unit == "twins" else "families"
+    return _UNITS[unit][1]
 
 
 def covariate_name(name: str) -> str:

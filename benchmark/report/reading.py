@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from benchmark.records import (
     ResultsError,
     RunFolder,
     SuiteMembers,
+    available_cores,
     read_split,
     runs_of_suite,
     runs_outside,
@@ -95,7 +95,7 @@ def _read_in_processes(root: Path, folders: list[RunFolder]) -> list[_Reader]:
     from functools import partial
 
     blocks = [folders[i : i + _BLOCK] for i in range(0, len(folders), _BLOCK)]
-    workers = min(len(os.sched_getaffinity(0)), 8) if hasattr(os, "sched_getaffinity") else 2
+    workers = min(available_cores(), 8)
     # A forked copy of a process with running threads can hang; a fresh one cannot.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
