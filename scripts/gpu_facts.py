@@ -82,18 +82,19 @@ def gpu_line(facts: DeviceFacts, loop: _Loop, task: str, seconds: float) -> dict
 def flops_of_a_step(loop: _Loop, *, backward: bool) -> float:
     """Return the operations of one optimiser step, the mean over some batches."""
     steps = loop._steps(0)[:: max(1, loop.steps_per_epoch // _COUNTED_BATCHES)]
-    counter = FlopCounterMode(display=False)
+    flops = 0.0
     for step in steps:
         for inputs in loop._load(step.micro_batches):
-            with counter:
+            with FlopCounterMode(display=False) as counter:
                 if backward:
                     loop._backward(inputs, step.batch_rows)
                 else:
                     inputs.pop("labels")
                     with torch.no_grad():
                         loop.model(**inputs)
+            flops += counter.get_total_flops()
     loop.optimizer.zero_grad()
-    return counter.get_total_flops() / len(steps)
+    return flops / len(steps)
 
 
 def host_waits(loop: _Loop) -> Counter[str]:

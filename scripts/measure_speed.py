@@ -13,6 +13,7 @@ loop costs; the Trainer draws its own, as its users have them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import tempfile
@@ -42,7 +43,7 @@ CLASSES = 4
 Contender = Literal["ours", "bare loop", "Trainer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A model of random weights, with what it is given."""
 
@@ -54,11 +55,13 @@ class Subject:
     image_size: int | None = None
     mean_tokens: int = 45
 
-    def model(self) -> Any:
+    def model(self, device: str) -> Any:
         """Return it, the same each time."""
         torch.manual_seed(0)
-        return self.model_class(self.config)
+        with torch.device(device):
+            return self.model_class(self.config)
 
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (a script: subjects live as long as it does)
     def split(self, rows: int) -> EncodedSplit:
         """Return random rows: bytes of images, or texts whose lengths spread as real ones do."""
         random = np.random.default_rng(0)
@@ -85,11 +88,11 @@ def subjects(device: str) -> list[Subject]:
     if device == "cuda":
         modern = t.ModernBertConfig(pad_token_id=0, **k)
         return [
-            Subject("ViT-B/16", t.ViTConfig(**k), vit, 64, 30, image_size=224),
-            Subject("ResNet-50", t.ResNetConfig(**k), resnet, 64, 30, image_size=224),
-            Subject("BERT-base", t.BertConfig(**k), bert, 32, 40, mean_tokens=110),
+            Subject("ViT-B/16", t.ViTConfig(**k), vit, 64, 15, image_size=224),
+            Subject("ResNet-50", t.ResNetConfig(**k), resnet, 64, 15, image_size=224),
+            Subject("BERT-base", t.BertConfig(**k), bert, 32, 30, mean_tokens=110),
             Subject(
-                "ModernBERT-base", modern, t.ModernBertForSequenceClassification, 32, 40,
+                "ModernBERT-base", modern, t.ModernBertForSequenceClassification, 32, 30,
                 mean_tokens=110,
             ),
         ]  # fmt: skip
@@ -151,8 +154,8 @@ def loop_of(subject: Subject, device: str) -> _Loop:
     recipe = recipe_of(subject, device)
     accelerator = make_accelerator(recipe.mixed_precision)
     set_tf32(False)
-    model, split = subject.model(), subject.split(subject.batch_size * subject.steps)
-    loop = _Loop(model.to(accelerator.device), split, recipe, 0, accelerator, Padding())
+    model, split = subject.model(device), subject.split(subject.batch_size * subject.steps)
+    loop = _Loop(model, split, recipe, 0, accelerator, Padding())
     loop.micro_batch_size = loop.find_micro_batch_size()
     return loop
 
@@ -172,7 +175,7 @@ def train_ours(subject: Subject, device: str) -> Callable[[], float]:
 def train_bare(subject: Subject, device: str) -> Callable[[], float]:
     """Return a round of the loop that a tutorial shows, on our batches."""
     loop = loop_of(subject, device)
-    model = subject.model().to(device).train()
+    model = subject.model(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
     batches = [part for step in loop._steps(0) for part in step.micro_batches]
 
@@ -238,7 +241,7 @@ def trainer_of(subject: Subject, device: str, marks: list[Marks]) -> Any:
         disable_tqdm=True, dataloader_num_workers=4 if cuda else 0, remove_unused_columns=False,
     )  # fmt: skip
     return transformers.Trainer(
-        model=subject.model(), args=arguments, data_collator=padded, callbacks=[Watch()],
+        model=subject.model(device), args=arguments, data_collator=padded, callbacks=[Watch()],
         train_dataset=Rows(subject.split(subject.batch_size * subject.steps)),
     )  # fmt: skip
 
@@ -273,7 +276,7 @@ def predict_ours(subject: Subject, device: str) -> Callable[[], float]:
     accelerator = make_accelerator(recipe_of(subject, device).mixed_precision)
     set_tf32(False)
     split = subject.split(subject.batch_size * subject.steps)
-    model = subject.model().to(accelerator.device)
+    model = subject.model(device)
 
     def work() -> None:
         predict_logits(
@@ -285,7 +288,7 @@ def predict_ours(subject: Subject, device: str) -> Callable[[], float]:
 
 def predict_bare(subject: Subject, device: str) -> Callable[[], float]:
     """Return a round of padded batches in file order."""
-    model = subject.model().to(device).eval()
+    model = subject.model(device).eval()
     split = subject.split(subject.batch_size * subject.steps)
 
     @torch.inference_mode()

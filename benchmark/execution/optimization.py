@@ -42,6 +42,6 @@ def save_memory(model: PreTrainedModel) -> None:
             f"{type(model).__name__} has no gradient checkpointing: leave gradient_checkpointing "
             "out of the recipe"
         )
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    # Frozen embeddings would leave the first checkpointed layer without a gradient to pass on.
-    model.enable_input_require_grads()
+    # The older name, which transformers deprecates since 5.20.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})

@@ -124,7 +124,7 @@ class _Loop:
         self.split, self.recipe, self.seed = split, recipe, seed
         self.accelerator, self.padding = accelerator, padding
         self.module = model
-        self.adapters = None if recipe.lora is None else add_adapters(model, recipe.lora)
+        self.adapters = None if recipe.lora is None else add_adapters(model, recipe.lora, seed)
         if recipe.gradient_checkpointing:
             save_memory(model)
         # No DDP wrapper: gradients are summed once a step, after every process has said

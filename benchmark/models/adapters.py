@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmark.failures import RunError, first_line
-from benchmark.registry import Lora
+import torch
+
+from benchmark.failures import RunError
+from benchmark.registry import Lora, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,12 +25,13 @@ class Adapters:
         self._tuner.merge_and_unload()
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora) -> Adapters:
+def add_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> Adapters:
     """Freeze a model but for its head, and give its layers adapters.
 
     Args:
         model: changed in place.
         lora: which layers, and how large.
+        seed: decides the adapters' first weights.
 
     Raises:
         RunError: peft is not installed, or no layer has such a name.
@@ -41,7 +44,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> Adapters:
             "the recipe's 'lora' needs the package peft: pip install 'calibration-benchmark[peft]'"
         ) from None
     head = _head(model)
-    layers = lora.modules if isinstance(lora.modules, str) else list(lora.modules)
+    layers = lora.modules if lora.modules == "all-linear" else list(lora.modules)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -49,14 +52,25 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> Adapters:
         target_modules=layers,
         exclude_modules=[name for name, _ in model.named_modules() if _within(name, head)],
     )
-    try:
+    _require_layers(model, layers)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
         tuner = LoraModel(model, config, "default")
-    except ValueError as error:
-        raise RunError(f"the recipe's 'lora': {first_line(error)}") from error
     for name, parameter in model.named_parameters():
         if _within(name, head):
             parameter.requires_grad_(True)
     return Adapters(tuner)
+
+
+def _require_layers(model: PreTrainedModel, layers: str | list[str]) -> None:
+    """Refuse names of layers that the model does not have."""
+    known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for layer in [] if layers == "all-linear" else layers:
+        if layer not in known:
+            raise RunError(
+                f"the recipe's 'lora': {type(model).__name__} has no layer whose name ends in "
+                f"'{layer}'{did_you_mean(layer, known)}"
+            )
 
 
 def _head(model: PreTrainedModel) -> set[str]:

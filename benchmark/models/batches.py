@@ -24,6 +24,9 @@ _BUCKET_BATCHES = 50
 
 _AHEAD = 4
 """Batches made ready on the host while the device works on earlier ones."""
+_MAKERS = 2
+"""Threads that make them: one alone feeds 1,800 images of 224 pixels a second, fewer than an H100
+takes."""
 
 
 class BatchLimit(NamedTuple):
@@ -98,16 +101,20 @@ def collate(split: EncodedSplit, positions: IntArray, padding: Padding) -> dict[
     return split.features.on_device(_on_host(split, positions, padding))
 
 
-def _on_host(split: EncodedSplit, positions: IntArray, padding: Padding) -> dict[str, Tensor]:
-    features = split.features.take(positions)
+def _on_host(
+    split: EncodedSplit, positions: IntArray, padding: Padding, *, pinned: bool = False
+) -> dict[str, Tensor]:
+    features = split.features.take(positions, pinned=pinned)
     tensors = {"labels": torch.from_numpy(split.labels[positions])}
     for name, rows in features.items():
-        whole = rows if isinstance(rows, np.ndarray) else padding.fill(rows, name)
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(whole))
+        if isinstance(rows, Tensor):
+            tensors[name] = rows
+        else:
+            tensors[name] = torch.from_numpy(padding.fill(rows, name))
     if "input_ids" in features and padding.masked:
         ones = [np.ones_like(row) for row in features["input_ids"]]
         tensors["attention_mask"] = torch.from_numpy(padding.fill(ones, "attention_mask"))
-    return tensors
+    return {name: value.pin_memory() for name, value in tensors.items()} if pinned else tensors
 
 
 def load_batches(
@@ -128,10 +135,11 @@ def load_batches(
         return
 
     def pinned(positions: IntArray) -> dict[str, Tensor]:
-        return {k: v.pin_memory() for k, v in _on_host(split, positions, padding).items()}
+        return _on_host(split, positions, padding, pinned=True)
 
     # A thread starts with the first GPU as its own, whichever its process works on.
-    pool = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,))
+    gpu = torch.cuda.current_device() if device.index is None else device.index
+    pool = ThreadPoolExecutor(_MAKERS, initializer=torch.cuda.set_device, initargs=(gpu,))
     try:
         ready = deque(pool.submit(pinned, positions) for positions in batches[:_AHEAD])
         for following in (*batches[_AHEAD:], *[None] * min(_AHEAD, len(batches))):

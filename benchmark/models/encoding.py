@@ -34,8 +34,15 @@ class Features(Protocol):
         """Tokens per row; None where all rows are alike (images)."""
         ...
 
-    def take(self, positions: IntArray) -> Mapping[str, AnyArray | list[AnyArray]]:
-        """Return inputs of the rows at `positions`: arrays of them, or one array a row (texts)."""
+    def take(
+        self, positions: IntArray, *, pinned: bool = False
+    ) -> Mapping[str, Tensor | list[AnyArray]]:
+        """Return inputs of the rows at `positions`: one tensor, or one array a row (texts).
+
+        Args:
+            positions: int64 [m].
+            pinned: put tensors where a GPU copies from while the host goes on.
+        """
         ...
 
     def on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,8 +79,8 @@ class TokenFeatures:
         """Tokens per row, int64 [n]."""
         return np.diff(self.offsets)
 
-    def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
-        """See `Features.take`."""
+    def take(self, positions: IntArray, *, pinned: bool = False) -> dict[str, list[AnyArray]]:
+        """See `Features.take`; a text's few tokens are pinned once they are padded."""
         bounds = [(self.offsets[i], self.offsets[i + 1]) for i in positions]
         return {
             name: [flat[start:end] for start, end in bounds] for name, flat in self.columns.items()

@@ -51,9 +51,16 @@ class PixelFeatures:
     def lengths(self) -> None:
         """See `Features.lengths`."""
 
-    def take(self, positions: IntArray) -> dict[str, AnyArray]:
+    def take(self, positions: IntArray, *, pinned: bool = False) -> dict[str, Tensor]:
         """See `Features.take`."""
-        return {"pixel_values": self.pixels[positions]}
+        import torch
+
+        # One pass from the file's pages to where the device reads.
+        shape = (len(positions), *self.pixels.shape[1:])
+        source = torch.from_numpy(self.pixels)
+        batch = torch.empty(shape, dtype=source.dtype, pin_memory=pinned)
+        torch.index_select(source, 0, torch.from_numpy(positions), out=batch)
+        return {"pixel_values": batch}
 
     def on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Features.on_device`."""
@@ -158,7 +165,7 @@ def read_images(folder: Path) -> StoredImages:
         np.load(folder / "ids.npy", allow_pickle=False),
         np.load(folder / "labels.npy", allow_pickle=False),
         PixelFeatures(
-            np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
+            np.load(folder / "pixels.npy", mmap_mode="c", allow_pickle=False),
             np.load(table, allow_pickle=False) if table.exists() else None,
         ),
     )

@@ -70,7 +70,7 @@ class Lora(Entry):
     rank: int = Field(16, ge=1, description="of what is added to each weight matrix")
     alpha: int = Field(32, ge=1, description="it is scaled by alpha / rank")
     dropout: float = Field(0.05, ge=0, lt=1, description="of the adapters' inputs")
-    modules: str | tuple[str, ...] = Field(
+    modules: Literal["all-linear"] | tuple[str, ...] = Field(
         "all-linear",
         description="names that the adapted layers end in; all-linear: every one but the head",
     )
