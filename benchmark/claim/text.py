@@ -17,10 +17,11 @@ def render_markdown(result: ClaimResult, title: str = "") -> str:
     """Return the whole result as markdown; texts from the data are escaped."""
     blocks = [
         f"# The claim{': ' + escape_markdown(title) if title else ''}",
-        *map(escape_markdown, result.verdict.sentences),
+        escape_markdown(" ".join(result.verdict.sentences)),
+        escape_markdown(" ".join(result.verdict.numbers)),
         *(block for passage in claim_passages(result) for block in _blocks(passage)),
     ]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _blocks(passage: Passage) -> Iterator[str]:

@@ -69,6 +69,7 @@ class Contents:
     front: Drawing | None = None
     outcome: str = "undecided"
     verdict: tuple[str, ...] = ()
+    verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
     forest: Drawing | None = None
     passages: list[Passage] = field(default_factory=list)
@@ -165,6 +166,7 @@ def _add_claim(
     ]
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *incomplete)
+    contents.verdict_numbers = result.verdict.numbers
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
