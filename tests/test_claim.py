@@ -41,7 +41,7 @@ def test_a_clear_advantage_of_attention_is_supported() -> None:
     assert result.primary.families == {"attention": 10, "convolution": 10}
     assert result.permutation is not None
     assert result.permutation.p_value <= 0.05
-    assert result.verdict.sentences[0].startswith("Supported: on images and texts, before")
+    assert result.verdict.sentences[0].startswith("Supported: on image-data and text-data, before")
     assert result.verdict.primary_factor is True
 
 
@@ -119,11 +119,11 @@ def test_an_end_that_cannot_be_given_is_said() -> None:
 
 def test_the_verdict_names_the_datasets_it_is_about() -> None:
     one = evaluate_claim(runs(ratio=0.5, families=(6, 6)))
-    assert one.verdict.sentences[0].startswith("Supported: on DATASET, before")
+    assert one.verdict.sentences[0].startswith("Supported: on image-data, before")
     assert one.verdict.new_dataset is None
     assert "Of a new dataset nothing can be said" in one.verdict.numbers[2]
     two = evaluate_claim(two_modalities(ratio=0.5, families=(6, 6)))
-    assert two.verdict.sentences[0].startswith("Supported: on images and texts, before")
+    assert two.verdict.sentences[0].startswith("Supported: on image-data and text-data, before")
     assert two.verdict.new_dataset == "undecided"
     assert "that takes more datasets" in two.verdict.numbers[2]
 

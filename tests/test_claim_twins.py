@@ -70,10 +70,10 @@ def test_labels_are_exchanged_within_twins() -> None:
 
 def test_the_verdict_speaks_of_twins_and_says_of_which_models() -> None:
     result = evaluate_claim(twins(ratio=0.7, noise_sd=0.05))
-    text = " ".join(result.verdict.sentences)
+    text = " ".join([*result.verdict.sentences, *result.verdict.numbers])
     assert result.verdict.outcome == "supported"
-    assert "within twins" in text
-    assert "With 9 pairs of twins" in text
+    assert "better calibrated than their convolution twins" in text
+    assert "with 9 pairs of twins" in text
     assert "These are 18 models of" in text
     assert "trained from scratch: of larger or otherwise trained ones they say nothing" in text
     assert "families" not in text

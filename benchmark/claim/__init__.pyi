@@ -15,3 +15,5 @@ from .wording import covariate_list as covariate_list
 from .wording import estimator_name as estimator_name
 from .wording import range_text as range_text
 from .wording import ratio_text as ratio_text
+from .wording import size_text as size_text
+from .wording import total_text as total_text

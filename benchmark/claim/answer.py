@@ -22,6 +22,7 @@ from benchmark.claim.wording import (
     p_statement,
     range_text,
     ratio_text,
+    size_text,
     times_text,
     units_text,
 )
@@ -62,8 +63,8 @@ def answer(claim: Claim, effect: Effect, outcome: Outcome) -> str:
     }
     given = f" and at equal {_enumerated(effect.covariates)}" if effect.covariates else ""
     return (
-        f"{outcome.capitalize()}: on {_datasets(effect)}, {when(effect.map)} temperature scaling{given}, {first}"
-        f" models are {told[outcome]}."
+        f"{outcome.capitalize()}: on {_datasets(effect)}, {when(effect.map)} temperature"
+        f" scaling{given}, {first} models are {told[outcome]}."
     )
 
 
@@ -79,7 +80,7 @@ def how_sure(
     claim: Claim, effect: Effect, outcome: Outcome, permutation: Permutation | None
 ) -> str:
     """Return the sentence that says what chance would do with as many families, or twins."""
-    units, interval = _units(claim, effect), effect.estimate
+    units, interval = size_text(effect.unit, effect.families), effect.estimate
     if outcome == "equivalent":
         margin = f"{100 * (claim.equivalence_ratio - 1):.0f}%"
         return (
@@ -226,7 +227,8 @@ def in_numbers(
         exchange = f"; exchange of labels {p_statement(permutation.p_value)}"
     yield (
         f"The calibration error of {first} models is {times_text(effect.estimate, second)}"
-        f" ({limits_text(effect.estimate, level)}{exchange}), with {_units(claim, effect)}."
+        f" ({limits_text(effect.estimate, level)}{exchange}), with"
+        f" {size_text(effect.unit, effect.families)}."
     )
     if power is None:
         return
@@ -253,14 +255,6 @@ def new_dataset_sentence(claim: Claim, effect: Effect, outcome: Outcome | None) 
             " decided: that takes more datasets."
         )
     return f"{opening} ({level} prediction interval: {range_text(new)}): {outcome} there too."
-
-
-def _units(claim: Claim, effect: Effect) -> str:
-    """Return e.g. "6 attention and 5 convolution families" or "9 pairs of twins"."""
-    first, second = claim.contrast
-    if effect.unit == "twins":
-        return units_text(effect.unit, effect.families[first])
-    return f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
 
 
 def _enumerated(covariates: Sequence[str]) -> str:
