@@ -12,7 +12,8 @@ import pytest
 
 from benchmark.claim import evaluate_claim, main
 from benchmark.claim.data import ClaimError
-from benchmark.claim.published_table import TABLE_METRIC, read_column_map, read_table
+from benchmark.claim.published_table import TABLE_METRIC, read_table
+from benchmark.claim.table_map import read_column_map
 
 ROOT = Path(__file__).parents[1]
 MINDERER = ROOT.parent / "shared" / "data" / "tables" / "minderer2021_fig2_vector.csv"
@@ -46,17 +47,17 @@ def files(tmp_path: Path, table: str = TABLE, columns: str = MAP) -> tuple[Path,
 
 
 def test_facts_come_from_columns_rules_and_constants(tmp_path: Path) -> None:
-    frame = read_table(*files(tmp_path)).set_index("model")
+    frame = read_table(*files(tmp_path)).frame.set_index("model")
     assert frame.loc["vit-s", "mixer"] == "attention"
     assert frame.loc["resnet", "mixer"] == "convolution"
     assert frame.loc["vit-s", "calibration_error_none"] == 0.02
-    assert set(frame["dataset"]) == {"table"}
+    assert set(frame["dataset"]) == {"this table"}
     assert frame.loc["vit-s", "accuracy_none"] == 0.8
     assert frame["parameters"].isna().all()
 
 
 def test_failed_fits_are_filtered_by_rule_and_counted(tmp_path: Path) -> None:
-    frame = read_table(*files(tmp_path)).set_index("model")
+    frame = read_table(*files(tmp_path)).frame.set_index("model")
     assert frame["status"].to_dict() == {
         "vit-s": "completed",
         "vit-b": "skipped",
@@ -86,7 +87,7 @@ def test_failed_fits_are_filtered_by_rule_and_counted(tmp_path: Path) -> None:
         ("", MAP, "has no rows"),
         (TABLE.replace("0.02", "2.1"), MAP, "line 2: 'ece' is 2.1, and 1 of 3 values are above 1"),
         (PERCENT, MAP, "line 2: 'ece' is 2, and 3 of 3 values are above 1; errors and accuracies"),
-        (PERCENT, MAP, "divide the column by 100"),
+        (PERCENT, MAP, "say so with {column: ..., percent: true}"),
         (TABLE.replace("0.02", "0,02"), MAP.replace("ece", "nr"), "line 2: has 6 cells, but the"),
         (TABLE.replace("0.79,1.2", "0.79"), MAP, "line 5: has 4 cells, but the header has 5"),
         (TABLE.replace("0.02", "inf"), MAP, "line 2: 'ece' is 'inf', not a number"),
@@ -111,12 +112,12 @@ def test_mistakes_are_named(tmp_path: Path, table: str, columns: str, message: s
 
 @pytest.mark.parametrize("dash", ["-", "\u2013", "n/a", "NaN", " "])
 def test_a_dash_is_no_value_and_leaves_the_rules_as_they_are(tmp_path: Path, dash: str) -> None:
-    expected = read_table(*files(tmp_path))["status"].tolist()
+    expected = read_table(*files(tmp_path)).frame["status"].tolist()
     for cell in ("1.1", "1.2"):
         table = TABLE.replace(f",{cell}\n", f",{dash}\n")
-        assert read_table(*files(tmp_path, table))["status"].tolist() == expected
+        assert read_table(*files(tmp_path, table)).frame["status"].tolist() == expected
     reworded = TABLE.replace("1.5", "1.50")
-    assert read_table(*files(tmp_path, reworded))["status"].tolist() == expected
+    assert read_table(*files(tmp_path, reworded)).frame["status"].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_tables_as_people_write_them_mean_the_same(
     tmp_path: Path, change: Callable[[str], str]
 ) -> None:
     pd.testing.assert_frame_equal(
-        read_table(*files(tmp_path, change(TABLE))), read_table(*files(tmp_path))
+        read_table(*files(tmp_path, change(TABLE))).frame, read_table(*files(tmp_path)).frame
     )
 
 
@@ -148,14 +149,14 @@ def test_missing_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_rows_of_one_model_are_its_seeds(tmp_path: Path) -> None:
-    frame = read_table(*files(tmp_path, TABLE + "vit-s,ViT,0.04,0.8,1.1\n"))
+    frame = read_table(*files(tmp_path, TABLE + "vit-s,ViT,0.04,0.8,1.1\n")).frame
     assert frame.loc[frame["model"] == "vit-s", "seed"].tolist() == [0, 1]
 
 
 def test_flags_are_read_as_words(tmp_path: Path) -> None:
     table = "name,family,ece,accuracy,temperature,mixup\na,A,.1,.5,1,yes\nb,B,.1,.5,1,0\n"
     columns = MAP.replace("accuracy: accuracy", "accuracy: accuracy\n  mixup: mixup")
-    assert read_table(*files(tmp_path, table, columns))["mixup"].tolist() == [True, False]
+    assert read_table(*files(tmp_path, table, columns)).frame["mixup"].tolist() == [True, False]
     with pytest.raises(ClaimError, match="not true or false"):
         read_table(*files(tmp_path, table.replace("yes", "maybe"), columns))
 
@@ -171,7 +172,7 @@ def test_example_map_is_valid() -> None:
 
 @needs_minderer
 def test_minderer_runs_and_says_what_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
-    frame = read_table(MINDERER, MINDERER_MAP)
+    frame = read_table(MINDERER, MINDERER_MAP).frame
     assert len(frame) == 26
     assert frame["mixer"].value_counts().to_dict() == {
         "convolution": 16,
@@ -211,7 +212,7 @@ def test_a_thousand_rows_of_ninety_families_take_seconds(tmp_path: Path) -> None
         }
     )
     started = time.perf_counter()
-    frame = read_table(*files(tmp_path, table.to_csv(index=False)))
+    frame = read_table(*files(tmp_path, table.to_csv(index=False))).frame
     result = evaluate_claim(frame, metric=TABLE_METRIC)
     assert time.perf_counter() - started < 60
     assert result.verdict.outcome == "supported"

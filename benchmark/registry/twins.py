@@ -57,13 +57,14 @@ def _problem_of_scratch_twins(model: ModelEntry, twin: ModelEntry) -> str | None
             f"{key} ({ours.get(key)} here, {theirs.get(key)} there)" for key in sorted(different)
         )
         return (
-            f"differs from its twin '{twin.name}' in {listed}; twins may differ in mixer, family and"
-            " scratch.token_mixer only"
+            f"differs from its twin '{twin.name}' in {listed}; twins may differ in mixer,"
+            " family and scratch.token_mixer only"
         )
     gap = parameter_gap(model, twin)
     if gap is not None and gap > LARGEST_DIFFERENCE:
         return (
-            f"differs from its twin '{twin.name}' by {gap:.0%} of the parameters; twins may differ by"
+            f"differs from its twin '{twin.name}' by {gap:.0%}"
+            " of the parameters; twins may differ by"
             f" at most {LARGEST_DIFFERENCE:.0%}"
         )
     return None
