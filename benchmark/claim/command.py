@@ -93,7 +93,7 @@ def _output(options: argparse.Namespace) -> str:
         from benchmark.claim.published_table import read_table
 
         table = read_table(options.table, options.columns)
-        result = evaluate_claim(table.frame, claim, metric=table.metric)
+        result = evaluate_claim(table.frame, table.tested(claim), metric=table.metric)
         title, about = table.title, (table.passage,)
     if options.json:
         return ascii_json(result.model_dump_json(indent=1)) + "\n"

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmark.claim.measurement import Vector
 from benchmark.claim.passage import Passage
-from benchmark.claim.result import CLAIM_MAPS
+from benchmark.claim.result import CLAIM_MAPS, ClaimMap, when
 from benchmark.claim.table_cells import TableCells
 from benchmark.claim.table_map import ColumnMap, Constant, read_column_map
 from benchmark.claim.wording import as_sentence
@@ -22,6 +22,8 @@ from benchmark.markup import plural
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from benchmark.registry import Claim
 
 TABLE_METRIC = "calibration_error"
 NO_ERROR = "no calibration error in the table"
@@ -53,6 +55,25 @@ class PublishedTable:
         return TABLE_METRIC
 
     @property
+    def maps(self) -> tuple[ClaimMap, ...]:
+        """The calibration maps after which the table has errors, `none` first."""
+        held = self.frame[self.frame["status"] == "completed"]
+        columns = {name: f"{TABLE_METRIC}_{name}" for name in CLAIM_MAPS.values()}
+        return tuple(n for n, column in columns.items() if column in held and held[column].any())
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The same as people say it: before and after."""
+        return tuple(when(name) for name in self.maps)
+
+    def tested(self, claim: Claim) -> Claim:
+        """Return the claim as this table can carry it: about the errors that it has."""
+        if CLAIM_MAPS[claim.primary] in self.maps or not self.maps:
+            return claim
+        (primary,) = (word for word, name in CLAIM_MAPS.items() if name == self.maps[0])
+        return claim.model_copy(update={"primary": primary})
+
+    @property
     def passage(self) -> Passage:
         """What a reader must know of the table before its result."""
         kept = self.frame["status"] == "completed"
@@ -66,6 +87,14 @@ class PublishedTable:
             " from the map's rules",
             self.variances,
         ]
+        if len(self.maps) == 1:
+            sentences.append(
+                f"It has errors {self.words[0]} temperature scaling only: these are tested"
+            )
+        sentences.append(
+            "Who trained which model by which recipe was not left to chance: a difference between"
+            " mixers here would be one between what people made of them"
+        )
         return Passage("The table", tuple(as_sentence(text) for text in sentences))
 
 

@@ -67,28 +67,36 @@ Panel = tuple["Axes", str, "pd.DataFrame"]
 
 
 @styled
-def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
-    """Draw the debiased error before scaling against `axis`, one panel per dataset.
+def scatter(
+    table: pd.DataFrame,
+    axis: Axis,
+    name: str,
+    error: str = ERROR,
+    error_name: str = ERROR_NAME,
+) -> Drawing | None:
+    """Draw an error before scaling against `axis`, one panel per dataset.
 
     Args:
         table: test rows of several datasets from `data.over_seeds`.
         axis: the horizontal axis.
         name: file name without suffix.
+        error: the error's column.
+        error_name: what it is.
 
     Returns None where no model has both numbers, or all are alike in the one on a logarithmic axis.
     """
-    table = table[table[ERROR].notna() & table[axis.column].notna()]
+    table = table[table[error].notna() & table[axis.column].notna()]
     if table.empty or (axis.logarithmic and _range(table, axis) < ALIKE_SIZES):
         return None
     models = table["model"].nunique()
-    table, averaged = _family_means(table, axis)
+    table, averaged = _family_means(table, axis, error)
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
     for panel, _, rows in panels:
-        fitted |= _scatter_panel(panel, rows, axis)
-    _finish(panels, axis, f"{ERROR_NAME} (pp)")
+        fitted |= _scatter_panel(panel, rows, axis, error)
+    _finish(panels, axis, f"{error_name} (pp)")
     mixer_legend(figure, mixers_in(table["mixer"]))
-    _name_marks(figure, panels, axis, ERROR)
+    _name_marks(figure, panels, axis, error)
     lines = (
         f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
         "95% interval of the fitted mean, treating models as independent."
@@ -97,7 +105,7 @@ def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
     )
     what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
-        f"{ERROR_NAME.capitalize()} before temperature scaling against {what}, "
+        f"{error_name[:1].upper() + error_name[1:]} before temperature scaling against {what}, "
         f"{plural(models, 'model')}. If {what} explained everything, mixers would lie on one curve."
     )
     method = (
@@ -124,13 +132,13 @@ def _finish(panels: Sequence[Panel], axis: Axis, error: str) -> None:
     figure.supylabel(error, fontsize=10)
 
 
-def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
+def _family_means(table: pd.DataFrame, axis: Axis, error: str) -> tuple[pd.DataFrame, str]:
     """Average the models of a family on a dataset where a panel would be too crowded."""
     if table["dataset"].value_counts().max() <= MAX_MARKS:
         return table, ""
     keys = ["dataset", "family", "mixer"]
-    means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
-    empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
+    means = table.groupby(keys, observed=True)[[axis.column, error]].mean().reset_index()
+    empty = {f"{error}_low": float("nan"), f"{error}_high": float("nan")}
     note = "so many that each mark is the mean of a family on a dataset, without interval."
     return means.assign(model=means["family"], **empty), note
 
@@ -218,14 +226,14 @@ def _draw_models(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None
     axes.set_ylim(bottom=1.15 * lowest)
 
 
-def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
+def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> set[str]:
     """Draw one dataset's models; return the mixers that got a fitted line."""
-    _draw_models(axes, rows, axis, ERROR)
+    _draw_models(axes, rows, axis, error)
     fitted = set()
     for mixer in mixers_in(rows["mixer"]):
         own = rows[rows["mixer"] == mixer]
         x = axis.scale * own[axis.column].to_numpy(float)
-        y = 100 * own[ERROR].to_numpy(float)
+        y = 100 * own[error].to_numpy(float)
         if len(own) >= FIT_MODELS and np.ptp(x) > 0:
             _fit_line(axes, x, y, MIXER_COLORS[mixer], axis.logarithmic)
             fitted.add(mixer)
