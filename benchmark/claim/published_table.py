@@ -208,5 +208,6 @@ def _with_variances(frame: pd.DataFrame, bins: int | None) -> tuple[pd.DataFrame
     rest = f"; {plural(exact, 'row')} without them counted as exact" if exact else ""
     return frame.assign(**added), (
         f"How well each error is known follows from {count} test rows, {bins} bins and the"
-        f" accuracy, as an upper limit of its variance{rest}. What bin noise adds to a published error is not taken off"
+        f" accuracy, as an upper limit of its variance{rest}. What bin noise adds to a published"
+        " error is not taken off"
     )

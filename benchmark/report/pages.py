@@ -101,8 +101,8 @@ NOTES = {
         " over its families, each counted once. Nothing is adjusted for here."
     ),
     "table_trace": (
-        "Every number here follows from the published table and the map of its columns, by python -m"
-        " benchmark.report --table FILE --columns MAP. The table's own figures stay with whoever"
+        "Every number here follows from the published table and the map of its columns, by python"
+        " -m benchmark.report --table FILE --columns MAP. The table's own figures stay with whoever"
         " published them."
     ),
     "mistakes": (

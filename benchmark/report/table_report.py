@@ -96,7 +96,7 @@ def write_table_report(
 
 def describe(published: PublishedTable, table: Path, claim: Claim) -> tuple[Contents, TablePage]:
     """Test the claim on a table, draw its figures and build its tables."""
-    from benchmark.report.contents import Contents, add_claim, test_claim
+    from benchmark.report.contents import Contents, add_claim, try_claim
 
     frame = with_columns(_shown_safely(published.frame))
     left_out = frame[frame["status"] != "completed"]
@@ -110,7 +110,7 @@ def describe(published: PublishedTable, table: Path, claim: Claim) -> tuple[Cont
         runs=Counter(frame["status"]),
     )
     contents = Contents(data, problems=list(data.problems))
-    result = test_claim(frame, published.tested(claim), published.metric)
+    result = try_claim(frame, published.tested(claim), published.metric)
     add_claim(contents, result)
     contents.passages = [one for one in contents.passages if one.title not in UNSAID]
     used = data.in_distribution
@@ -150,7 +150,7 @@ def family_means(used: pd.DataFrame, published: PublishedTable) -> pd.DataFrame:
         errors = averaged[f"{published.metric}_{map_name}"].astype(float)
         logs[f"error_{map_name}"] = np.log(errors.where(errors > 0))
     groups = averaged.assign(**logs).groupby(["family", "mixer"], observed=True)
-    means = np.exp(groups[list(logs)].mean())
+    means: pd.DataFrame = groups[list(logs)].mean().transform("exp")
     means["models"] = groups["model"].nunique()
     means["accuracy"] = groups["accuracy_none"].mean()
     means["smallest"], means["largest"] = groups["parameters"].min(), groups["parameters"].max()
@@ -185,14 +185,12 @@ def _draw(
 def _head(used: pd.DataFrame, families: pd.DataFrame) -> str:
     """Say in one sentence what is in the table."""
     sizes = used["parameters"].dropna().astype(float)
-    of_size = (
-        f" of {compact(sizes.min())} to {compact(sizes.max())} parameters" if len(sizes) else ""
-    )
+    ends = f" of {compact(sizes.min())} to {compact(sizes.max())} parameters" if len(sizes) else ""
     models = plural(used["model"].nunique(), "model")
     count = plural(families["family"].nunique(), "family", "families")
     datasets = sorted(map(str, used["dataset"].unique()))
     named = ", ".join(datasets[:3]) + (f" and {len(datasets) - 3} more" if datasets[3:] else "")
-    return f"A published table, not runs of this benchmark: {models}{of_size}, {count}, on {named}."
+    return f"A published table, not runs of this benchmark: {models}{ends}, {count}, on {named}."
 
 
 def _group_table(
