@@ -242,6 +242,16 @@ def in_numbers(
         )
 
 
+def secondary_sentence(claim: Claim, secondary: Effect) -> str:
+    """Tell the effect after the other calibration map, which the verdict is not about."""
+    level = level_text(claim.alpha)
+    limits = limits_text(secondary.estimate, level)
+    return (
+        f"{when(secondary.map).capitalize()} temperature scaling, which the verdict is not about, it"
+        f" is {times_text(secondary.estimate, claim.contrast[1])} ({limits})."
+    )
+
+
 def new_dataset_sentence(claim: Claim, effect: Effect, outcome: Outcome | None) -> str:
     """Say what the datasets tried tell of another one; `outcome` is that of the prediction."""
     new = effect.new_dataset

@@ -9,6 +9,7 @@ from benchmark.claim.answer import (
     how_sure,
     in_numbers,
     new_dataset_sentence,
+    secondary_sentence,
     what_would_settle,
     without_estimate,
 )
@@ -59,9 +60,14 @@ def decide(
     power: Power | None,
     shares: VarianceShares,
     permutation: Permutation | None = None,
+    secondary: Effect | None = None,
     scope: str | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried and on a new one; `scope` says of which models."""
+    """Judge the ratio on the datasets tried and on a new one.
+
+    `secondary`, after the other calibration map, is told and not judged; `scope` says of which
+    models the verdict speaks.
+    """
     if effect is None:
         reason = problem or "the contrast could not be estimated"
         return Verdict(
@@ -86,6 +92,7 @@ def decide(
         ),
         numbers=(
             *in_numbers(claim, effect, power, permutation),
+            *([] if secondary is None else [secondary_sentence(claim, secondary)]),
             new_dataset_sentence(claim, effect, new),
             *([] if scope is None else [scope]),
         ),

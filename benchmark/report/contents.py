@@ -172,7 +172,7 @@ def add_claim(
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
     contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]
-    if drawn[0] is None and result.variance_shares.shares:
+    if drawn[1] is None and result.variance_shares.shares:
         contents.claim_not_drawn = [
             "Shares of variance are not drawn: no factor's interval clears what chance explains."
         ]
