@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from benchmark.claim.published_table import TABLE_METRIC, read_table
 from benchmark.claim.table_map import read_column_map
 
 ROOT = Path(__file__).parents[1]
+IMAGENET = ROOT.parent / "shared" / "data" / "tables" / "imagenet_timm_1116.csv"
+IMAGENET_MAP = ROOT / "docs" / "examples" / "imagenet_timm_columns.yaml"
 MINDERER = ROOT.parent / "shared" / "data" / "tables" / "minderer2021_fig2_vector.csv"
 MINDERER_MAP = ROOT / "docs" / "examples" / "minderer2021_columns.yaml"
 
@@ -218,3 +221,108 @@ def test_a_thousand_rows_of_ninety_families_take_seconds(tmp_path: Path) -> None
     assert result.verdict.outcome == "supported"
     assert result.primary is not None
     assert result.primary.estimate.ratio == pytest.approx(np.exp(-0.4), rel=0.15)
+
+
+# --- The map ------------------------------------------------------------------------------------
+
+
+def test_a_percentage_that_is_declared_is_divided(tmp_path: Path) -> None:
+    table = TABLE.replace("0.8,", "80,").replace("0.81,", "81,").replace("0.79,", "79,")
+    columns = MAP.replace("accuracy: accuracy", "accuracy: {column: accuracy, percent: true}")
+    frame = read_table(*files(tmp_path, table, columns)).frame
+    expected = read_table(*files(tmp_path)).frame
+    assert frame["accuracy_none"].tolist() == pytest.approx(expected["accuracy_none"].tolist())
+    with pytest.raises(ClaimError, match="line 2: 'accuracy' is 180, above 100 percent"):
+        read_table(*files(tmp_path, table.replace("80,", "180,"), columns))
+
+
+def test_rules_can_go_by_the_family_that_other_rules_gave(tmp_path: Path) -> None:
+    columns = MAP.replace(
+        'family: family\n  mixer: {from: name, rules: {"vit*": attention, "*": convolution}}',
+        'family: {from: name, rules: {"vit-*": A, "*": B}}\n'
+        "  mixer: {from: family, rules: {A: attention, B: convolution}}",
+    )
+    table = TABLE.replace(",family", ",unused")
+    frame = read_table(*files(tmp_path, table, columns)).frame
+    assert frame["family"].tolist() == ["A", "A", "B", "B"]
+    assert frame["mixer"].tolist() == ["attention"] * 2 + ["convolution"] * 2
+    circle = columns.replace('{from: name, rules: {"vit-*"', '{from: family, rules: {"vit-*"')
+    with pytest.raises(ClaimError, match="has no column 'family'"):
+        read_table(*files(tmp_path, table, circle))
+
+
+def test_what_no_rule_matches_is_listed(tmp_path: Path) -> None:
+    columns = MAP.replace('{"vit*": attention, "*": convolution}', '{"vit-s": attention}')
+    with pytest.raises(ClaimError) as error:
+        read_table(*files(tmp_path, TABLE, columns))
+    assert (
+        "no rule on 'name' matches 'vit-b' (line 3), 'resnet' (line 4), 'regnet' (line 5); add a"
+        " rule for each, or '*' for all others"
+    ) in str(error.value)
+
+
+@pytest.mark.skipif(not IMAGENET.exists(), reason=f"needs {IMAGENET.name} in shared/data/tables")
+def test_the_map_of_imagenet_names_every_model_by_a_rule_that_is_used() -> None:
+    mapping = read_column_map(IMAGENET_MAP).columns
+    frame = read_table(IMAGENET, IMAGENET_MAP).frame
+    assert frame.groupby("mixer")["model"].size().to_dict() == {
+        "attention": 280,
+        "convolution": 666,
+        "hybrid": 143,
+        "mlp": 14,
+        "other": 13,
+    }
+    assert frame.groupby("mixer")["family"].nunique().to_dict() == {
+        "attention": 25,
+        "convolution": 64,
+        "hybrid": 19,
+        "mlp": 3,
+        "other": 2,
+    }
+    assert (frame["status"] == "completed").sum() == 1096
+    for name in ("family", "mixer", "pretraining_examples", "distillation"):
+        fact = getattr(mapping, name)
+        used = {
+            next(rule for rule in fact.rules if fnmatchcase(value, rule))
+            for value in frame[fact.source]
+        }
+        assert set(fact.rules) == used, name
+        assert ("*" in fact.rules) == (name in ("pretraining_examples", "distillation"))
+
+
+# --- How well published errors are known -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "bins", "gap"), [(2000, 15, 0.0), (2000, 15, 0.1), (500, 5, 0.2)])
+def test_variances_from_rows_and_bins_are_upper_limits(rows: int, bins: int, gap: float) -> None:
+    """Simulated predictions: the ECE's squares vary by at most what the formula says, not by far."""
+    generator = np.random.default_rng(0)
+    squares, debiased = [], []
+    for _ in range(1500):
+        confidence = generator.uniform(0.6, 0.9, rows)
+        right = generator.random(rows) < confidence - gap
+        which = np.minimum(((confidence - 0.6) / 0.3 * bins).astype(int), bins - 1)
+        counts = np.bincount(which, minlength=bins)
+        gaps = np.bincount(which, right - confidence, minlength=bins) / counts
+        squares.append(float(np.average(np.abs(gaps), weights=counts)) ** 2)
+        debiased.append(float(np.average(gaps**2, weights=counts)))
+    accuracy = np.array([0.75 - gap])
+    null, slope = error_variances(accuracy, np.array([float(rows)]), bins)
+    limit = float(null[0] + slope[0] * gap**2)
+    assert np.var(squares) < limit
+    # The root mean square's variance is the one that the formula bounds closely.
+    assert 0.75 * limit < np.var(debiased) < 1.1 * limit
+
+
+def test_variances_come_with_rows_and_bins_only(tmp_path: Path) -> None:
+    columns = "bins: 15\n" + MAP.replace("accuracy: accuracy", "accuracy: accuracy\n  test_rows: n")
+    table = TABLE.replace("temperature\n", "temperature,n\n").replace("1.1\n", "1.1,1000\n")
+    table = table.replace("200\n", "200,\n").replace("1.5\n", "1.5,\n").replace("1.2\n", "1.2,\n")
+    known = read_table(*files(tmp_path, table, columns))
+    column = f"{TABLE_METRIC}_squared_none_null_variance"
+    assert known.frame[column].notna().tolist() == [True, False, False, False]
+    assert known.frame[column][0] == pytest.approx(2 * 15 * (0.8 * 0.2 / 1000) ** 2)
+    assert "1,000 test rows, 15 bins" in known.variances
+    without = read_table(*files(tmp_path, table, columns.replace("bins: 15\n", "")))
+    assert column not in without.frame
+    assert "the map gives no number of bins" in without.variances

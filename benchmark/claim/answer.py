@@ -247,8 +247,8 @@ def secondary_sentence(claim: Claim, secondary: Effect) -> str:
     level = level_text(claim.alpha)
     limits = limits_text(secondary.estimate, level)
     return (
-        f"{when(secondary.map).capitalize()} temperature scaling, which the verdict is not about, it"
-        f" is {times_text(secondary.estimate, claim.contrast[1])} ({limits})."
+        f"{when(secondary.map).capitalize()} temperature scaling, which the verdict is not about,"
+        f" it is {times_text(secondary.estimate, claim.contrast[1])} ({limits})."
     )
 
 

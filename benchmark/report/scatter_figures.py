@@ -110,7 +110,7 @@ def scatter(
     )
     method = (
         f"Errors in percentage points (pp), mean over seeds; "
-        f"{averaged or _about_bars(table)} {lines}{_left_out(table, panels)}"
+        f"{averaged or _about_bars(table, error)} {lines}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt, method)
@@ -159,7 +159,9 @@ def _dataset_panels(table: pd.DataFrame) -> tuple[Figure, list[Panel]]:
     return figure, panels
 
 
-def _about_bars(table: pd.DataFrame) -> str:
+def _about_bars(table: pd.DataFrame, error: str) -> str:
+    if table[f"{error}_low"].isna().all():
+        return "without intervals, for none are known."
     few = table["dataset"].value_counts().min() <= MAX_BARS
     crowded = f" where a panel has at most {MAX_BARS} models; others are in the tables"
     if not few:
@@ -288,7 +290,7 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
         "figure at the top has all three."
     )
     method = (
-        f"Mean over seeds; {_about_bars(table)} On the dashed front no model is both faster and "
+        f"Mean over seeds; {_about_bars(table, error)} On the dashed front no model is both faster and "
         "better calibrated; where intervals overlap, the order on the front is not settled."
         f"{doubt if unstable else ''}{_left_out(table, panels)}"
     )

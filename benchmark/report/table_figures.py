@@ -55,13 +55,15 @@ def errors_by_mixer(
     use_log_axis(panels[-1], 100 * shown)
     panels[-1].set_xlabel("calibration error of a family (percentage points, logarithmic)")
     models = plural(int(families["models"].sum()), "model")
-    count = plural(len(families), "family", "families")
+    number = families["family"].nunique()
+    count = plural(number, "family", "families")
+    own = "" if number == len(families) else " and mixer"
     caption = (
-        f"Calibration error by mixer: {models} of {count}, a mark each family, the line their mean."
+        f"Calibration error by mixer: {models} of {count}, a mark each family{own}, the line their mean."
         " How far families of one mixer lie apart is what a difference between mixers is judged by."
     )
     method = (
-        f"{error}, as published. A mark is the geometric mean of a family's models, the vertical"
+        f"{error[:1].upper() + error[1:]}, as published. A mark is the geometric mean of a family's models, the vertical"
         " line the geometric mean of a mixer's families, each counted once. Not adjusted for"
         " anything. Heights within a mixer mean nothing."
     )
