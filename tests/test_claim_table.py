@@ -13,7 +13,7 @@ import pytest
 
 from benchmark.claim import evaluate_claim, main
 from benchmark.claim.data import ClaimError
-from benchmark.claim.published_table import TABLE_METRIC, read_table
+from benchmark.claim.published_table import TABLE_METRIC, error_variances, read_table
 from benchmark.claim.table_map import read_column_map
 
 ROOT = Path(__file__).parents[1]
@@ -290,12 +290,12 @@ def test_the_map_of_imagenet_names_every_model_by_a_rule_that_is_used() -> None:
         assert ("*" in fact.rules) == (name in ("pretraining_examples", "distillation"))
 
 
-# --- How well published errors are known -----------------------------------------------------------
+# --- How well published errors are known --------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "bins", "gap"), [(2000, 15, 0.0), (2000, 15, 0.1), (500, 5, 0.2)])
 def test_variances_from_rows_and_bins_are_upper_limits(rows: int, bins: int, gap: float) -> None:
-    """Simulated predictions: the ECE's squares vary by at most what the formula says, not by far."""
+    """Of simulated predictions, squared ECEs vary by at most what the formula says."""
     generator = np.random.default_rng(0)
     squares, debiased = [], []
     for _ in range(1500):

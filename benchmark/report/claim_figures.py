@@ -185,11 +185,11 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
 
 @styled
 def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
-    """Draw the contrast under every specification; None where there is none."""
+    """Draw the contrast under every specification; None where none differs from another."""
     specifications = result.specification_curve.specifications
-    if not specifications:
-        return None
     choices = _choices(specifications)
+    if not choices:
+        return None
     lines = sum(len(options) for _, options in choices)
     figure, (top, bottom) = new_figure(
         2.9 + 0.19 * lines, 2, 1, sharex=True, height_ratios=[2.2, 0.19 * lines]

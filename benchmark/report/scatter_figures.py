@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmark.claim import when
 from benchmark.markup import plural
 from benchmark.report.figure_style import (
     ERROR_NAME,
@@ -74,7 +75,7 @@ def scatter(
     error: str = ERROR,
     error_name: str = ERROR_NAME,
 ) -> Drawing | None:
-    """Draw an error before scaling against `axis`, one panel per dataset.
+    """Draw an error before (or after) scaling against `axis`, one panel per dataset.
 
     Args:
         table: test rows of several datasets from `data.over_seeds`.
@@ -103,9 +104,10 @@ def scatter(
         if fitted
         else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
     )
+    word = when("temperature" if error.endswith("_temperature") else "none")
     what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
-        f"{error_name[:1].upper() + error_name[1:]} before temperature scaling against {what}, "
+        f"{error_name[:1].upper() + error_name[1:]} {word} temperature scaling against {what}, "
         f"{plural(models, 'model')}. If {what} explained everything, mixers would lie on one curve."
     )
     method = (
@@ -290,8 +292,8 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
         "figure at the top has all three."
     )
     method = (
-        f"Mean over seeds; {_about_bars(table, error)} On the dashed front no model is both faster and "
-        "better calibrated; where intervals overlap, the order on the front is not settled."
+        f"Mean over seeds; {_about_bars(table, error)} On the dashed front no model is both faster "
+        "and better calibrated; where intervals overlap, the order on the front is not settled."
         f"{doubt if unstable else ''}{_left_out(table, panels)}"
     )
     alt = f"Calibration error after scaling against latency for {models}."

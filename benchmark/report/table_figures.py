@@ -59,13 +59,14 @@ def errors_by_mixer(
     count = plural(number, "family", "families")
     own = "" if number == len(families) else " and mixer"
     caption = (
-        f"Calibration error by mixer: {models} of {count}, a mark each family{own}, the line their mean."
-        " How far families of one mixer lie apart is what a difference between mixers is judged by."
+        f"Calibration error by mixer: {models} of {count}, a mark each family{own}, the line their"
+        " mean. How far families of one mixer lie apart is what a difference between mixers is"
+        " judged by."
     )
     method = (
-        f"{error[:1].upper() + error[1:]}, as published. A mark is the geometric mean of a family's models, the vertical"
-        " line the geometric mean of a mixer's families, each counted once. Not adjusted for"
-        " anything. Heights within a mixer mean nothing."
+        f"{error[:1].upper() + error[1:]}, as published. A mark is the geometric mean of a family's"
+        " models, the vertical line the geometric mean of a mixer's families, each counted once."
+        " Nothing is adjusted for. Heights within a mixer mean nothing."
     )
     alt = f"Calibration error of {count} by mixer: {_means(families, mixers, maps[0])}."
     return Drawing(name, to_svg(figure), caption, alt, method)

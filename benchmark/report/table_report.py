@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -98,12 +98,12 @@ def describe(published: PublishedTable, table: Path, claim: Claim) -> tuple[Cont
     """Test the claim on a table, draw its figures and build its tables."""
     from benchmark.report.contents import Contents, add_claim, try_claim
 
-    frame = with_columns(_shown_safely(published.frame))
+    frame = _shown_safely(published.frame)
     left_out = frame[frame["status"] != "completed"]
     data = ReportData(
         suite=published.name,
         root=table.parent,
-        frame=frame,
+        frame=with_columns(frame),
         problems=tuple(
             Problem(str(row.model), "left out", "", str(row.reason)) for row in rows_of(left_out)
         ),
@@ -150,7 +150,7 @@ def family_means(used: pd.DataFrame, published: PublishedTable) -> pd.DataFrame:
         errors = averaged[f"{published.metric}_{map_name}"].astype(float)
         logs[f"error_{map_name}"] = np.log(errors.where(errors > 0))
     groups = averaged.assign(**logs).groupby(["family", "mixer"], observed=True)
-    means: pd.DataFrame = groups[list(logs)].mean().transform("exp")
+    means: pd.DataFrame = groups[list(logs)].mean().apply(np.exp)
     means["models"] = groups["model"].nunique()
     means["accuracy"] = groups["accuracy_none"].mean()
     means["smallest"], means["largest"] = groups["parameters"].min(), groups["parameters"].max()
@@ -257,8 +257,11 @@ def _write_pages(
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    rows: list[Any] = frame.astype(object).where(frame.notna(), "").to_numpy().tolist()
-    _write(path, to_csv([str(name) for name in frame.columns], rows))
+    columns = [
+        ["" if gap else value for value, gap in zip(frame[name], frame[name].isna(), strict=True)]
+        for name in frame.columns
+    ]
+    _write(path, to_csv([str(name) for name in frame.columns], list(zip(*columns, strict=True))))
 
 
 def _write(path: Path, text: str) -> None:
