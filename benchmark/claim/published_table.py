@@ -80,7 +80,7 @@ class PublishedTable:
         reasons = self.frame.loc[~kept, "reason"].value_counts(sort=False)
         left_out = " and ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
         sentences = [
-            f"Published figures, not runs of this benchmark. Source: {self.source or 'not said'}",
+            f"Source: {self.source or 'not said'}",
             f"{plural(len(self.frame), 'row')} in the table, {int(kept.sum()):,} used"
             + (f", left out {left_out}" if left_out else ", none left out"),
             f"The error is {self.error}; mixer, family and what else the table does not give follow"
