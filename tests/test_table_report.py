@@ -159,6 +159,15 @@ def _targets(page: str) -> Iterator[str]:
                 yield str(target)
 
 
+def test_what_is_drawn_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    folder, claim = written(tmp_path, made_up())
+    shares = claim["variance_shares"]["shares"]  # type: ignore[index, call-overload]
+    clear = any(share["low"] > share["by_chance"] for share in shares)
+    said = "Shares of variance are not drawn" in (folder / "README.md").read_text()
+    assert (folder / "figures" / "variance-shares.svg").exists() == clear
+    assert said == (not clear)
+
+
 def test_hostile_names_stay_text(report: Path) -> None:
     html, page = (report / "index.html").read_text(), (report / "README.md").read_text()
     assert "<script>alert" not in html

@@ -169,10 +169,11 @@ def _with_status(frame: pd.DataFrame, cells: TableCells, mapping: ColumnMap) -> 
 def error_variances(accuracy: Vector, rows: Vector, bins: int) -> tuple[Vector, Vector]:
     """Return (null variance, slope) [n] of squared calibration errors from rows and bins alone.
 
-    A row adds at most a (1 - a) to the variance of a gap between accuracy and confidence, by the
-    concavity of c (1 - c), so that with k = a (1 - a) / rows a squared error of `bins` gaps has
-    variance 2 bins k^2 where there is no error and 4 k q more at a true square q: the scaled
-    non-central chi-square of `measurement.py`. That is a root mean square's; an ECE varies less.
+    A row that is right with probability p has variance p (1 - p), whose mean is at most a (1 - a) by
+    concavity. So with k = a (1 - a) / rows a squared error of `bins` gaps between accuracy and
+    confidence has variance 2 bins k^2 where there is no error and 4 k q more at a true square q:
+    the scaled non-central chi-square of `measurement.py`. That is a root mean square's; an ECE
+    varies less.
 
     Args:
         accuracy: fractions right [n].
