@@ -169,8 +169,8 @@ def _with_status(frame: pd.DataFrame, cells: TableCells, mapping: ColumnMap) -> 
 def error_variances(accuracy: Vector, rows: Vector, bins: int) -> tuple[Vector, Vector]:
     """Return (null variance, slope) [n] of squared calibration errors from rows and bins alone.
 
-    A row that is right with probability p has variance p (1 - p), whose mean is at most a (1 - a) by
-    concavity. So with k = a (1 - a) / rows a squared error of `bins` gaps between accuracy and
+    A row that is right with probability p has variance p (1 - p), whose mean is at most a (1 - a)
+    by concavity. So with k = a (1 - a) / rows a squared error of `bins` gaps between accuracy and
     confidence has variance 2 bins k^2 where there is no error and 4 k q more at a true square q:
     the scaled non-central chi-square of `measurement.py`. That is a root mean square's; an ECE
     varies less.

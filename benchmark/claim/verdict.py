@@ -69,16 +69,7 @@ def decide(
     models the verdict speaks.
     """
     if effect is None:
-        reason = problem or "the contrast could not be estimated"
-        return Verdict(
-            outcome="undecided",
-            new_dataset=None,
-            sentences=without_estimate(claim, reason),
-            reasons=(reason,),
-            interval=None,
-            power=None,
-            primary_factor=None,
-        )
+        return _undecided(claim, problem or "the contrast could not be estimated")
     outcome = judge(claim, effect.estimate, permutation)
     reason = _reason(claim, effect, outcome, permutation)
     new = None if effect.new_dataset is None else judge(claim, effect.new_dataset, permutation)
@@ -100,6 +91,19 @@ def decide(
         interval=effect.estimate,
         power=power,
         primary_factor=_is_primary_factor(shares),
+    )
+
+
+def _undecided(claim: Claim, reason: str) -> Verdict:
+    """Return the verdict where the contrast could not be estimated."""
+    return Verdict(
+        outcome="undecided",
+        new_dataset=None,
+        sentences=without_estimate(claim, reason),
+        reasons=(reason,),
+        interval=None,
+        power=None,
+        primary_factor=None,
     )
 
 

@@ -98,12 +98,6 @@ def scatter(
     _finish(panels, axis, f"{error_name} (pp)")
     mixer_legend(figure, mixers_in(table["mixer"]))
     _name_marks(figure, panels, axis, error)
-    lines = (
-        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
-        "95% interval of the fitted mean, treating models as independent."
-        if fitted
-        else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
-    )
     word = when("temperature" if error.endswith("_temperature") else "none")
     what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
@@ -112,10 +106,19 @@ def scatter(
     )
     method = (
         f"Errors in percentage points (pp), mean over seeds; "
-        f"{averaged or _about_bars(table, error)} {lines}{_left_out(table, panels)}"
+        f"{averaged or _about_bars(table, error)} {_about_lines(fitted)}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt, method)
+
+
+def _about_lines(fitted: set[str]) -> str:
+    if not fitted:
+        return f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
+    return (
+        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
+        "95% interval of the fitted mean, treating models as independent."
+    )
 
 
 def _range(table: pd.DataFrame, axis: Axis) -> float:

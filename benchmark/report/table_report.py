@@ -110,13 +110,15 @@ def describe(published: PublishedTable, table: Path, claim: Claim) -> tuple[Cont
         runs=Counter(frame["status"]),
     )
     contents = Contents(data, problems=list(data.problems))
-    result = try_claim(frame, published.tested(claim), published.metric)
-    add_claim(contents, result)
+    add_claim(contents, try_claim(frame, published.tested(claim), published.metric))
     contents.passages = [one for one in contents.passages if one.title not in UNSAID]
-    used = data.in_distribution
-    families = family_means(used, published)
-    _draw(contents, used, families, published)
-    page = TablePage(
+    families = family_means(data.in_distribution, published)
+    _draw(contents, data.in_distribution, families, published)
+    return contents, _page(published, data.in_distribution, families)
+
+
+def _page(published: PublishedTable, used: pd.DataFrame, families: pd.DataFrame) -> TablePage:
+    return TablePage(
         title=published.title,
         head=_head(used, families),
         about=published.passage,
@@ -127,7 +129,6 @@ def describe(published: PublishedTable, table: Path, claim: Claim) -> tuple[Cont
             ("models.csv", "what the map's rules made of every name"),
         ),
     )
-    return contents, page
 
 
 def _shown_safely(frame: pd.DataFrame) -> pd.DataFrame:
