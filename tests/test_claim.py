@@ -121,11 +121,11 @@ def test_the_verdict_names_the_datasets_it_is_about() -> None:
     one = evaluate_claim(runs(ratio=0.5, families=(6, 6)))
     assert one.verdict.sentences[0].startswith("Supported: on image-data, before")
     assert one.verdict.new_dataset is None
-    assert "Of a new dataset nothing can be said" in one.verdict.numbers[2]
+    assert "Of a new dataset nothing can be said" in one.verdict.numbers[3]
     two = evaluate_claim(two_modalities(ratio=0.5, families=(6, 6)))
     assert two.verdict.sentences[0].startswith("Supported: on image-data and text-data, before")
     assert two.verdict.new_dataset == "undecided"
-    assert "that takes more datasets" in two.verdict.numbers[2]
+    assert "that takes more datasets" in two.verdict.numbers[3]
 
 
 def test_analyses_stand_side_by_side() -> None:

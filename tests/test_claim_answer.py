@@ -128,7 +128,9 @@ def test_the_figures_stand_behind_the_sentences() -> None:
     assert f"95% interval {result.primary.estimate.low:.2f} to" in first
     assert "exchange of labels p = " in first
     assert "of studies like this" in result.verdict.numbers[1]
-    assert "For a new dataset" in result.verdict.numbers[2]
+    after = result.verdict.numbers[2]
+    assert after.startswith("After temperature scaling, which the verdict is not about, it is ")
+    assert "For a new dataset" in result.verdict.numbers[3]
 
 
 def test_errors_below_the_noise_ask_for_larger_test_sets() -> None:
