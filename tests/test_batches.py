@@ -6,14 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.models.batches import (
+    BatchLimit,
     collate,
     evaluation_batches,
     load_batches,
     share_of_process,
     training_batches,
 )
-from benchmark.models.encoding import EncodedSplit, PixelFeatures, TokenFeatures
+from benchmark.models.encoding import EncodedSplit, TokenFeatures
 from benchmark.models.padding import Padding
+from benchmark.models.pixels import PixelFeatures
 
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 40))
 
@@ -73,7 +75,8 @@ def test_processes_share_each_batch_without_overlap(sizes: tuple[int, int], proc
 def test_evaluation_covers_every_row_once(sizes: tuple[int, int], bucketed: bool) -> None:
     n_rows, batch_size = sizes
     lengths = np.arange(n_rows)[::-1].copy() if bucketed else None
-    batches = evaluation_batches(lengths, n_rows, batch_size)
+    limit = BatchLimit(batch_size, 8 * batch_size)
+    batches = evaluation_batches(lengths, n_rows, limit)
     assert sorted(np.concatenate(batches)) == list(range(n_rows))
 
 

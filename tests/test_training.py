@@ -124,7 +124,7 @@ def test_training_learns(make_spec: Callable[..., RunSpec], tmp_path: Path) -> N
     recipe = spec.recipe.model_copy(update={"epochs": 8})
     training = prepared.train(recipe, tmp_path / "state")
     output = predict_logits(
-        prepared.model, prepared.split, batch_size=64, accelerator=make_accelerator(),
+        prepared.model, prepared.split, accelerator=make_accelerator(),
         padding=Padding(), progress=SilentProgress(),
     )  # fmt: skip
     assert (output.logits.argmax(1) == output.labels).mean() > 0.6

@@ -52,14 +52,10 @@ def fit_to_model(
     Raises:
         RunError: the processor gives images of other channels than the model takes.
     """
-    if _is_tokenizer(preprocessor.processor):
+    if preprocessor.is_tokenizer:
         _agree_on_padding(preprocessor.processor, model)
         return replace(preprocessor, max_length=_text_limit(preprocessor, model, max_length))
     return _with_channels(preprocessor, getattr(model.config, "num_channels", None))
-
-
-def _is_tokenizer(processor: Preprocessor) -> bool:
-    return hasattr(processor, "convert_ids_to_tokens")
 
 
 # --- texts ----------------------------------------------------------------------------------------
@@ -141,7 +137,7 @@ def choose_padding(
         RunError: the model refuses its inputs, or no padding will do.
     """
     model.eval()
-    if not _is_tokenizer(preprocessor.processor):
+    if not preprocessor.is_tokenizer:
         require_row_independence(model, split, Padding())
         return Padding()
     tokenizer = preprocessor.processor
