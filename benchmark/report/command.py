@@ -239,12 +239,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="show rows of files in it, too (default: of the registry's data sets only)",
     )
-    parser.add_argument(
-        "--table", type=Path, metavar="FILE.csv", help="report a published table instead of runs"
-    )
-    parser.add_argument(
-        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--compare",
@@ -253,7 +247,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FIRST", "SECOND"),
         help="write what changed between two result trees instead",
     )
+    _add_table_options(parser)
     return parser
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE.csv", help="report a published table instead of runs"
+    )
+    parser.add_argument(
+        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
+    )
 
 
 @command
