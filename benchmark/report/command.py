@@ -2,6 +2,7 @@
 
 python -m benchmark.report [--results results] [--reports reports] [--suite NAME]
 python -m benchmark.report --compare results-a results-b
+python -m benchmark.report --table FILE.csv --columns MAP.yaml
 """
 
 from __future__ import annotations
@@ -246,7 +247,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FIRST", "SECOND"),
         help="write what changed between two result trees instead",
     )
+    _add_table_options(parser)
     return parser
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE.csv", help="report a published table instead of runs"
+    )
+    parser.add_argument(
+        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
+    )
 
 
 @command
@@ -256,6 +267,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.json and options.compare:
         parser.error("--json and --compare do not go together")
+    if (options.table is None) != (options.columns is None):
+        parser.error("--table and --columns go together: the map explains the table's columns")
+    if options.table and (options.compare or options.suite):
+        parser.error("--table goes with neither --compare nor --suite: it has no runs")
     try:
         if options.compare:
             first, second = options.compare
@@ -264,7 +279,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(page)
             return 0
         with progress_apart(options.json):
-            summaries = [_write_one(options, suite) for suite in _suites(options)]
+            summaries = (
+                [_write_table(options)]
+                if options.table
+                else [_write_one(options, suite) for suite in _suites(options)]
+            )
         _show(summaries, as_json=options.json)
     except (ReportError, RegistryError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -290,6 +309,14 @@ def _write_one(options: argparse.Namespace, suite: str) -> Summary:
         published=declared_published(registry, suite) if registry else (),
         row_sources=RowSources.named_by(registry, options.data_root),
     )
+
+
+def _write_table(options: argparse.Namespace) -> Summary:
+    from benchmark.report.table_report import write_table_report
+
+    registry = _registry(options.registry)
+    claim = registry.claim if registry else None
+    return write_table_report(options.table, options.columns, options.reports, claim)
 
 
 def _show(summaries: Sequence[Summary], *, as_json: bool) -> None:

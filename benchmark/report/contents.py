@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmark.claim import Passage, claim_passages
+from benchmark.claim import PRIMARY_METRIC, Passage, claim_passages
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
 from benchmark.report import (
     choice_figure,
@@ -69,6 +69,7 @@ class Contents:
     front: Drawing | None = None
     outcome: str = "undecided"
     verdict: tuple[str, ...] = ()
+    verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
     forest: Drawing | None = None
     passages: list[Passage] = field(default_factory=list)
@@ -111,14 +112,14 @@ def gather(data: ReportData, claim: Claim, published: Sequence[Published] = ()) 
 
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
         contents = _describe(data, published)
-        _add_claim(contents, _test(data.frame, claim))
+        add_claim(contents, try_claim(data.frame, claim))
         return contents
     # So many runs that the test takes as long as the drawing: each gets a process. Without
     # folders the test reads no logits, so it compares no pairs row by row.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        tested = pool.submit(_test, data.frame.drop(columns="folder"), claim)
+        tested = pool.submit(try_claim, data.frame.drop(columns="folder"), claim)
         contents = _describe(data, published)
-        _add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
+        add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
     return contents
 
 
@@ -141,19 +142,20 @@ def _describe(data: ReportData, published: Sequence[Published]) -> Contents:
     return contents
 
 
-def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
+def try_claim(frame: pd.DataFrame, claim: Claim, metric: str = PRIMARY_METRIC) -> ClaimResult | str:
     """Return the test's result, or why there is none."""
     from benchmark.claim import ClaimError, evaluate_claim
 
     try:
-        return evaluate_claim(frame, claim)
+        return evaluate_claim(frame, claim, metric=metric)
     except ClaimError as error:
         return f"The claim could not be tested: {error}"
 
 
-def _add_claim(
+def add_claim(
     contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
 ) -> None:
+    """Add the verdict, its passages and its figures."""
     incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
     if isinstance(result, str):
         contents.verdict = (result, *incomplete)
@@ -165,11 +167,12 @@ def _add_claim(
     ]
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *incomplete)
+    contents.verdict_numbers = result.verdict.numbers
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
     contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]
-    if drawn[0] is None and result.variance_shares.shares:
+    if drawn[1] is None and result.variance_shares.shares:
         contents.claim_not_drawn = [
             "Shares of variance are not drawn: no factor's interval clears what chance explains."
         ]
