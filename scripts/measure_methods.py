@@ -132,7 +132,8 @@ def measure_texts(options: argparse.Namespace) -> None:
 REGISTRY = """
 version: 1
 suites: {{methods: {{models: [model], datasets: [rows], seeds: 1}}}}
-recipes: {{all: {{epochs: 2, batch_size: 32, learning_rate: 1.0e-4, schedule: linear, warmup: 0.0}}}}
+recipes:
+  all: {{epochs: 2, batch_size: 32, learning_rate: 1.0e-4, schedule: linear, warmup: 0.0}}
 models:
   model: {{path: {checkpoint}, modality: text, mixer: attention, family: any, recipe: all}}
 datasets:

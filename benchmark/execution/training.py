@@ -96,9 +96,7 @@ def train(
         done = Progressed(epoch + 1, loss, seconds())
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
         stop_point(f"after epoch {epoch}")
-    if loop.adapters is not None:
-        loop.adapters.merge()
-    return loop.facts(first_epoch, seconds(), loss)
+    return loop.finish(first_epoch, seconds(), loss)
 
 
 @dataclass(frozen=True)
@@ -295,8 +293,10 @@ class _Loop:
             for buffer in self.module.buffers():
                 exchange("buffer", partial(torch.distributed.broadcast, buffer, 0))
 
-    def facts(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
-        """Return what the record tells of a training that has ended."""
+    def finish(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
+        """Leave a model like any other; return what the record tells of the training."""
+        if self.adapters is not None:
+            self.adapters.merge()
         return Training(
             epochs=self.recipe.epochs,
             steps=self.recipe.epochs * self.steps_per_epoch,
