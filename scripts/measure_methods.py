@@ -164,7 +164,7 @@ def measure_notebook(options: argparse.Namespace) -> None:
                 csv.writer(stream).writerows([["text", "label"], *zip(some, own, strict=True)])
         registry = Path(place, "registry.yaml")
         registry.write_text(REGISTRY.format(checkpoint=options.checkpoint.resolve(), folder=folder))
-        (spec,) = plan(Registry.load(registry)).specs
+        (spec,) = plan(Registry.load(registry))
         with timed(lines, "ours"):
             record = execute(spec, Path(place, "results"))
         assert record.temperature is not None, record.failure
@@ -227,7 +227,8 @@ def notebook(
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(logits / temperature, labels).backward()
             optimiser.step()
-    return [before, test_nll(float(temperature)), float(temperature)]
+    fitted = float(temperature.detach())
+    return [before, test_nll(fitted), fitted]
 
 
 # --- image files ----------------------------------------------------------------------------------
