@@ -151,7 +151,7 @@ def compare_all(
     for model in ordered[1:]:
         _check_same_rows(ordered[0], model)
     scored = [_score(model, after_scaling, resamples, seed) for model in ordered]
-    needed = not isinstance(function.interval, Share | Influence | Debiased)
+    needed = not isinstance(function.interval, Share | Influence) and not _is_top_label(function)
     anew = [
         _scored_anew(one.path.center.rows, function, one.refitted, seed) if needed else np.empty(0)
         for one in scored
@@ -176,9 +176,14 @@ def compare_all(
 def _bare_difference(metric: Metric, first: Predictions, second: Predictions) -> float:
     """Return the difference in the terms of `Comparison.difference`."""
     one, other = metric(first), metric(second)
-    if isinstance(metric.interval, Debiased) and not metric.interval.squared:
+    if _is_top_label(metric) and metric.over_seeds == "root_mean_square":
         return signed_root(one * abs(one) - other * abs(other))
     return one - other
+
+
+def _is_top_label(metric: Metric) -> bool:
+    """Say whether it is the debiased error of the predicted class, or its square."""
+    return isinstance(metric.interval, Debiased) and not metric.interval.by_class
 
 
 def resampled_difference(difference: float, replicates: Float64Array) -> PairedDifference:
@@ -326,7 +331,7 @@ def _judge(
     kind, one, other = metric.interval, first.path.center, second.path.center
     if isinstance(kind, Share):
         return share_difference(kind.hits(one), kind.hits(other))
-    if isinstance(kind, Debiased):
+    if isinstance(kind, Debiased) and not kind.by_class:
         reason = too_few(one.correct) or too_few(other.correct)
         if reason:
             return reason

@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmark.arrays import Float64Array
 from benchmark.statistics.bin_resampling import noise_floor
-from benchmark.statistics.calibration_error import DEFAULT_BINS, debiased_sums
+from benchmark.statistics.calibration_error import DEFAULT_BINS, DebiasedSums, debiased_sums
+from benchmark.statistics.classwise import class_sums, classwise_parts, squared_at
 from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
 from benchmark.statistics.metric import Debiased, Influence, Metric, Share, SimulatedFloor
@@ -169,9 +170,7 @@ class ScoredSplit:
         return found
 
     def _debiased(self, kind: Debiased) -> Estimate:
-        parts = self.path.parts()
-        sums = debiased_sums(parts.gap, parts.bins, DEFAULT_BINS)
-        extra = float(parts.refitted.var())
+        sums, extra = _class_parts(self.path) if kind.by_class else _top_parts(self.path)
         quantile = quantile_of((1.0, rarer(self.path.center.correct) - 1))
         error = sums.interval(extra_variance=extra, quantile=quantile)
         reason = self._missing(follows_temperature=True, by_class=False)
@@ -182,6 +181,29 @@ class ScoredSplit:
                 null_variance=sums.null_variance + extra, variance_slope=sums.variance_slope,
             )  # fmt: skip
         return found if reason is None else replace(found, low=None, high=None, no_interval=reason)
+
+
+def _top_parts(path: TemperaturePath) -> tuple[DebiasedSums, float]:
+    """Return the squared error of the predicted class, and the variance that refits add."""
+    parts = path.parts()
+    return debiased_sums(parts.gap, parts.bins, DEFAULT_BINS), float(parts.refitted.var())
+
+
+def _class_parts(path: TemperaturePath) -> tuple[DebiasedSums, float]:
+    """Return the squared error over classes, and the variance that refits add.
+
+    A square is nearly a parabola in log T, so that the center and both ends of the path are enough.
+    """
+    sums = classwise_parts(path.center)
+    if len(path.nodes) == 1:
+        return sums, 0.0
+    bins = class_sums(path.center).bins
+    ends = (path.nodes[0], path.nodes[-1])
+    places = np.log([path.center.temperature, *(end.temperature for end in ends)])
+    values = [sums.squared, *(squared_at(end, bins) for end in ends)]
+    at_refits = path.interpolate(np.log([node.temperature for node in path.nodes]))
+    curve = np.polynomial.Polynomial.fit(places, values, 2)
+    return sums, float(curve(at_refits).var())
 
 
 def temperature_moves(metric: Metric, path: TemperaturePath) -> Float64Array:

@@ -64,9 +64,15 @@ class Influence:
 
 @dataclass(frozen=True)
 class Debiased:
-    """The normal interval of the debiased squared error, or of its root."""
+    """The normal interval of the debiased squared error, or of its root.
+
+    Attributes:
+        squared: Of the square itself.
+        by_class: Of the mean square over classes, not of the predicted class.
+    """
 
     squared: bool
+    by_class: bool = False
 
     def describe(self) -> str:
         """Say how the interval is made."""

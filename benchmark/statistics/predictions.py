@@ -42,7 +42,7 @@ class Ranking(NamedTuple):
     errors: Float64Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """What the metrics need of each row, at one temperature.
 
