@@ -18,7 +18,14 @@ from benchmark.statistics.calibration_error import DEFAULT_BINS, DebiasedSums, d
 from benchmark.statistics.classwise import class_sums, classwise_parts, squared_at
 from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
-from benchmark.statistics.metric import Debiased, Influence, Metric, Share, SimulatedFloor
+from benchmark.statistics.metric import (
+    Debiased,
+    Excess,
+    Influence,
+    Metric,
+    Share,
+    SimulatedFloor,
+)
 from benchmark.statistics.metrics import metrics_for
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import (
@@ -138,6 +145,8 @@ class ScoredSplit:
             return Estimate(value, *share_interval(int(hits.sum()), len(hits)))
         if isinstance(kind, Influence):
             return self._by_influence(metric, kind, value)
+        if isinstance(kind, Excess):
+            return self._excess(kind, value)
         return Estimate(value)
 
     def _by_influence(self, metric: Metric, kind: Influence, value: float) -> Estimate:
@@ -158,6 +167,24 @@ class ScoredSplit:
         if reason is not None:
             return Estimate(value, no_interval=reason)
         return Estimate(value, *skewed_interval(value, moments, quantile_of(*parts)))
+
+    def _excess(self, kind: Excess, value: float) -> Estimate:
+        if math.isnan(value):
+            return Estimate(value)
+        parts = kind.parts(self.path.center)
+        reason = self._missing(follows_temperature=True, by_class=False)
+        if isinstance(parts, str):
+            return Estimate(value, no_interval=reason or parts)
+        if reason is not None:
+            return Estimate(value, no_interval=reason)
+        extra = 0.0
+        if self.refitted is not None:
+            losses = np.array([float(kind.loss(node).mean()) for node in self.path.nodes])
+            extra = float(self.path.interpolate(losses).var())
+        quantile = quantile_of((1.0, rarer(self.path.center.correct) - 1))
+        found = parts.interval(extra_variance=extra, quantile=quantile)
+        # The value is cross-fitted, and so a little lower than what the interval is made from.
+        return Estimate(value, min(found.squared_low, value), max(found.squared_high, value))
 
     def _missing(self, follows_temperature: bool, by_class: bool) -> str | None:
         """Say what an interval would need that the rows do not have."""

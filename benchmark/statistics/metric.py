@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.arrays import BoolArray, Float64Array
-from benchmark.statistics.calibration_error import Scheme
+from benchmark.statistics.calibration_error import DebiasedSums, Scheme
 from benchmark.statistics.predictions import Predictions
 
 
@@ -80,6 +80,23 @@ class Debiased:
 
 
 @dataclass(frozen=True)
+class Excess:
+    """The interval of a loss minus its least value, a square near 0, made as `Debiased`.
+
+    Attributes:
+        parts: The excess without bias and the parts of its variance; or why there are none.
+        loss: Of every row [n], which a temperature that was fitted moves.
+    """
+
+    parts: Callable[[Predictions], DebiasedSums | str]
+    loss: Callable[[Predictions], Float64Array]
+
+    def describe(self) -> str:
+        """Say how the interval is made."""
+        return "normal, at each hypothesised value, plus the variance of the temperature"
+
+
+@dataclass(frozen=True)
 class SimulatedFloor:
     """No interval, for none covers 0, but what perfect calibration would show, simulated."""
 
@@ -133,7 +150,7 @@ class Metric:
     label: str
     compute: Callable[[Predictions], float]
     better: Literal["higher", "lower", "zero"] | None
-    interval: Share | Influence | Debiased | SimulatedFloor | NoInterval
+    interval: Share | Influence | Debiased | Excess | SimulatedFloor | NoInterval
     unit: Unit
     source: str
     over_seeds: Literal["mean", "root_mean_square"] = "mean"
