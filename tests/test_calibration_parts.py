@@ -53,7 +53,9 @@ def test_loss_terms_against_differences(dtype):
         Predictions.from_logits(logits.astype(np.float64), labels, 1 / (0.8 + h))
         for h in (-step, 0.0, step)
     )
-    for name, found in zip(("nll", "brier"), loss_terms(check_rows(logits, labels), 0.8)):
+    for name, found in zip(
+        ("nll", "brier"), loss_terms(check_rows(logits, labels), 0.8), strict=True
+    ):
         a, b, c = (getattr(one, name) for one in (below, at, above))
         assert found.loss == pytest.approx(b, abs=1e-6)
         assert found.slope == pytest.approx((c - a) / (2 * step), abs=1e-5)

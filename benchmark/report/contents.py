@@ -24,6 +24,7 @@ from benchmark.report.evaluations import Evaluation, evaluate_models, grid_model
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
+from benchmark.report.sets_table import sets_table
 from benchmark.report.twin_figure import twin_lines
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Section:
     quality: Table
     detail: Table
     maps: MapFindings | None
+    sets: Table | None
     drawings: tuple[Drawing, ...]
     unstable: tuple[str, ...]
 
@@ -191,6 +193,7 @@ def _sections(
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
                 maps=map_findings(rows),
+                sets=sets_table(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {_shortened(row.timing_reasons)}"

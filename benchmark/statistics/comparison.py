@@ -311,9 +311,10 @@ class _Scored(NamedTuple):
 
 def _score(model: ModelOutputs, after_scaling: bool, resamples: int, seed: int) -> _Scored:
     rows = check_rows(model.test_logits, model.test_labels)
+    known = check_rows(model.calibration_logits, model.calibration_labels)
     if not after_scaling:
         path = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
-        return _Scored(path, np.ones(resamples))
+        return _Scored(path.calibrated_on(known), np.ones(resamples))
     refitted = refit_temperatures(
         model.calibration_logits,
         model.calibration_labels,
@@ -321,7 +322,8 @@ def _score(model: ModelOutputs, after_scaling: bool, resamples: int, seed: int) 
         resamples=resamples,
         seed=seed,
     ).resampled
-    return _Scored(TemperaturePath.build(rows, model.fit.temperature, refitted), refitted)
+    path = TemperaturePath.build(rows, model.fit.temperature, refitted)
+    return _Scored(path.calibrated_on(known), refitted)
 
 
 def _judge(
@@ -329,6 +331,8 @@ def _judge(
 ) -> PairedDifference | str:
     """Compare two models as the interval of the metric allows; a string says why it does not."""
     kind, one, other = metric.interval, first.path.center, second.path.center
+    if metric.lacking is not None and (reason := metric.lacking(one) or metric.lacking(other)):
+        return reason
     if isinstance(kind, Share):
         return share_difference(kind.hits(one), kind.hits(other))
     if isinstance(kind, Debiased) and not kind.by_class:

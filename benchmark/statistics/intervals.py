@@ -20,6 +20,7 @@ from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
 from benchmark.statistics.metric import (
     Debiased,
+    EffectiveShare,
     Excess,
     Influence,
     Metric,
@@ -99,8 +100,9 @@ def score_split(
         refitted = refit_temperatures(
             calibration_logits, calibration_labels, fit, resamples=resamples, seed=seed
         )
-    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
-    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled)
+    known = check_rows(calibration_logits, calibration_labels)
+    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples).calibrated_on(known)
+    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled).calibrated_on(known)
     splits = {"before": ScoredSplit(fixed, None, seed), "after": ScoredSplit(free, refitted, seed)}
     metrics = metrics_for(rows.n_classes)
     return SplitEstimates(
@@ -131,6 +133,9 @@ class ScoredSplit:
     def estimate(self, metric: Metric) -> Estimate:
         """Return the metric at the temperature of the path, with the interval it allows."""
         scored, kind = self.path.center, metric.interval
+        lacking = None if metric.lacking is None else metric.lacking(scored)
+        if lacking is not None:
+            return Estimate(math.nan, no_interval=lacking)
         if isinstance(kind, Debiased):
             return self._debiased(kind)
         value = metric(scored)
@@ -143,6 +148,9 @@ class ScoredSplit:
         if isinstance(kind, Share):
             hits = kind.hits(scored)
             return Estimate(value, *share_interval(int(hits.sum()), len(hits)))
+        if isinstance(kind, EffectiveShare):
+            rows = kind.rows(scored)
+            return Estimate(value, *share_interval(value * rows, rows))
         if isinstance(kind, Influence):
             return self._by_influence(metric, kind, value)
         if isinstance(kind, Excess):

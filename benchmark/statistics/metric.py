@@ -42,6 +42,21 @@ class Share:
 
 
 @dataclass(frozen=True)
+class EffectiveShare:
+    """The exact interval of a share, for as many rows as its variance is worth.
+
+    Attributes:
+        rows: How many those are.
+    """
+
+    rows: Callable[[Predictions], float]
+
+    def describe(self) -> str:
+        """Say how the interval is made."""
+        return "exact, for as many rows as its variance is worth (Korn & Graubard 1998)"
+
+
+@dataclass(frozen=True)
 class Influence:
     """An interval from the first-order effect of every row; see `skewed_interval`.
 
@@ -138,8 +153,10 @@ class Metric:
         over_seeds: How values of several seeds are averaged. `root_mean_square`: the signed root of
             the mean of signed squares, for the root of a quantity that is unbiased itself.
         two_classes: Whether it needs exactly two classes.
-        scaling_only: Whether it splits the loss by what a temperature can win, which says nothing
-            once another map has been applied.
+        scaling_only: Whether it is made after none and temperature only: it splits the loss by what
+            a temperature can win, which says nothing once another map has been applied, or it
+            needs the calibration rows.
+        lacking: Says of predictions what they lack for it; None: they lack nothing, ever.
         outcome: How the test of the claim takes it: as an `error`, as a `squared error` (a
             divergence that grows with the square), or not at all.
         bins: Number of bins of a binned error.
@@ -150,12 +167,13 @@ class Metric:
     label: str
     compute: Callable[[Predictions], float]
     better: Literal["higher", "lower", "zero"] | None
-    interval: Share | Influence | Debiased | Excess | SimulatedFloor | NoInterval
+    interval: Share | EffectiveShare | Influence | Debiased | Excess | SimulatedFloor | NoInterval
     unit: Unit
     source: str
     over_seeds: Literal["mean", "root_mean_square"] = "mean"
     two_classes: bool = False
     scaling_only: bool = False
+    lacking: Callable[[Predictions], str | None] | None = None
     outcome: Literal["error", "squared error"] | None = None
     bins: int | None = None
 
