@@ -2,9 +2,13 @@ from .command import declared_claim as declared_claim
 from .command import evaluate_claim as evaluate_claim
 from .command import main as main
 from .data import ClaimError as ClaimError
+from .declaration import changes_sentence as changes_sentence
+from .declaration import declaration_of as declaration_of
+from .declaration import declaration_passage as declaration_passage
 from .passage import Passage as Passage
 from .passages import claim_passages as claim_passages
 from .result import ClaimResult as ClaimResult
+from .result import Declaration as Declaration
 from .result import Effect as Effect
 from .result import RatioInterval as RatioInterval
 from .result import Specification as Specification

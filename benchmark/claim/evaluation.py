@@ -35,6 +35,7 @@ from benchmark.claim.result import (
     VarianceShares,
     when,
 )
+from benchmark.claim.shift_test import shift_contrast
 from benchmark.claim.signed_gaps import signed_gaps
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.twins import has_enough, paired_rows, twin_points, unit_of
@@ -127,6 +128,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
         "within_twins": None if unit == "twins" else _within_twins(twins, first),
         "twin_points": twin_points(twins.clean, metric, first, claim.contrast),
         "matched_pairs": _matched_pairs(frame, study),
+        "under_shift": shift_contrast(study.averaged, claim, metric, unit),
         "seed_variance": seed_variance(frame, metric, first),
         "dropped": tuple(dropped),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from benchmark.claim.declaration import declaration_passage
 from benchmark.claim.pair_passage import pairs_passage
 from benchmark.claim.passage import Passage, table_of
 from benchmark.claim.result import (
@@ -21,6 +22,7 @@ from benchmark.claim.result import (
     VarianceShares,
     when,
 )
+from benchmark.claim.shift_passage import shift_passage
 from benchmark.claim.wording import (
     as_sentence,
     covariate_list,
@@ -51,6 +53,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
             "Why this verdict",
             (*result.verdict.reasons, *_power(result.verdict.power, result.unit)),
         ),
+        declaration_passage(result.declaration),
         _contrast(result),
         _datasets(result),
         _mixers(result),
@@ -58,6 +61,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _permutation(result),
         _twins(result),
         _shares(result),
+        shift_passage(result),
         _specifications(result),
         pairs_passage(result, about_pairs),
         _seeds(result),

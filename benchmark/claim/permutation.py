@@ -71,6 +71,7 @@ class LabelExchange:
         labels: np.ndarray,
         strata: Codes,
         seed: int = 0,
+        departure: Vector | None = None,
     ) -> LabelExchange:
         """Prepare the exchange of mixer labels among families within strata.
 
@@ -80,6 +81,8 @@ class LabelExchange:
             labels: per row 1 for the first mixer, 0 for the second, -1 for other mixers.
             strata: code of the stratum of each row; labels stay within it.
             seed: for the random labellings, when there are more than `MAX_EXACT`.
+            departure: by which labels count in each row, where the equation's first column is their
+                product; 1 everywhere if None.
         """
         order = equation.order
         units = np.unique(units[order], return_inverse=True)[1]
@@ -91,7 +94,12 @@ class LabelExchange:
         observed = (unit_labels == 1).astype(float)
         tried, exact = _assignments(members, counts, observed, seed)
         return cls(
-            parts=_Parts(equation, equation.at(0.0), units),
+            parts=_Parts(
+                equation,
+                equation.at(0.0),
+                units,
+                np.ones(len(units)) if departure is None else departure[order],
+            ),
             observed=observed,
             tried=tried,
             exact=exact,
@@ -141,7 +149,9 @@ class _Scores(NamedTuple):
 class _Parts:
     """What each unit adds to the score of any labelling, the other columns projected out."""
 
-    def __init__(self, equation: EstimatingEquation, at: Linearised, units: Codes) -> None:
+    def __init__(
+        self, equation: EstimatingEquation, at: Linearised, units: Codes, departure: Vector
+    ) -> None:
         others, k = at.x[:, 1:], at.x.shape[1] - 1
         self._solve = partial(equation.sums.solve, own=at.own, correlation=equation.correlation)
         self._others, self._solved = others, self._solve(others)
@@ -150,7 +160,8 @@ class _Parts:
         gram = gram * scale[:, None] * scale + 1e-10 * np.eye(k)
         self._inverse = np.linalg.inv(gram) * scale[:, None] * scale
         self._member = (units == np.arange(units.max() + 1)[:, None]).astype(float)
-        self._crossed: Matrix = self._member @ self._solved @ self._inverse
+        self._counted = self._member * departure
+        self._crossed: Matrix = self._counted @ self._solved @ self._inverse
         self.residual = at.residual
 
     def of(self, residual: Vector) -> _Scores:
@@ -158,7 +169,7 @@ class _Parts:
         solved = self._solve(residual[:, None])[:, 0]
         score = solved - self._solved @ (self._inverse @ (self._others.T @ solved))
         explained = (self._member @ (self._others * score[:, None])).T
-        return _Scores(self._member @ score, explained)
+        return _Scores(self._counted @ score, explained)
 
     def statistics(self, assignments: Matrix, units: _Scores) -> Vector:
         """Return the squared score over its robust variance, 0 where there is none."""

@@ -6,6 +6,7 @@ that below 1 the first is better calibrated.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -269,6 +270,61 @@ class SeedVariance(_Frozen):
     seeds: int
 
 
+class ShiftEffect(_Frozen):
+    """The contrast's ratio on shifted rows over that on clean rows of the same datasets.
+
+    `estimate` is that change, `clean_ratio` and `shifted_ratio` are what it is the change of.
+    `p_adjusted` is corrected for the number of severities, and None but for one of them.
+    """
+
+    map: ClaimMap
+    shifts: tuple[str, ...]
+    estimate: RatioInterval
+    clean_ratio: float
+    shifted_ratio: float
+    families: dict[str, int]
+    rows: int
+    permutation: Permutation
+    severity: str | None = None
+    p_adjusted: float | None = None
+
+
+class ShiftContrast(_Frozen):
+    """Whether the contrast is another one on shifted rows, or why that cannot be told.
+
+    `primary` pools all shifts after the claim's map; `severities` are secondary, as is `secondary`
+    after the other map.
+    """
+
+    primary: ShiftEffect | None = None
+    severities: tuple[ShiftEffect, ...] = ()
+    secondary: ShiftEffect | None = None
+    problem: str | None = None
+
+
+class ChangedField(_Frozen):
+    """A part of the claim that is tested otherwise than it was declared."""
+
+    name: str
+    declared: str
+    tested: str
+
+
+class Declaration(_Frozen):
+    """What the claim was when the suite's first run began.
+
+    `stamped_at` is None where that was not recorded, `problem` says why a record of it cannot be
+    used. `digest` is the SHA-256 of the claim then, `records_before` how many runs had a record
+    already, `changed` what is tested otherwise now.
+    """
+
+    stamped_at: datetime | None = None
+    digest: str = ""
+    records_before: int = 0
+    changed: tuple[ChangedField, ...] = ()
+    problem: str | None = None
+
+
 class Power(_Frozen):
     """What the verdict could have found with this design.
 
@@ -314,7 +370,8 @@ class ClaimResult(_Frozen):
 
     `primary` decides; `unadjusted` is without covariates, `adjusted` with accuracy besides,
     `secondary` the primary analysis after the other map. Where `unit` is twins, all of these are
-    within twins; else `within_twins` is, where there are enough of them.
+    within twins; else `within_twins` is, where there are enough of them. `declaration` is None
+    where there are no runs that could have followed it, as in published tables.
     """
 
     contrast: tuple[str, str]
@@ -336,6 +393,8 @@ class ClaimResult(_Frozen):
     matched_pairs: MatchedPairs
     variance_shares: VarianceShares
     specification_curve: SpecificationCurve
+    under_shift: ShiftContrast = ShiftContrast()
     seed_variance: SeedVariance
     verdict: Verdict
     dropped: tuple[Dropped, ...]
+    declaration: Declaration | None = None

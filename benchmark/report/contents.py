@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmark.claim import Passage, claim_passages
+from benchmark.claim import (
+    Passage,
+    changes_sentence,
+    claim_passages,
+    declaration_of,
+    declaration_passage,
+)
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
 from benchmark.report import (
     choice_figure,
@@ -113,14 +119,14 @@ def gather(data: ReportData, claim: Claim, published: Sequence[Published] = ()) 
 
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
         contents = _describe(data, published)
-        _add_claim(contents, _test(data.frame, claim))
+        _add_claim(contents, claim, _test(data.frame, claim))
         return contents
     # So many runs that the test takes as long as the drawing: each gets a process. Without
     # folders the test reads no logits, so it compares no pairs row by row.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         tested = pool.submit(_test, data.frame.drop(columns="folder"), claim)
         contents = _describe(data, published)
-        _add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
+        _add_claim(contents, claim, tested.result(), (_NOT_RESAMPLED,))
     return contents
 
 
@@ -154,19 +160,23 @@ def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
 
 
 def _add_claim(
-    contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
+    contents: Contents, claim: Claim, result: ClaimResult | str, about_pairs: Sequence[str] = ()
 ) -> None:
-    incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
+    declared = declaration_of(contents.data.root.parent, contents.data.suite, claim)
+    notes = tuple(note for note in (contents.data.incomplete, changes_sentence(declared)) if note)
     if isinstance(result, str):
-        contents.verdict = (result, *incomplete)
+        contents.verdict = (result, *notes)
+        passage = declaration_passage(declared)
+        contents.passages = [] if passage is None else [passage]
         return
+    result = result.model_copy(update={"declaration": declared})
     drawn = [
         twin_lines(result, "twins"),
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
     contents.outcome = result.verdict.outcome
-    contents.verdict = (*result.verdict.sentences, *incomplete)
+    contents.verdict = (*result.verdict.sentences, *notes)
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
     contents.passages = claim_passages(result, about_pairs)
