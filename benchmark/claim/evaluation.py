@@ -23,6 +23,7 @@ from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.permutation import LabelExchange
 from benchmark.claim.power import power_of
+from benchmark.claim.prior_sensitivity import prior_sensitivity
 from benchmark.claim.result import (
     CLAIM_MAPS,
     ClaimMap,
@@ -185,6 +186,7 @@ def _parts(study: _Study, primary: _Analysis | None, problem: str | None) -> dic
         "repeated": _repeat_without_gaps(study, first, design),
         "permutation": permutation,
         "variance_shares": shares,
+        "prior_sensitivity": prior_sensitivity(equation, design),
         "specification_curve": specification_curve(
             study.averaged, claim, (adjusted or effect).covariates, study.unit
         ),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from benchmark.claim.declaration import declaration_passage
 from benchmark.claim.pair_passage import pairs_passage
 from benchmark.claim.passage import Passage, table_of
+from benchmark.claim.prior_passage import prior_passage
 from benchmark.claim.result import (
     ClaimResult,
     Effect,
@@ -62,6 +63,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _twins(result),
         _shares(result),
         shift_passage(result),
+        prior_passage(result),
         _specifications(result),
         pairs_passage(result, about_pairs),
         _seeds(result),

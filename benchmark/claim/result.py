@@ -325,6 +325,32 @@ class Declaration(_Frozen):
     problem: str | None = None
 
 
+class Posterior(_Frozen):
+    """The ratio's posterior under one prior of the standard deviation between units.
+
+    `median`, `low` and `high` are of the ratio (95%, equal tails), `below_one` is the chance that
+    it is below 1, `unit_sd` the posterior median of the standard deviation of log errors.
+    """
+
+    prior: str
+    median: float
+    low: float
+    high: float
+    below_one: float
+    unit_sd: float
+
+
+class PriorSensitivity(_Frozen):
+    """Posteriors of the primary contrast under several priors, or why there are none.
+
+    `contrast_sd` is the standard deviation of the log ratio's normal prior.
+    """
+
+    posteriors: tuple[Posterior, ...] = ()
+    contrast_sd: float | None = None
+    problem: str | None = None
+
+
 class Power(_Frozen):
     """What the verdict could have found with this design.
 
@@ -394,6 +420,7 @@ class ClaimResult(_Frozen):
     variance_shares: VarianceShares
     specification_curve: SpecificationCurve
     under_shift: ShiftContrast = ShiftContrast()
+    prior_sensitivity: PriorSensitivity = PriorSensitivity()
     seed_variance: SeedVariance
     verdict: Verdict
     dropped: tuple[Dropped, ...]
