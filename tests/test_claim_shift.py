@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from scipy import stats
 
 from benchmark.claim import claim_passages, evaluate_claim
 from benchmark.claim.data import ClaimError
@@ -52,7 +53,6 @@ def test_estimate_and_error_are_those_of_a_regression_of_the_changes() -> None:
     x = sm.add_constant((np.arange(9) < 4).astype(float))
     theirs = sm.OLS(changes, x).fit(cov_type="HC2", use_t=True)
     assert np.log(effect.estimate.ratio) == pytest.approx(theirs.params[1], abs=2e-3)
-    # At the hypothesis the error is of the residuals around it, as in any score test: 0 apart.
     assert effect.clean_ratio == pytest.approx(
         np.exp(level[:4].mean() - level[4:].mean()), rel=0.01
     )
@@ -60,8 +60,6 @@ def test_estimate_and_error_are_those_of_a_regression_of_the_changes() -> None:
         effect.clean_ratio * effect.estimate.ratio, rel=1e-9
     )
     low, high = np.log([effect.estimate.low, effect.estimate.high])
-    from scipy import stats
-
     error = (high - low) / 2 / stats.t.ppf(0.975, effect.estimate.df)
     assert error == pytest.approx(theirs.bse[1], rel=0.03)
 
@@ -150,3 +148,17 @@ def test_without_shifted_rows_or_families_it_says_why() -> None:
     with pytest.raises(ClaimError, match="clean and on shifted rows"):
         shift_effect(frame[frame["shifted"]], Claim(), METRIC, "none", "family")
     assert shift_contrast(frame, Claim(primary="after"), METRIC).problem
+
+
+def test_what_cannot_be_measured_is_no_difference() -> None:
+    result = evaluate_claim(runs(families=(6, 6)))
+    found = result.under_shift.primary
+    estimate = found.estimate.model_copy(update={"ratio": 0.0, "low": 0.0, "high": 0.03})
+    test = found.permutation.model_copy(update={"p_value": 0.01})
+    gone = found.model_copy(update={"estimate": estimate, "permutation": test})
+    assert not differs(gone, 0.05)
+    shift = result.under_shift.model_copy(update={"primary": gone})
+    passages = claim_passages(result.model_copy(update={"under_shift": shift}))
+    passage = next(p for p in passages if p.title == TITLE)
+    assert passage.sentences[0].startswith("Whether shift changes the ratio cannot be told")
+    assert [cell.text for cell in passage.table.rows[0][3:]] == ["not measurable", *["\u2013"] * 4]

@@ -8,13 +8,13 @@ from .declaration import declaration_passage as declaration_passage
 from .passage import Passage as Passage
 from .passages import claim_passages as claim_passages
 from .result import ClaimResult as ClaimResult
-from .result import Declaration as Declaration
 from .result import Effect as Effect
 from .result import RatioInterval as RatioInterval
 from .result import Specification as Specification
 from .result import TwinPoint as TwinPoint
 from .result import VarianceShares as VarianceShares
 from .result import when as when
+from .side_results import Declaration as Declaration
 from .wording import covariate_list as covariate_list
 from .wording import estimator_name as estimator_name
 from .wording import range_text as range_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.claim.passage import Passage
-from benchmark.claim.result import ChangedField, Declaration
+from benchmark.claim.side_results import ChangedField, Declaration
 from benchmark.markup import plural
 from benchmark.records import ClaimStamp, ResultsError, read_stamp
 from benchmark.registry import Claim

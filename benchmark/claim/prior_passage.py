@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmark.claim.passage import Passage, table_of
-from benchmark.claim.result import ClaimResult, Posterior
+from benchmark.claim.result import ClaimResult
+from benchmark.claim.side_results import Posterior
 from benchmark.claim.wording import percent_text, ratio_text, unit_nouns
 from benchmark.markup import decimals
 

@@ -23,7 +23,7 @@ from scipy.special import ndtr
 from benchmark.claim.design import Design
 from benchmark.claim.estimating_equation import LARGEST, EstimatingEquation
 from benchmark.claim.measurement import Matrix, Vector
-from benchmark.claim.result import Posterior, PriorSensitivity
+from benchmark.claim.side_results import Posterior, PriorSensitivity
 
 CONTRAST_SD = 1.0
 """Of the normal prior of the log ratio: 95% of it lies within ratios of .14 and 7.1."""

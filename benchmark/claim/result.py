@@ -6,10 +6,10 @@ that below 1 the first is better calibrated.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from benchmark.claim.side_results import Declaration, PriorSensitivity
+from benchmark.claim.side_results import Frozen as _Frozen
 
 ClaimMap = Literal["none", "temperature"]
 CLAIM_MAPS: dict[Literal["before", "after"], ClaimMap] = {"before": "none", "after": "temperature"}
@@ -27,10 +27,6 @@ Unit = Literal["family", "twins"]
 """What is replicated: families, or pairs of models that differ in the mixer only."""
 Outcome = Literal["supported", "contradicted", "equivalent", "undecided"]
 Factor = Literal["mixer", "size", "pretraining", "recipe", "accuracy", "family"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class LeftOut(_Frozen):
@@ -299,55 +295,6 @@ class ShiftContrast(_Frozen):
     primary: ShiftEffect | None = None
     severities: tuple[ShiftEffect, ...] = ()
     secondary: ShiftEffect | None = None
-    problem: str | None = None
-
-
-class ChangedField(_Frozen):
-    """A part of the claim that is tested otherwise than it was declared."""
-
-    name: str
-    declared: str
-    tested: str
-
-
-class Declaration(_Frozen):
-    """What the claim was when the suite's first run began.
-
-    `stamped_at` is None where that was not recorded, `problem` says why a record of it cannot be
-    used. `digest` is the SHA-256 of the claim then, `records_before` how many runs had a record
-    already, `changed` what is tested otherwise now.
-    """
-
-    stamped_at: datetime | None = None
-    digest: str = ""
-    records_before: int = 0
-    changed: tuple[ChangedField, ...] = ()
-    problem: str | None = None
-
-
-class Posterior(_Frozen):
-    """The ratio's posterior under one prior of the standard deviation between units.
-
-    `median`, `low` and `high` are of the ratio (95%, equal tails), `below_one` is the chance that
-    it is below 1, `unit_sd` the posterior median of the standard deviation of log errors.
-    """
-
-    prior: str
-    median: float
-    low: float
-    high: float
-    below_one: float
-    unit_sd: float
-
-
-class PriorSensitivity(_Frozen):
-    """Posteriors of the primary contrast under several priors, or why there are none.
-
-    `contrast_sd` is the standard deviation of the log ratio's normal prior.
-    """
-
-    posteriors: tuple[Posterior, ...] = ()
-    contrast_sd: float | None = None
     problem: str | None = None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmark.claim.passage import Passage, table_of
 from benchmark.claim.result import ClaimResult, ShiftEffect, when
 from benchmark.claim.wording import (
@@ -13,7 +15,7 @@ from benchmark.claim.wording import (
     ratio_text,
     units_text,
 )
-from benchmark.markup import plural
+from benchmark.markup import MISSING, plural
 
 TITLE = "Under shift"
 
@@ -35,14 +37,26 @@ def shift_passage(result: ClaimResult) -> Passage | None:
 
 
 def differs(effect: ShiftEffect, alpha: float) -> bool:
-    """Say whether the contrast is another one on shifted rows, by the rule of the verdict."""
-    low, high = effect.estimate.low, effect.estimate.high
-    return (high < 1 or low > 1) and effect.permutation.p_value <= alpha
+    """Say whether the contrast is another one on shifted rows, by the rule of the verdict.
+
+    Where the errors of one side cannot be told from zero there is no ratio to speak of.
+    """
+    excludes = _is_measurable(effect) and (effect.estimate.high < 1 or effect.estimate.low > 1)
+    return excludes and effect.permutation.p_value <= alpha
+
+
+def _is_measurable(effect: ShiftEffect) -> bool:
+    return 0 < effect.estimate.ratio < math.inf
 
 
 def _answer(result: ClaimResult, effect: ShiftEffect) -> str:
     first, second = result.contrast
     estimate, level = effect.estimate, level_text(result.alpha)
+    if not _is_measurable(effect):
+        return (
+            "Whether shift changes the ratio cannot be told: errors of one mixer cannot be told"
+            " from zero"
+        )
     evidence = (
         f"{limits_text(estimate, level)}, {p_statement(estimate.p_value)}; exchange of labels"
         f" {p_statement(effect.permutation.p_value)}"
@@ -74,11 +88,12 @@ def _how(result: ClaimResult, effect: ShiftEffect) -> str:
 
 def _row(name: str, effect: ShiftEffect) -> tuple[str, ...]:
     estimate = effect.estimate
+    ratios = tuple(map(ratio_text, (effect.clean_ratio, effect.shifted_ratio, estimate.ratio)))
+    if not _is_measurable(effect):
+        return (name, *ratios, *[MISSING] * 4)
     return (
         name,
-        ratio_text(effect.clean_ratio),
-        ratio_text(effect.shifted_ratio),
-        ratio_text(estimate.ratio),
+        *ratios,
         range_text(estimate),
         p_value(estimate.p_value),
         p_value(effect.p_adjusted),
