@@ -85,6 +85,17 @@ def test_exchange_against_every_labelling() -> None:
         assert effect.permutation.p_value == pytest.approx(expected, abs=0.02)
 
 
+def test_a_labelling_and_its_mirror_are_alike() -> None:
+    """So with three families a side the least p value is 2 of 20, also where noise is unlike."""
+    generator = np.random.default_rng(4)
+    changes = np.array([2.0, 2.1, 2.2, 0.1, 0.2, 0.3])
+    frame = study(changes, generator.normal(-3, 0.5, 6), mixers="aaaccc")
+    frame[f"{METRIC}_squared_none_null_variance"] = generator.uniform(1e-8, 1e-6, len(frame))
+    frame[f"{METRIC}_squared_none_variance_slope"] = generator.uniform(1e-6, 1e-4, len(frame))
+    effect = shift_effect(frame, Claim(), METRIC, "none", "family")
+    assert effect.permutation.p_value == pytest.approx(2 / 20)
+
+
 def test_what_clean_and_shifted_rows_share_does_not_matter() -> None:
     changes, level = numbers()
     plain = shift_effect(study(changes, level), Claim(), METRIC, "none", "family")

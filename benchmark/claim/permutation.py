@@ -98,7 +98,7 @@ class LabelExchange:
                 equation,
                 equation.at(0.0),
                 units,
-                np.ones(len(units)) if departure is None else departure[order],
+                None if departure is None else departure[order],
             ),
             observed=observed,
             tried=tried,
@@ -150,14 +150,18 @@ class _Parts:
     """What each unit adds to the score of any labelling, the other columns projected out."""
 
     def __init__(
-        self, equation: EstimatingEquation, at: Linearised, units: Codes, departure: Vector
+        self, equation: EstimatingEquation, at: Linearised, units: Codes, departure: Vector | None
     ) -> None:
-        others, k = at.x[:, 1:], at.x.shape[1] - 1
+        others = at.x[:, 1:]
+        if departure is None:
+            departure = np.ones(len(units))
+        else:  # as the datasets' columns do for plain labels: a labelling and its mirror are alike
+            others = np.column_stack([others, departure])
         self._solve = partial(equation.sums.solve, own=at.own, correlation=equation.correlation)
         self._others, self._solved = others, self._solve(others)
         gram = others.T @ self._solved
         scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        gram = gram * scale[:, None] * scale + 1e-10 * np.eye(k)
+        gram = gram * scale[:, None] * scale + 1e-10 * np.eye(others.shape[1])
         self._inverse = np.linalg.inv(gram) * scale[:, None] * scale
         self._member = (units == np.arange(units.max() + 1)[:, None]).astype(float)
         self._counted = self._member * departure
