@@ -35,7 +35,7 @@ MAX_EXACT = 50_000
 RANDOM_ASSIGNMENTS = 9_999
 CHUNK = 5_000
 """Labellings whose statistics are computed together, which bounds the memory."""
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
 """Statistics this close, relatively, are ties: they differ by rounding only."""
 
 
@@ -155,8 +155,8 @@ class _Parts:
         others = at.x[:, 1:]
         if departure is None:
             departure = np.ones(len(units))
-        else:  # as the datasets' columns do for plain labels: a labelling and its mirror are alike
-            others = np.column_stack([others, departure])
+        else:
+            others = _spanning(others, departure)
         self._solve = partial(equation.sums.solve, own=at.own, correlation=equation.correlation)
         self._others, self._solved = others, self._solve(others)
         gram = others.T @ self._solved
@@ -190,6 +190,18 @@ class _Parts:
         usable = variance > 1e-12 * float((units.score**2).sum())
         score = (assignments @ units.score) ** 2
         return np.where(usable, score / np.where(usable, variance, 1.0), 0.0)
+
+
+def _spanning(columns: Matrix, wanted: Vector) -> Matrix:
+    """Add to columns [n, k] what they lack of a wanted one [n].
+
+    Labels of all units are then among what is projected out, as they are of plain labels by the
+    datasets' columns: a labelling and its mirror image are alike.
+    """
+    rest = wanted - columns @ np.linalg.lstsq(columns, wanted, rcond=None)[0]
+    if float(rest @ rest) < 1e-20 * float(wanted @ wanted):
+        return columns
+    return np.column_stack([columns, rest / np.sqrt(rest @ rest)])
 
 
 def _assignments(
