@@ -16,3 +16,4 @@ FloatArray = NDArray[np.floating[Any]]
 
 IntArray = NDArray[np.int64]
 UInt16Array = NDArray[np.uint16]
+UInt8Array = NDArray[np.uint8]

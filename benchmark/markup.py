@@ -318,11 +318,13 @@ def estimate(
 ) -> str:
     """Return '1.69 (0.52, 2.87)'; '1.69' where there is no interval, or '1.69 (too few errors)'.
 
+    Where there is no value, why, if that is known.
+
     An unbiased estimate of an error can fall below 0, where its interval is cut. A value outside
     its own interval would mislead, so the words 'not told from 0' stand in its place.
     """
     if not is_number(value):
-        return MISSING
+        return why if isinstance(why, str) else MISSING
     if not is_number(low) or not is_number(high):
         # Frames hold NaN where there is no text.
         reason = f" ({why})" if isinstance(why, str) else ""

@@ -26,7 +26,7 @@ EntryT = TypeVar("EntryT", bound=Entry)
 Stage = Literal["training", "logits", "scores", "timing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 3, "timing": 1}
+STAGE_VERSIONS: dict[Stage, int] = {"training": 1, "logits": 1, "scores": 4, "timing": 1}
 """Raised when a stage's code changes what it computes, so that older results are redone."""
 
 READING_VERSION = 3

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from benchmark.shell import (  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark.plan import RunSpec, Selection
+    from benchmark.records import SuiteMembers
     from benchmark.registry import Registry
     from benchmark.report import Summary
 
@@ -219,6 +220,7 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
         print(selection.note, end="\n" if selection.note else "")
         for members in selection.members:
             members.write(options.results)
+            _stamp(selection, members, options.results)
     specs = selection.specs
     if launched_processes() > 1:
         _execute_together(specs, options)
@@ -231,6 +233,18 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
     with shared():
         summary = _report(selection, options)
     return summarise(specs, options.results, timed=options.timing != "off"), summary
+
+
+def _stamp(selection: Selection, members: SuiteMembers, results: Path) -> None:
+    """Record what a suite's claim is at its first run, so that a later change can be told."""
+    from benchmark.records import ResultsError, stamp_claim
+
+    registry = selection.registry
+    if members.declared:
+        registry = registry.declaring(members.base)
+    # One that cannot be used is left as it is, and the report says so.
+    with suppress(ResultsError):
+        stamp_claim(results, members.suite, registry.claim)
 
 
 def _execute_in_workers(selection: Selection, options: argparse.Namespace) -> None:

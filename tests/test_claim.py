@@ -318,7 +318,7 @@ def test_a_result_is_put_into_words_and_tables() -> None:
     primary = result.primary.model_copy(update={"estimate": tiny, "unresolved": 3})
     passages = claim_passages(result.model_copy(update={"primary": primary}), ["About pairs."])
     by_title = {passage.title: passage for passage in passages}
-    assert len(by_title) == len(passages) == 10
+    assert len(by_title) == len(passages) == 12
     contrast = by_title["The contrast"]
     assert contrast.table is not None
     first = [cell.text for cell in contrast.table.rows[0]]

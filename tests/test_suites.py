@@ -17,6 +17,7 @@ from benchmark.records import (
     ResultsError,
     RunFolder,
     SuiteMembers,
+    read_stamp,
     runs_of_suite,
     runs_outside,
     suite_members,
@@ -268,9 +269,17 @@ def test_part_of_a_suite_is_reported_as_a_part(registry_file: Path, tmp_path: Pa
     assert "Of the 2 runs that suite small declares, 1 has no" in " ".join(part.stdout.split())
     page = (tmp_path / "reports" / "small" / "README.md").read_text()
     assert "resnet/digits/seed-0" in page
+    stamp = read_stamp(tmp_path / "results", "small")
+    assert stamp is not None
+    assert stamp.records_before == 0
+    assert f"hash {stamp.digest[:12]}, before the first run" in page
+    registry_file.write_text(registry_file.read_text() + "claim: {alpha: 0.01}\n")
     whole = run(registry_file, tmp_path)
     assert "2 runs, 1 to do" in whole.stdout
     assert "has no result" not in whole.stdout
+    assert read_stamp(tmp_path / "results", "small") == stamp
+    page = (tmp_path / "reports" / "small" / "README.md").read_text()
+    assert "alpha was 0.05, now 0.01" in page
 
 
 def test_json_is_one_document_and_progress_goes_elsewhere(

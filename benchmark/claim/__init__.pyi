@@ -3,6 +3,9 @@ from .command import declared_claim as declared_claim
 from .command import evaluate_claim as evaluate_claim
 from .command import main as main
 from .data import ClaimError as ClaimError
+from .declaration import changes_sentence as changes_sentence
+from .declaration import declaration_of as declaration_of
+from .declaration import declaration_passage as declaration_passage
 from .passage import Passage as Passage
 from .passages import claim_passages as claim_passages
 from .published_table import PublishedTable as PublishedTable
@@ -14,6 +17,7 @@ from .result import Specification as Specification
 from .result import TwinPoint as TwinPoint
 from .result import VarianceShares as VarianceShares
 from .result import when as when
+from .side_results import Declaration as Declaration
 from .wording import covariate_list as covariate_list
 from .wording import estimator_name as estimator_name
 from .wording import range_text as range_text

@@ -112,15 +112,24 @@ def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
     note = _incomplete(results, frame)
     if note:
         print(f"note: {note}", file=sys.stderr)
-    return evaluate_claim(frame, claim), str(results)
+    from benchmark.claim.declaration import declaration_of
+
+    declared = declaration_of(*_place(results, frame), claim)
+    result = evaluate_claim(frame, claim).model_copy(update={"declaration": declared})
+    return result, str(results)
+
+
+def _place(results: Path, frame: pd.DataFrame) -> tuple[Path, str]:
+    """Return the tree that a frame's suite lies in, and the suite's name."""
+    suite, place = str(frame["suite"].iloc[0]), results.resolve()
+    return (place.parent if place.name == suite else place), suite
 
 
 def _incomplete(results: Path, frame: pd.DataFrame) -> str:
     """Say how many declared runs of the suite in a frame have no result; empty where all have."""
     from benchmark.records import suite_members
 
-    suite, place = str(frame["suite"].iloc[0]), results.resolve()
-    members = suite_members(place.parent if place.name == suite else place, suite)
+    members = suite_members(*_place(results, frame))
     done = frame[frame["status"] == "completed"].drop_duplicates(["model", "dataset", "seed"])
     return "" if members is None else members.incomplete(len(done))
 

@@ -23,6 +23,7 @@ from benchmark.claim.estimating_equation import EstimatingEquation
 from benchmark.claim.matched_pairs import matched_pairs
 from benchmark.claim.permutation import LabelExchange
 from benchmark.claim.power import power_of
+from benchmark.claim.prior_sensitivity import prior_sensitivity
 from benchmark.claim.result import (
     CLAIM_MAPS,
     ClaimMap,
@@ -35,6 +36,7 @@ from benchmark.claim.result import (
     VarianceShares,
     when,
 )
+from benchmark.claim.shift_test import shift_contrast
 from benchmark.claim.signed_gaps import signed_gaps
 from benchmark.claim.specification_curve import specification_curve
 from benchmark.claim.twins import has_enough, paired_rows, twin_points, unit_of
@@ -127,6 +129,7 @@ def evaluate(frame: pd.DataFrame, claim: Claim, metric: str) -> ClaimResult:
         "within_twins": None if unit == "twins" else _within_twins(twins, first),
         "twin_points": twin_points(twins.clean, metric, first, claim.contrast),
         "matched_pairs": _matched_pairs(frame, study),
+        "under_shift": shift_contrast(study.averaged, claim, metric, unit),
         "seed_variance": seed_variance(frame, metric, first),
         "dropped": tuple(dropped),
     }
@@ -183,6 +186,7 @@ def _parts(study: _Study, primary: _Analysis | None, problem: str | None) -> dic
         "repeated": _repeat_without_gaps(study, first, design),
         "permutation": permutation,
         "variance_shares": shares,
+        "prior_sensitivity": prior_sensitivity(equation, design),
         "specification_curve": specification_curve(
             study.averaged, claim, (adjusted or effect).covariates, study.unit
         ),

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from benchmark.claim.declaration import declaration_passage
 from benchmark.claim.pair_passage import pairs_passage
 from benchmark.claim.passage import Passage, table_of
+from benchmark.claim.prior_passage import prior_passage
 from benchmark.claim.result import (
     ClaimResult,
     Effect,
@@ -21,6 +23,7 @@ from benchmark.claim.result import (
     VarianceShares,
     when,
 )
+from benchmark.claim.shift_passage import shift_passage
 from benchmark.claim.wording import (
     as_sentence,
     covariate_list,
@@ -51,6 +54,7 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
             "Why this verdict",
             (*result.verdict.reasons, *_power(result.verdict.power, result.unit)),
         ),
+        declaration_passage(result.declaration),
         _contrast(result),
         _datasets(result),
         _mixers(result),
@@ -58,6 +62,8 @@ def claim_passages(result: ClaimResult, about_pairs: Sequence[str] = ()) -> list
         _permutation(result),
         _twins(result),
         _shares(result),
+        shift_passage(result),
+        prior_passage(result),
         _specifications(result),
         pairs_passage(result, about_pairs),
         _seeds(result),

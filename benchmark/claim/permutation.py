@@ -35,7 +35,7 @@ MAX_EXACT = 50_000
 RANDOM_ASSIGNMENTS = 9_999
 CHUNK = 5_000
 """Labellings whose statistics are computed together, which bounds the memory."""
-TOLERANCE = 1e-9
+TOLERANCE = 1e-8
 """Statistics this close, relatively, are ties: they differ by rounding only."""
 
 
@@ -71,6 +71,7 @@ class LabelExchange:
         labels: np.ndarray,
         strata: Codes,
         seed: int = 0,
+        departure: Vector | None = None,
     ) -> LabelExchange:
         """Prepare the exchange of mixer labels among families within strata.
 
@@ -80,6 +81,8 @@ class LabelExchange:
             labels: per row 1 for the first mixer, 0 for the second, -1 for other mixers.
             strata: code of the stratum of each row; labels stay within it.
             seed: for the random labellings, when there are more than `MAX_EXACT`.
+            departure: by which labels count in each row, where the equation's first column is their
+                product; 1 everywhere if None.
         """
         order = equation.order
         units = np.unique(units[order], return_inverse=True)[1]
@@ -91,7 +94,12 @@ class LabelExchange:
         observed = (unit_labels == 1).astype(float)
         tried, exact = _assignments(members, counts, observed, seed)
         return cls(
-            parts=_Parts(equation, equation.at(0.0), units),
+            parts=_Parts(
+                equation,
+                equation.at(0.0),
+                units,
+                None if departure is None else departure[order],
+            ),
             observed=observed,
             tried=tried,
             exact=exact,
@@ -141,16 +149,23 @@ class _Scores(NamedTuple):
 class _Parts:
     """What each unit adds to the score of any labelling, the other columns projected out."""
 
-    def __init__(self, equation: EstimatingEquation, at: Linearised, units: Codes) -> None:
-        others, k = at.x[:, 1:], at.x.shape[1] - 1
+    def __init__(
+        self, equation: EstimatingEquation, at: Linearised, units: Codes, departure: Vector | None
+    ) -> None:
+        others = at.x[:, 1:]
+        if departure is None:
+            departure = np.ones(len(units))
+        else:
+            others = _spanning(others, departure)
         self._solve = partial(equation.sums.solve, own=at.own, correlation=equation.correlation)
         self._others, self._solved = others, self._solve(others)
         gram = others.T @ self._solved
         scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        gram = gram * scale[:, None] * scale + 1e-10 * np.eye(k)
+        gram = gram * scale[:, None] * scale + 1e-10 * np.eye(others.shape[1])
         self._inverse = np.linalg.inv(gram) * scale[:, None] * scale
         self._member = (units == np.arange(units.max() + 1)[:, None]).astype(float)
-        self._crossed: Matrix = self._member @ self._solved @ self._inverse
+        self._counted = self._member * departure
+        self._crossed: Matrix = self._counted @ self._solved @ self._inverse
         self.residual = at.residual
 
     def of(self, residual: Vector) -> _Scores:
@@ -158,7 +173,7 @@ class _Parts:
         solved = self._solve(residual[:, None])[:, 0]
         score = solved - self._solved @ (self._inverse @ (self._others.T @ solved))
         explained = (self._member @ (self._others * score[:, None])).T
-        return _Scores(self._member @ score, explained)
+        return _Scores(self._counted @ score, explained)
 
     def statistics(self, assignments: Matrix, units: _Scores) -> Vector:
         """Return the squared score over its robust variance, 0 where there is none."""
@@ -175,6 +190,18 @@ class _Parts:
         usable = variance > 1e-12 * float((units.score**2).sum())
         score = (assignments @ units.score) ** 2
         return np.where(usable, score / np.where(usable, variance, 1.0), 0.0)
+
+
+def _spanning(columns: Matrix, wanted: Vector) -> Matrix:
+    """Add to columns [n, k] what they lack of a wanted one [n].
+
+    Labels of all units are then among what is projected out, as they are of plain labels by the
+    datasets' columns: a labelling and its mirror image are alike.
+    """
+    rest = wanted - columns @ np.linalg.lstsq(columns, wanted, rcond=None)[0]
+    if float(rest @ rest) < 1e-20 * float(wanted @ wanted):
+        return columns
+    return np.column_stack([columns, rest / np.sqrt(rest @ rest)])
 
 
 def _assignments(

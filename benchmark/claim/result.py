@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from benchmark.claim.side_results import Declaration, PriorSensitivity
+from benchmark.claim.side_results import Frozen as _Frozen
 
 ClaimMap = Literal["none", "temperature"]
 CLAIM_MAPS: dict[Literal["before", "after"], ClaimMap] = {"before": "none", "after": "temperature"}
@@ -26,10 +27,6 @@ Unit = Literal["family", "twins"]
 """What is replicated: families, or pairs of models that differ in the mixer only."""
 Outcome = Literal["supported", "contradicted", "equivalent", "undecided"]
 Factor = Literal["mixer", "size", "pretraining", "recipe", "accuracy", "family"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class LeftOut(_Frozen):
@@ -269,6 +266,38 @@ class SeedVariance(_Frozen):
     seeds: int
 
 
+class ShiftEffect(_Frozen):
+    """The contrast's ratio on shifted rows over that on clean rows of the same datasets.
+
+    `estimate` is that change, `clean_ratio` and `shifted_ratio` are what it is the change of.
+    `p_adjusted` is corrected for the number of severities, and None but for one of them.
+    """
+
+    map: ClaimMap
+    shifts: tuple[str, ...]
+    estimate: RatioInterval
+    clean_ratio: float
+    shifted_ratio: float
+    families: dict[str, int]
+    rows: int
+    permutation: Permutation
+    severity: str | None = None
+    p_adjusted: float | None = None
+
+
+class ShiftContrast(_Frozen):
+    """Whether the contrast is another one on shifted rows, or why that cannot be told.
+
+    `primary` pools all shifts after the claim's map; `severities` are secondary, as is `secondary`
+    after the other map.
+    """
+
+    primary: ShiftEffect | None = None
+    severities: tuple[ShiftEffect, ...] = ()
+    secondary: ShiftEffect | None = None
+    problem: str | None = None
+
+
 class Power(_Frozen):
     """What the verdict could have found with this design.
 
@@ -316,7 +345,8 @@ class ClaimResult(_Frozen):
 
     `primary` decides; `unadjusted` is without covariates, `adjusted` with accuracy besides,
     `secondary` the primary analysis after the other map. Where `unit` is twins, all of these are
-    within twins; else `within_twins` is, where there are enough of them.
+    within twins; else `within_twins` is, where there are enough of them. `declaration` is None
+    where there are no runs that could have followed it, as in published tables.
     """
 
     contrast: tuple[str, str]
@@ -338,6 +368,9 @@ class ClaimResult(_Frozen):
     matched_pairs: MatchedPairs
     variance_shares: VarianceShares
     specification_curve: SpecificationCurve
+    under_shift: ShiftContrast = ShiftContrast()
+    prior_sensitivity: PriorSensitivity = PriorSensitivity()
     seed_variance: SeedVariance
     verdict: Verdict
     dropped: tuple[Dropped, ...]
+    declaration: Declaration | None = None

@@ -106,5 +106,9 @@ def _facts(maps: FittedMaps) -> dict[str, MapFacts]:
 
 
 def _known(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """Leave out a metric that is undefined on this split (NaN)."""
-    return {name: one for name, one in estimates.items() if not isnan(one.value)}
+    """Leave out a metric that is undefined on this split (NaN), unless it says what is lacking."""
+    return {
+        name: one
+        for name, one in estimates.items()
+        if not isnan(one.value) or one.no_interval is not None
+    }

@@ -14,6 +14,9 @@ from .claim import owner_mark as owner_mark
 from .claim import remove_dead_claim as remove_dead_claim
 from .claim import sole_maker as sole_maker
 from .claim import try_claim as try_claim
+from .claim_stamp import ClaimStamp as ClaimStamp
+from .claim_stamp import read_stamp as read_stamp
+from .claim_stamp import stamp_claim as stamp_claim
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError
 from .files import ResultsError as ResultsError

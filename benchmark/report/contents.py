@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmark.claim import PRIMARY_METRIC, Passage, claim_passages
+from benchmark.claim import (
+    PRIMARY_METRIC,
+    Declaration,
+    Passage,
+    changes_sentence,
+    claim_passages,
+    declaration_of,
+    declaration_passage,
+)
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
 from benchmark.report import (
     choice_figure,
@@ -24,6 +32,7 @@ from benchmark.report.evaluations import Evaluation, evaluate_models, grid_model
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
+from benchmark.report.sets_table import sets_table
 from benchmark.report.twin_figure import twin_lines
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ class Section:
     quality: Table
     detail: Table
     maps: MapFindings | None
+    sets: Table | None
     drawings: tuple[Drawing, ...]
     unstable: tuple[str, ...]
 
@@ -110,16 +120,17 @@ def gather(data: ReportData, claim: Claim, published: Sequence[Published] = ()) 
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    declared = declaration_of(data.root.parent, data.suite, claim)
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
         contents = _describe(data, published)
-        add_claim(contents, try_claim(data.frame, claim))
+        add_claim(contents, try_claim(data.frame, claim), declared=declared)
         return contents
     # So many runs that the test takes as long as the drawing: each gets a process. Without
     # folders the test reads no logits, so it compares no pairs row by row.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         tested = pool.submit(try_claim, data.frame.drop(columns="folder"), claim)
         contents = _describe(data, published)
-        add_claim(contents, tested.result(), (_NOT_RESAMPLED,))
+        add_claim(contents, tested.result(), (_NOT_RESAMPLED,), declared)
     return contents
 
 
@@ -153,20 +164,26 @@ def try_claim(frame: pd.DataFrame, claim: Claim, metric: str = PRIMARY_METRIC) -
 
 
 def add_claim(
-    contents: Contents, result: ClaimResult | str, about_pairs: Sequence[str] = ()
+    contents: Contents,
+    result: ClaimResult | str,
+    about_pairs: Sequence[str] = (),
+    declared: Declaration | None = None,
 ) -> None:
-    """Add the verdict, its passages and its figures."""
-    incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
+    """Add the verdict, its passages and its figures; of a published table nothing is declared."""
+    notes = tuple(note for note in (contents.data.incomplete, changes_sentence(declared)) if note)
     if isinstance(result, str):
-        contents.verdict = (result, *incomplete)
+        contents.verdict = (result, *notes)
+        passage = declaration_passage(declared)
+        contents.passages = [] if passage is None else [passage]
         return
+    result = result.model_copy(update={"declaration": declared})
     drawn = [
         twin_lines(result, "twins"),
         claim_figures.variance_shares(result.variance_shares, "variance-shares"),
         claim_figures.specification_curve(result, "specification-curve"),
     ]
     contents.outcome = result.verdict.outcome
-    contents.verdict = (*result.verdict.sentences, *incomplete)
+    contents.verdict = (*result.verdict.sentences, *notes)
     contents.verdict_numbers = result.verdict.numbers
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.forest = claim_figures.forest(result, "contrast")
@@ -194,6 +211,7 @@ def _sections(
                 quality=tabulation.quality_table(rows),
                 detail=tabulation.detail_table(rows),
                 maps=map_findings(rows),
+                sets=sets_table(rows),
                 drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {_shortened(row.timing_reasons)}"

@@ -176,7 +176,8 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     averaged = average_seeds(rows.drop(columns="timing_reasons"))
     extra = pd.concat(parts, axis=1).reset_index()
-    return averaged.merge(extra, on=["dataset", "split", "model"], validate="one_to_one")
+    merged = averaged.merge(extra, on=["dataset", "split", "model"], validate="one_to_one")
+    return merged.copy()  # in one piece: pandas warns of each column added to one of many
 
 
 def _any_reason(reasons: Iterable[str]) -> str:

@@ -34,6 +34,7 @@ def metric_table(row: pd.Series[float]) -> Table:
         )
         for metric in METRICS.values()
         if not math.isnan(row.get(f"{metric.name}_none", math.nan))
+        or isinstance(row.get(f"{metric.name}_none_no_interval"), str)
     ]
     return Table(columns, rows)
 

@@ -151,7 +151,7 @@ def compare_all(
     for model in ordered[1:]:
         _check_same_rows(ordered[0], model)
     scored = [_score(model, after_scaling, resamples, seed) for model in ordered]
-    needed = not isinstance(function.interval, Share | Influence | Debiased)
+    needed = not isinstance(function.interval, Share | Influence) and not _is_top_label(function)
     anew = [
         _scored_anew(one.path.center.rows, function, one.refitted, seed) if needed else np.empty(0)
         for one in scored
@@ -176,9 +176,14 @@ def compare_all(
 def _bare_difference(metric: Metric, first: Predictions, second: Predictions) -> float:
     """Return the difference in the terms of `Comparison.difference`."""
     one, other = metric(first), metric(second)
-    if isinstance(metric.interval, Debiased) and not metric.interval.squared:
+    if _is_top_label(metric) and metric.over_seeds == "root_mean_square":
         return signed_root(one * abs(one) - other * abs(other))
     return one - other
+
+
+def _is_top_label(metric: Metric) -> bool:
+    """Say whether it is the debiased error of the predicted class, or its square."""
+    return isinstance(metric.interval, Debiased) and not metric.interval.by_class
 
 
 def resampled_difference(difference: float, replicates: Float64Array) -> PairedDifference:
@@ -306,9 +311,10 @@ class _Scored(NamedTuple):
 
 def _score(model: ModelOutputs, after_scaling: bool, resamples: int, seed: int) -> _Scored:
     rows = check_rows(model.test_logits, model.test_labels)
+    known = check_rows(model.calibration_logits, model.calibration_labels)
     if not after_scaling:
         path = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
-        return _Scored(path, np.ones(resamples))
+        return _Scored(path.calibrated_on(known), np.ones(resamples))
     refitted = refit_temperatures(
         model.calibration_logits,
         model.calibration_labels,
@@ -316,7 +322,8 @@ def _score(model: ModelOutputs, after_scaling: bool, resamples: int, seed: int) 
         resamples=resamples,
         seed=seed,
     ).resampled
-    return _Scored(TemperaturePath.build(rows, model.fit.temperature, refitted), refitted)
+    path = TemperaturePath.build(rows, model.fit.temperature, refitted)
+    return _Scored(path.calibrated_on(known), refitted)
 
 
 def _judge(
@@ -324,9 +331,11 @@ def _judge(
 ) -> PairedDifference | str:
     """Compare two models as the interval of the metric allows; a string says why it does not."""
     kind, one, other = metric.interval, first.path.center, second.path.center
+    if metric.lacking is not None and (reason := metric.lacking(one) or metric.lacking(other)):
+        return reason
     if isinstance(kind, Share):
         return share_difference(kind.hits(one), kind.hits(other))
-    if isinstance(kind, Debiased):
+    if isinstance(kind, Debiased) and not kind.by_class:
         reason = too_few(one.correct) or too_few(other.correct)
         if reason:
             return reason

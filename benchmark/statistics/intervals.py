@@ -14,10 +14,19 @@ import numpy as np
 
 from benchmark.arrays import Float64Array
 from benchmark.statistics.bin_resampling import noise_floor
-from benchmark.statistics.calibration_error import DEFAULT_BINS, debiased_sums
+from benchmark.statistics.calibration_error import DEFAULT_BINS, DebiasedSums, debiased_sums
+from benchmark.statistics.classwise import class_sums, classwise_parts, squared_at
 from benchmark.statistics.estimate import Estimate
 from benchmark.statistics.logit_arrays import Labels, Logits, check_rows
-from benchmark.statistics.metric import Debiased, Influence, Metric, Share, SimulatedFloor
+from benchmark.statistics.metric import (
+    Debiased,
+    EffectiveShare,
+    Excess,
+    Influence,
+    Metric,
+    Share,
+    SimulatedFloor,
+)
 from benchmark.statistics.metrics import metrics_for
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.resampling import (
@@ -91,8 +100,9 @@ def score_split(
         refitted = refit_temperatures(
             calibration_logits, calibration_labels, fit, resamples=resamples, seed=seed
         )
-    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples)
-    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled)
+    known = check_rows(calibration_logits, calibration_labels)
+    fixed = TemperaturePath.fixed(Predictions.from_rows(rows, 1.0), resamples).calibrated_on(known)
+    free = TemperaturePath.build(rows, fit.temperature, refitted.resampled).calibrated_on(known)
     splits = {"before": ScoredSplit(fixed, None, seed), "after": ScoredSplit(free, refitted, seed)}
     metrics = metrics_for(rows.n_classes)
     return SplitEstimates(
@@ -123,6 +133,9 @@ class ScoredSplit:
     def estimate(self, metric: Metric) -> Estimate:
         """Return the metric at the temperature of the path, with the interval it allows."""
         scored, kind = self.path.center, metric.interval
+        lacking = None if metric.lacking is None else metric.lacking(scored)
+        if lacking is not None:
+            return Estimate(math.nan, no_interval=lacking)
         if isinstance(kind, Debiased):
             return self._debiased(kind)
         value = metric(scored)
@@ -135,8 +148,13 @@ class ScoredSplit:
         if isinstance(kind, Share):
             hits = kind.hits(scored)
             return Estimate(value, *share_interval(int(hits.sum()), len(hits)))
+        if isinstance(kind, EffectiveShare):
+            rows = kind.rows(scored)
+            return Estimate(value, *share_interval(value * rows, rows))
         if isinstance(kind, Influence):
             return self._by_influence(metric, kind, value)
+        if isinstance(kind, Excess):
+            return self._excess(kind, value)
         return Estimate(value)
 
     def _by_influence(self, metric: Metric, kind: Influence, value: float) -> Estimate:
@@ -158,6 +176,24 @@ class ScoredSplit:
             return Estimate(value, no_interval=reason)
         return Estimate(value, *skewed_interval(value, moments, quantile_of(*parts)))
 
+    def _excess(self, kind: Excess, value: float) -> Estimate:
+        if math.isnan(value):
+            return Estimate(value)
+        parts = kind.parts(self.path.center)
+        reason = self._missing(follows_temperature=True, by_class=False)
+        if isinstance(parts, str):
+            return Estimate(value, no_interval=reason or parts)
+        if reason is not None:
+            return Estimate(value, no_interval=reason)
+        extra = 0.0
+        if self.refitted is not None:
+            losses = np.array([float(kind.loss(node).mean()) for node in self.path.nodes])
+            extra = float(self.path.interpolate(losses).var())
+        quantile = quantile_of((1.0, rarer(self.path.center.correct) - 1))
+        found = parts.interval(extra_variance=extra, quantile=quantile)
+        # The value is cross-fitted, and so a little lower than what the interval is made from.
+        return Estimate(value, min(found.squared_low, value), max(found.squared_high, value))
+
     def _missing(self, follows_temperature: bool, by_class: bool) -> str | None:
         """Say what an interval would need that the rows do not have."""
         scored = self.path.center
@@ -169,9 +205,7 @@ class ScoredSplit:
         return found
 
     def _debiased(self, kind: Debiased) -> Estimate:
-        parts = self.path.parts()
-        sums = debiased_sums(parts.gap, parts.bins, DEFAULT_BINS)
-        extra = float(parts.refitted.var())
+        sums, extra = _class_parts(self.path) if kind.by_class else _top_parts(self.path)
         quantile = quantile_of((1.0, rarer(self.path.center.correct) - 1))
         error = sums.interval(extra_variance=extra, quantile=quantile)
         reason = self._missing(follows_temperature=True, by_class=False)
@@ -182,6 +216,29 @@ class ScoredSplit:
                 null_variance=sums.null_variance + extra, variance_slope=sums.variance_slope,
             )  # fmt: skip
         return found if reason is None else replace(found, low=None, high=None, no_interval=reason)
+
+
+def _top_parts(path: TemperaturePath) -> tuple[DebiasedSums, float]:
+    """Return the squared error of the predicted class, and the variance that refits add."""
+    parts = path.parts()
+    return debiased_sums(parts.gap, parts.bins, DEFAULT_BINS), float(parts.refitted.var())
+
+
+def _class_parts(path: TemperaturePath) -> tuple[DebiasedSums, float]:
+    """Return the squared error over classes, and the variance that refits add.
+
+    A square is nearly a parabola in log T, so that the center and both ends of the path are enough.
+    """
+    sums = classwise_parts(path.center)
+    if len(path.nodes) == 1:
+        return sums, 0.0
+    bins = class_sums(path.center).bins
+    ends = (path.nodes[0], path.nodes[-1])
+    places = np.log([path.center.temperature, *(end.temperature for end in ends)])
+    values = [sums.squared, *(squared_at(end, bins) for end in ends)]
+    at_refits = path.interpolate(np.log([node.temperature for node in path.nodes]))
+    curve = np.polynomial.Polynomial.fit(places, values, 2)
+    return sums, float(curve(at_refits).var())
 
 
 def temperature_moves(metric: Metric, path: TemperaturePath) -> Float64Array:

@@ -64,7 +64,7 @@ def _gains(
     values: Mapping[str, Mapping[str, float]],
 ) -> dict[str, dict[str, Estimate]]:
     """Return what each map gives minus what the temperature gives, by map and metric."""
-    metrics = metrics_for(scaled.rows.n_classes)
+    metrics = [m for m in metrics_for(scaled.rows.n_classes) if not m.scaling_only]
     shares = {m.name: m.interval.hits for m in metrics if isinstance(m.interval, Share)}
     effects = {m.name: m.interval.effect for m in metrics if isinstance(m.interval, Influence)}
     hits = {name: of(scaled) for name, of in shares.items()}

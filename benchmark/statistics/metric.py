@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.arrays import BoolArray, Float64Array
-from benchmark.statistics.calibration_error import Scheme
+from benchmark.statistics.calibration_error import DebiasedSums, Scheme
 from benchmark.statistics.predictions import Predictions
 
 
@@ -42,6 +42,21 @@ class Share:
 
 
 @dataclass(frozen=True)
+class EffectiveShare:
+    """The exact interval of a share, for as many rows as its variance is worth.
+
+    Attributes:
+        rows: How many those are.
+    """
+
+    rows: Callable[[Predictions], float]
+
+    def describe(self) -> str:
+        """Say how the interval is made."""
+        return "exact, for as many rows as its variance is worth (Korn & Graubard 1998)"
+
+
+@dataclass(frozen=True)
 class Influence:
     """An interval from the first-order effect of every row; see `skewed_interval`.
 
@@ -64,9 +79,32 @@ class Influence:
 
 @dataclass(frozen=True)
 class Debiased:
-    """The normal interval of the debiased squared error, or of its root."""
+    """The normal interval of the debiased squared error, or of its root.
+
+    Attributes:
+        squared: Of the square itself.
+        by_class: Of the mean square over classes, not of the predicted class.
+    """
 
     squared: bool
+    by_class: bool = False
+
+    def describe(self) -> str:
+        """Say how the interval is made."""
+        return "normal, at each hypothesised value, plus the variance of the temperature"
+
+
+@dataclass(frozen=True)
+class Excess:
+    """The interval of a loss minus its least value, a square near 0, made as `Debiased`.
+
+    Attributes:
+        parts: The excess without bias and the parts of its variance; or why there are none.
+        loss: Of every row [n], which a temperature that was fitted moves.
+    """
+
+    parts: Callable[[Predictions], DebiasedSums | str]
+    loss: Callable[[Predictions], Float64Array]
 
     def describe(self) -> str:
         """Say how the interval is made."""
@@ -115,8 +153,10 @@ class Metric:
         over_seeds: How values of several seeds are averaged. `root_mean_square`: the signed root of
             the mean of signed squares, for the root of a quantity that is unbiased itself.
         two_classes: Whether it needs exactly two classes.
-        scaling_only: Whether it splits the loss by what a temperature can win, which says nothing
-            once another map has been applied.
+        scaling_only: Whether it is made after none and temperature only: it splits the loss by what
+            a temperature can win, which says nothing once another map has been applied, or it
+            needs the calibration rows.
+        lacking: Says of predictions what they lack for it; None: they lack nothing, ever.
         outcome: How the test of the claim takes it: as an `error`, as a `squared error` (a
             divergence that grows with the square), or not at all.
         bins: Number of bins of a binned error.
@@ -127,12 +167,13 @@ class Metric:
     label: str
     compute: Callable[[Predictions], float]
     better: Literal["higher", "lower", "zero"] | None
-    interval: Share | Influence | Debiased | SimulatedFloor | NoInterval
+    interval: Share | EffectiveShare | Influence | Debiased | Excess | SimulatedFloor | NoInterval
     unit: Unit
     source: str
     over_seeds: Literal["mean", "root_mean_square"] = "mean"
     two_classes: bool = False
     scaling_only: bool = False
+    lacking: Callable[[Predictions], str | None] | None = None
     outcome: Literal["error", "squared error"] | None = None
     bins: int | None = None
 

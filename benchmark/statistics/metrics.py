@@ -6,7 +6,9 @@ from benchmark.statistics import (
     classification,
     classwise,
     confidence_errors,
+    conformal,
     likelihood,
+    selection,
     selective,
     two_classes,
 )
@@ -15,7 +17,10 @@ from benchmark.statistics.predictions import Predictions
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for module in (classification, likelihood, confidence_errors, classwise, selective, two_classes)
+    for module in (
+        *(classification, likelihood, confidence_errors, classwise, selective, selection),
+        *(conformal, two_classes),
+    )
     for metric in module.METRICS
 }
 

@@ -42,7 +42,7 @@ class Ranking(NamedTuple):
     errors: Float64Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """What the metrics need of each row, at one temperature.
 
@@ -57,6 +57,7 @@ class Predictions:
             the other classes. It ranks rows as the confidence does, but where many confidences are
             so near 1 that they round to it, it still tells them apart. Rounded to 2^-16, so that
             equal rows are tied whatever the order in which their classes were summed.
+        calibration: The rows that prediction sets are calibrated on; None: there are none.
     """
 
     rows: LogitRows
@@ -66,6 +67,7 @@ class Predictions:
     nll: Float64Array
     brier: Float64Array
     doubt: Float64Array
+    calibration: LogitRows | None = None
 
     @classmethod
     def from_logits(cls, logits: Logits, labels: Labels, temperature: float = 1.0) -> Predictions:
@@ -127,10 +129,17 @@ class Predictions:
 
     def probability_blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield consecutive rows with their probabilities [m, K], overwritten by the next block."""
-        for block in self.rows.blocks():
-            weights = np.exp(scale_shifted(block.shifted, self.temperature))
-            weights /= row_sum(weights)[:, None]
-            yield block.rows, weights
+        return probability_blocks(self.rows, self.temperature)
+
+
+def probability_blocks(rows: LogitRows, temperature: float) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield consecutive rows with their probabilities [m, K], overwritten by the next block."""
+    if math.isinf(temperature):  # only there do finite masks make a difference
+        rows = rows.without_masks()
+    for block in rows.blocks():
+        weights = np.exp(scale_shifted(block.shifted, temperature))
+        weights /= row_sum(weights)[:, None]
+        yield block.rows, weights
 
 
 def _log_odds(others: FloatArray, block: Block, top: IntArray, temperature: float) -> Float64Array:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -330,6 +330,10 @@ class TemperaturePath:
         basis = chebyshev.chebvander((np.log(bounded) - middle) / half, len(points) - 1)
         weights = basis @ np.linalg.inv(chebyshev.chebvander(points, len(points) - 1))
         return cls(center, nodes, weights)
+
+    def calibrated_on(self, calibration: LogitRows) -> TemperaturePath:
+        """Return the same path, prediction sets at the fitted temperature calibrated on rows."""
+        return replace(self, center=replace(self.center, calibration=calibration))
 
     def column(self, field: Callable[[Predictions], Float64Array]) -> Float64Array:
         """Stack one per-row quantity at all nodes, [n, nodes]."""

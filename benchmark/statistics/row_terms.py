@@ -43,6 +43,52 @@ def row_terms(
     )
 
 
+class LossTerms(NamedTuple):
+    """A loss of each row [n] at one inverse temperature b, its derivative in b, and mean second."""
+
+    loss: Float64Array
+    slope: Float64Array
+    curvature: float
+
+
+def loss_terms(rows: LogitRows, inverse: float) -> tuple[LossTerms, LossTerms]:
+    """Return the negative log-likelihood and the Brier score of each row, in one pass.
+
+    With p the probabilities and c the logits minus their mean under p, dp/db = p c.
+
+    Args:
+        rows: Checked logits and labels; no label on a masked class.
+        inverse: b = 1/T, > 0.
+    """
+    terms = np.empty((6, rows.n_rows))
+    for block in rows.blocks():
+        logits = np.maximum(block.shifted, block.shifted.dtype.type(MASKED))
+        p = np.exp(logits * logits.dtype.type(inverse))
+        total = row_sum(p)
+        p /= total[:, None]
+        label = np.exp(inverse * block.label_shifted) / total
+        mean = row_dot(p, logits)
+        own = block.label_shifted - mean
+        logits -= mean[:, None]
+        moved = p * logits
+        variance, square = row_dot(moved, logits), row_dot(p, p)
+        of_block = (
+            np.log(total) - inverse * block.label_shifted,
+            -own,
+            variance,
+            square - 2 * label + 1,
+            2 * row_dot(p, moved) - 2 * label * own,
+            4 * row_dot(moved, moved) - 2 * variance * square - 2 * label * (own**2 - variance),
+        )
+        for out, values in zip(terms, of_block, strict=True):
+            out[block.rows] = values
+    nll, brier = (
+        LossTerms(loss, slope, float(curvature.mean()))
+        for loss, slope, curvature in (terms[:3], terms[3:])
+    )
+    return nll, brier
+
+
 def row_slopes(rows: LogitRows, inverses: Float64Array) -> Float64Array:
     """Return d NLL / d(1/T) of each row at several inverse temperatures, float64 [n, J].
 

@@ -135,8 +135,11 @@ def _untwist(score: float, skewness: float) -> float:
     return 3 / skewness * (float(np.cbrt(1 + skewness * (score - skewness / 6))) - 1)
 
 
-def share_interval(hits: int, n: int, level: float = DEFAULT_LEVEL) -> tuple[float, float]:
+def share_interval(hits: float, n: float, level: float = DEFAULT_LEVEL) -> tuple[float, float]:
     """Exact interval of a share (Clopper & Pearson 1934): covers at least as often as it says.
+
+    Where rows are not chosen beforehand, n is how many such would be worth as much (Korn & Graubard
+    1998), and need be no integer.
 
     >>> [round(end, 4) for end in share_interval(299, 300)]
     [0.9816, 0.9999]
