@@ -48,6 +48,7 @@ from .record import Failure as Failure
 from .record import MapFacts as MapFacts
 from .record import ModelFacts as ModelFacts
 from .record import Record as Record
+from .record import RecordHead as RecordHead
 from .record import SplitScores as SplitScores
 from .record import Status as Status
 from .record import Temperature as Temperature
