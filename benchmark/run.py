@@ -94,6 +94,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="let checkpoints run the code they bring, where the registry says trust_remote_code",
     )
     how.add_argument("--force", action="store_true", help="redo what is cached")
+    how.add_argument(
+        "--redraw", action="store_true", help="draw the report also where nothing in it changed"
+    )
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
     how.add_argument(
@@ -334,6 +337,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(selection: Selection, options: argparse.Namespace) -> Summary:
+    from benchmark.records import available_cores
     from benchmark.report import RowSources, declared_published, write_report
 
     registry, suite = selection.registry, selection.suite
@@ -344,6 +348,8 @@ def _report(selection: Selection, options: argparse.Namespace) -> Summary:
         suite=suite,
         published=declared_published(registry, suite),
         row_sources=RowSources.named_by(registry),
+        redraw=options.redraw,
+        processes=available_cores(),
     )
 
 

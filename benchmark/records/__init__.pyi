@@ -20,6 +20,7 @@ from .files import ResultsError as ResultsError
 from .files import atomic_path as atomic_path
 from .files import explained_errors as explained_errors
 from .files import fsync_path as fsync_path
+from .files import reading as reading
 from .files import write_text as write_text
 from .folder import RunFolder as RunFolder
 from .folder import find_logits as find_logits

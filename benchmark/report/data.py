@@ -19,6 +19,9 @@ from benchmark.report.row_sources import RowSources
 if TYPE_CHECKING:
     import pandas as pd
 
+MARKER = "report.json"
+"""A file every report folder has; a folder without it is never replaced."""
+
 SHOWN = (
     "accuracy",
     "nll",
