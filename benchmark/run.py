@@ -93,6 +93,13 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let checkpoints run the code they bring, where the registry says trust_remote_code",
     )
+    how.add_argument(
+        "--log-with",
+        type=_names,
+        default=[],
+        metavar="TRACKERS",
+        help="tell trackers of each run: tensorboard, wandb, trackio, mlflow (extras); with commas",
+    )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument(
         "--redraw", action="store_true", help="draw the report also where nothing in it changed"
@@ -141,7 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
     """Do what is asked; return the exit code and, where a report was written, what it says."""
-    from benchmark.execution import LaunchError, ProcessesPartedError, preview, quiet_libraries
+    from benchmark.execution import (
+        LaunchError,
+        ProcessesPartedError,
+        choose_trackers,
+        preview,
+        quiet_libraries,
+    )
     from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, select
     from benchmark.records import ResultsError
@@ -166,6 +179,7 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
             limit=options.limit,
         )
         _check_backend(options)
+        choose_trackers(options.log_with)
         if options.dry_run:
             print(preview(selection, options.results, options.timing, force=options.force))
             return 0, None

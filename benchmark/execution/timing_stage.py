@@ -13,6 +13,7 @@ import numpy as np
 from benchmark.data import load_corpus
 from benchmark.execution.measurer import Measurer
 from benchmark.execution.resolution import resolve, usable_head
+from benchmark.execution.trackers import RunTracker
 from benchmark.execution.trained_model import find_trained_model
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
@@ -198,6 +199,10 @@ def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Fai
         if record.keys.get("training") != spec.key("training"):
             return
         folder.write_record(_with_timing(record, spec, measured, result))
+    if isinstance(result, Timing):
+        tracker = RunTracker(spec, results)
+        tracker.timing(result, record.training)
+        tracker.finish()
 
 
 def _with_timing(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ from benchmark.models import (
 from benchmark.records import Training
 from benchmark.registry import Recipe
 
+OnEpoch = Callable[[int, Sequence[float], Sequence[float]], None]
+
 
 def train(
     model: PreTrainedModel,
@@ -61,6 +63,7 @@ def train(
     state_path: Path,
     key: str,
     progress: Progress,
+    on_epoch: OnEpoch,
 ) -> Training:
     """Fine-tune `model` in place on `split`.
 
@@ -74,6 +77,8 @@ def train(
         state_path: where the state is saved at epoch ends, for resuming.
         key: the training key; a saved state with another key is ignored.
         progress: told of each optimiser step.
+        on_epoch: told of each epoch's steps, once its state is saved: the steps before it, and the
+            mean loss and the learning rate of each of its own.
 
     Raises:
         RunError: the loss is not finite, or not even one row fits in memory.
@@ -93,6 +98,7 @@ def train(
         loss = loop.run_epoch(epoch, progress)
         done = Progressed(epoch + 1, loss, seconds())
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
+        on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
         stop_point(f"after epoch {epoch}")
     return loop.facts(first_epoch, seconds(), loss)
 
@@ -131,6 +137,8 @@ class _Loop:
         )
         self.whole_batches = _has_batch_statistics(model)
         self.micro_batch_size = self._largest_share
+        self.losses: list[float] = []
+        self.rates: list[float] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,12 +202,18 @@ class _Loop:
         micro_batches = [part for step in steps for part in step.micro_batches]
         inputs = load_batches(self.split, micro_batches, self.padding)
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
+        each, self.rates = [], []
         for number, step in enumerate(steps):
-            loss_sum += self._step(step, inputs, f"epoch {epoch}, step {number}")
+            self.rates.append(float(self.schedule.get_last_lr()[0]))
+            each.append(self._step(step, inputs, f"epoch {epoch}, step {number}"))
+            loss_sum += each[-1]
             progress.advance()
         self._share_buffers()
-        loss_sum = self._sum_over_processes(loss_sum)
-        mean_loss = float(loss_sum) / sum(step.batch_rows for step in steps)
+        # All losses leave the device in one piece, so that no step waits for it.
+        sums = self._sum_over_processes(torch.stack([loss_sum, *each])).tolist()
+        sizes = [step.batch_rows for step in steps]
+        self.losses = [total / rows for total, rows in zip(sums[1:], sizes, strict=True)]
+        mean_loss = float(sums[0]) / sum(sizes)
         if not math.isfinite(mean_loss):
             raise RunError(
                 f"the training loss became {mean_loss} in epoch {epoch + 1}: lower the "

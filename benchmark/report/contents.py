@@ -175,7 +175,7 @@ def _describe(data: ReportData, published: Sequence[Published], drawings: Drawin
     evaluations: list[Evaluation] = []
     if len(data.in_distribution):
         table = over_seeds(data.in_distribution)
-        contents.asked["across"] = _ask_across(data, table, drawings)
+        contents.asked["across"] = _ask_across(data, _drawn_of(table), drawings)
         contents.about_sizes = _about_sizes(table)
         evaluations, unreadable = evaluate_models(data, table)
         contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
@@ -279,6 +279,7 @@ def _summary(data: ReportData, rows: pd.DataFrame) -> str:
 def _ask_dataset(
     rows: pd.DataFrame, dataset: str, evaluations: Sequence[Evaluation], drawings: Drawings
 ) -> tuple[Asked, ...]:
+    rows = _drawn_of(rows)
     asked = [drawings.ask(figures.dumbbell, rows, dataset, f"ece-{file_name(dataset)}")]
     here = {e.model: e for e in evaluations if e.dataset == dataset}
     panels = [
@@ -301,8 +302,13 @@ def _ask_across(data: ReportData, table: pd.DataFrame, drawings: Drawings) -> li
         *(drawings.ask(scatter_figures.scatter, table, axis, name) for axis, name in axes),
         drawings.ask(by_family, table, "temperature-by-family"),
         drawings.ask(scatter_figures.pareto, table, "latency-and-error"),
-        drawings.ask(figures.under_shift, over_seeds(data.scored), "error-under-shift"),
+        drawings.ask(figures.under_shift, _drawn_of(over_seeds(data.scored)), "error-under-shift"),
     ]
+
+
+def _drawn_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the places of its runs, so that figures are the same in any place."""
+    return table.drop(columns="folder")
 
 
 def _about_sizes(table: pd.DataFrame) -> str:
