@@ -6,14 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.models.batches import (
+    BatchLimit,
     collate,
     evaluation_batches,
     load_batches,
     share_of_process,
     training_batches,
 )
-from benchmark.models.encoding import EncodedSplit, PixelFeatures, TokenFeatures
+from benchmark.models.encoding import EncodedSplit, TokenFeatures
 from benchmark.models.padding import Padding
+from benchmark.models.pixels import PixelFeatures
 
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 40))
 
@@ -73,7 +75,8 @@ def test_processes_share_each_batch_without_overlap(sizes: tuple[int, int], proc
 def test_evaluation_covers_every_row_once(sizes: tuple[int, int], bucketed: bool) -> None:
     n_rows, batch_size = sizes
     lengths = np.arange(n_rows)[::-1].copy() if bucketed else None
-    batches = evaluation_batches(lengths, n_rows, batch_size)
+    limit = BatchLimit(batch_size, 8 * batch_size)
+    batches = evaluation_batches(lengths, n_rows, limit)
     assert sorted(np.concatenate(batches)) == list(range(n_rows))
 
 
@@ -98,3 +101,25 @@ def test_loader_yields_the_batches_in_order(kind: str) -> None:
         split.labels[batch].tolist() for batch in batches
     ]
     assert list(load_batches(split, [], Padding())) == []
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), tokens=st.integers(1, 400))
+def test_evaluation_batches_hold_few_tokens(lengths: list[int], tokens: int) -> None:
+    limit = BatchLimit(8, tokens)
+    batches = evaluation_batches(np.array(lengths), len(lengths), limit)
+    for batch in batches:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or longest * len(batch) <= tokens
+        assert len(batch) <= 8
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9), longest=st.integers(1, 60))
+def test_lengths_are_rounded_up_as_far_as_the_model_goes(lengths: list[int], longest: int) -> None:
+    padding = Padding(token_id=7, multiple=8, longest=longest)
+    rows = [np.arange(1, n + 1) for n in lengths]
+    filled = padding.fill(rows, "input_ids")
+    most = max(lengths)
+    assert filled.shape[1] == (-(-most // 8) * 8 if -(-most // 8) * 8 <= longest else most)
+    for row, found in zip(rows, filled, strict=True):
+        assert found.tolist() == [*row.tolist(), *[7] * (filled.shape[1] - len(row))]

@@ -338,3 +338,11 @@ def test_other_gpu_processes_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     assert timing_device._other_processes(torch.device("cuda")) == 2
     assert timing_device._other_processes(torch.device("cpu")) is None
+
+
+def test_a_gpu_s_larger_batches_repeat_the_sample() -> None:
+    sample = image_sample(5)
+    (chunk,) = sample.chunks(11)
+    assert chunk.ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+    assert sample.rows_in_pass(11) == 11
+    assert sum(map(len, sample.chunks(4))) == sample.rows_in_pass(4) == 5

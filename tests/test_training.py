@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmark.models.encoding import EncodedSplit, encode
 from benchmark.models.fitting import choose_padding, fit_to_model
 from benchmark.models.padding import Padding
 from benchmark.models.preprocessor import load_preprocessor
-from benchmark.registry import Recipe, Schedule
+from benchmark.registry import Lora, Recipe, Schedule
 
 
 class Prepared:
@@ -124,7 +125,7 @@ def test_training_learns(make_spec: Callable[..., RunSpec], tmp_path: Path) -> N
     recipe = spec.recipe.model_copy(update={"epochs": 8})
     training = prepared.train(recipe, tmp_path / "state")
     output = predict_logits(
-        prepared.model, prepared.split, batch_size=64, accelerator=make_accelerator(),
+        prepared.model, prepared.split, accelerator=make_accelerator(),
         padding=Padding(), progress=SilentProgress(),
     )  # fmt: skip
     assert (output.logits.argmax(1) == output.labels).mean() > 0.6
@@ -237,3 +238,95 @@ def test_what_was_in_force_is_recorded(
     assert facts.overridden == {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     assert facts.mixed_precision == "no"
     assert same(plain.weights(), other.weights())
+
+
+# --- what a recipe may say on memory and speed ----------------------------------------------------
+
+
+def trained_with(prepared: Prepared, state: Path, **options: Any) -> dict[str, torch.Tensor]:
+    recipe = Recipe(epochs=2, batch_size=32, learning_rate=3e-3, **options)
+    prepared.train(recipe, state)
+    return prepared.weights()
+
+
+@pytest.mark.parametrize("model", ["vit", "bert"])
+def test_computing_activations_again_changes_nothing(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, model: str
+) -> None:
+    spec = make_spec(model, "bbc" if model == "bert" else "digits", limit=96)
+    plain = trained_with(Prepared(spec, tmp_path), tmp_path / "a")
+    again = trained_with(Prepared(spec, tmp_path), tmp_path / "b", gradient_checkpointing=True)
+    assert same(plain, again)
+
+
+def test_no_gradient_checkpointing_is_said(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    prepared = Prepared(make_spec("resnet", limit=96), tmp_path)
+    prepared.model.supports_gradient_checkpointing = False
+    with pytest.raises(RunError, match="leave gradient_checkpointing out of the recipe"):
+        trained_with(prepared, tmp_path / "a", gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("model", ["vit", "bert"])
+def test_adapters_are_merged_into_a_plain_model(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, model: str
+) -> None:
+    pytest.importorskip("peft")
+    spec = make_spec(model, "bbc" if model == "bert" else "digits", limit=96)
+    prepared = Prepared(spec, tmp_path)
+    before = prepared.weights()
+    after = trained_with(prepared, tmp_path / "a", lora=Lora(rank=2, dropout=0.0))
+    assert after.keys() == before.keys()
+    adapted = 0
+    for name, value in after.items():
+        change = value - before[name]
+        if name.startswith("classifier"):
+            assert change.abs().max() > 0
+        elif name.endswith(("query.weight", "q_proj.weight")):
+            assert 0 < torch.linalg.matrix_rank(change) <= 2
+            adapted += 1
+        elif "embedding" in name or "norm" in name.lower():
+            assert not change.any(), name
+    assert adapted == 1
+    assert not any("lora" in type(module).__name__.lower() for module in prepared.model.modules())
+
+
+def test_training_of_adapters_resumes(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    spec = make_spec("vit", limit=96)
+    recipe = Recipe(epochs=3, batch_size=32, learning_rate=3e-3, lora=Lora(rank=2))
+    straight, stopped, again = (Prepared(spec, tmp_path) for _ in "abc")
+    straight.train(recipe, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train(recipe, tmp_path / "state", StopAfter(4))
+    assert again.train(recipe, tmp_path / "state").resumed_at_epoch == 1
+    assert same(straight.weights(), again.weights())
+
+
+def test_adapters_need_layers_of_that_name(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    prepared = Prepared(make_spec("vit", limit=96), tmp_path)
+    with pytest.raises(RunError, match=r"no layer .* 'q_prj', did you mean 'q_proj'"):
+        trained_with(prepared, tmp_path / "a", lora=Lora(modules=("q_prj",)))
+
+
+def test_adapters_need_peft(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    prepared = Prepared(make_spec("vit", limit=96), tmp_path)
+    with pytest.raises(RunError, match=r"pip install 'calibration-benchmark\[peft\]'"):
+        trained_with(prepared, tmp_path / "a", lora=Lora())
+
+
+def test_new_options_leave_the_keys_of_old_runs(make_spec: Callable[..., RunSpec]) -> None:
+    spec = make_spec("vit")
+    assert spec.recipe is not None
+    for option in ("tf32", "compile", "gradient_checkpointing"):
+        default = spec.recipe.model_copy(update={option: False})
+        assert spec.model_copy(update={"recipe": default}).key("training") == spec.key("training")
+        changed = spec.recipe.model_copy(update={option: True})
+        assert spec.model_copy(update={"recipe": changed}).key("training") != spec.key("training")

@@ -26,6 +26,7 @@ SHORT = dataclasses.replace(
     overhead_pairs=100,
     warm_up=WarmUpLimits(min_s=0.0, max_s=0.05, window=2, round_shapes=4),
     batch_sizes=(4, 8),
+    gpu_batch_sizes=(4, 8),
 )
 
 

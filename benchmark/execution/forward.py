@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from benchmark.arrays import Float32Array, IntArray
 from benchmark.execution.agreement import exchange, is_out_of_memory, together, vote
+from benchmark.execution.batch_limits import batch_limit
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
 from benchmark.models import EncodedSplit, Padding, evaluation_batches, load_batches
@@ -20,7 +21,6 @@ def predict_logits(
     model: PreTrainedModel,
     split: EncodedSplit,
     *,
-    batch_size: int,
     accelerator: Accelerator,
     padding: Padding,
     progress: Progress,
@@ -30,7 +30,6 @@ def predict_logits(
     Args:
         model: a model on the accelerator's device; put into evaluation mode.
         split: n encoded rows.
-        batch_size: rows per forward pass on each process; halved while memory runs out.
         accelerator: this launch; its processes share the rows.
         padding: of text inputs.
         progress: told of each row done by this process.
@@ -39,7 +38,8 @@ def predict_logits(
         RunError: the outputs are not finite, not [n, K], or a row is missing or doubled.
     """
     model.eval()
-    batches = evaluation_batches(split.lengths, len(split), batch_size)
+    limit = batch_limit(model, split, accelerator, padding)
+    batches = evaluation_batches(split.lengths, len(split), limit)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     positions = np.concatenate([*mine, np.empty(0, dtype=np.int64)])
     outputs = together(
@@ -59,19 +59,25 @@ def _forward(
     padding: Padding,
     progress: Progress,
 ) -> Tensor:
-    outputs = []
-    for inputs in load_batches(split, batches, padding):
+    outputs = torch.empty(0, int(model.config.num_labels or 0))
+    done, rows_of_all = 0, sum(map(len, batches))
+    for inputs in load_batches(split, batches, padding, accelerator.device):
         rows = len(inputs.pop("labels"))
-        on_device = {name: value.to(accelerator.device) for name, value in inputs.items()}
         with accelerator.autocast():
-            logits = _forward_in_parts(model, on_device, rows)
+            logits = _forward_in_parts(model, inputs, rows)
         if logits.ndim != 2:
             raise RunError(
                 f"the model's logits have shape {tuple(logits.shape)}, not [rows, classes]"
             )
-        outputs.append(logits.float().cpu())
+        if not done:
+            outputs = torch.empty(rows_of_all, logits.shape[1], pin_memory=logits.is_cuda)
+        # The device goes on with the next batch meanwhile; the host waits once, at the end.
+        outputs[done : done + rows].copy_(logits.float(), non_blocking=True)
+        done += rows
         progress.advance(rows)
-    return torch.cat(outputs) if outputs else torch.empty(0, int(model.config.num_labels or 0))
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize(accelerator.device)
+    return outputs
 
 
 def _forward_in_parts(model: PreTrainedModel, inputs: dict[str, Tensor], rows: int) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OVERRIDDEN = {
     "ACCELERATE_MIXED_PRECISION": ("no", "the recipe's mixed_precision decides"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "the recipe's batch_size decides"),
-    "ACCELERATE_DYNAMO_BACKEND": ("no", "models are not compiled"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "the recipe's compile decides"),
 }
 """Variables (`accelerate launch` sets them from its options): neutral value, what holds instead."""
 _UNSUPPORTED = {
@@ -125,6 +125,18 @@ def make_accelerator(mixed_precision: MixedPrecision = "no") -> Accelerator:
             "or a GPU"
         )
     return accelerator
+
+
+def set_tf32(allowed: bool) -> None:
+    """Let a GPU round the factors of float32 products to TensorFloat-32, or not.
+
+    Torch by itself does in convolutions and not in matrix products, so that convolutional models
+    alone would be computed less exactly.
+    """
+    import torch
+
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def quiet_libraries() -> None:

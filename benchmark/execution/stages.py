@@ -29,6 +29,7 @@ from benchmark.execution.launch import (
     launched_processes,
     make_accelerator,
     process_index,
+    set_tf32,
 )
 from benchmark.execution.machine import GivingWay, Share
 from benchmark.execution.progress import Progress, SilentProgress
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-_EVALUATION_BATCH = 256
 RETRY_S = 1.0
 SCORED_STAGES: tuple[Stage, ...] = ("training", "logits", "scores")
 
@@ -206,6 +206,7 @@ class _Run:
         if self.accelerator is None:
             recipe = self.spec.recipe
             self.accelerator = make_accelerator("no" if recipe is None else recipe.mixed_precision)
+            set_tf32(recipe is not None and recipe.tf32)
         return self.accelerator
 
     def _release(self) -> None:
@@ -303,7 +304,6 @@ class _Run:
             name: predict_logits(
                 inputs.model,
                 split,
-                batch_size=_EVALUATION_BATCH,
                 accelerator=accelerator,
                 padding=inputs.padding,
                 progress=self.progress,

@@ -16,23 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from benchmark.arrays import IntArray
 from benchmark.execution.agreement import exchange, largest_fitting, stop_point, together, vote
 from benchmark.execution.launch import overridden_settings
+from benchmark.execution.optimization import adamw, save_memory
 from benchmark.execution.progress import Progress
 from benchmark.execution.schedule import learning_rate_factor
 from benchmark.execution.training_state import (
     Progressed,
+    load_tensors,
+    named_tensors,
     read_state,
     saved_progress,
     write_state,
@@ -41,7 +43,7 @@ from benchmark.failures import RunError
 from benchmark.models import (
     EncodedSplit,
     Padding,
-    collate,
+    add_adapters,
     load_batches,
     share_of_process,
     training_batches,
@@ -100,6 +102,8 @@ def train(
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
         on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
         stop_point(f"after epoch {epoch}")
+    if loop.adapters is not None:
+        loop.adapters.merge()
     return loop.facts(first_epoch, seconds(), loss)
 
 
@@ -126,10 +130,15 @@ class _Loop:
         self.split, self.recipe, self.seed = split, recipe, seed
         self.accelerator, self.padding = accelerator, padding
         self.module = model
+        self.adapters = None if recipe.lora is None else add_adapters(model, recipe.lora, seed)
+        if recipe.gradient_checkpointing:
+            save_memory(model)
         # No DDP wrapper: gradients are summed once a step, after every process has said
         # that its part went well, so that trouble on one never leaves the others waiting.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        optimizer = AdamW(_decay_groups(model, recipe.weight_decay), lr=recipe.learning_rate)
+        if recipe.compile:
+            self.model = torch.compile(self.model)
+        optimizer = adamw(model, recipe, accelerator.device)
         self.optimizer: Optimizer = accelerator.prepare_optimizer(optimizer)
         self.schedule = LambdaLR(optimizer, learning_rate_factor(recipe, self.total_steps))
         self.loss = torch.nn.CrossEntropyLoss(
@@ -173,8 +182,7 @@ class _Loop:
         def attempt(rows: int) -> None:
             try:
                 positions = longest[: min(rows, len(longest))]
-                inputs = collate(self.split, positions, self.padding)
-                self._backward(inputs, rows)
+                self._backward(next(self._load([positions])), rows)
                 reserve = [torch.zeros_like(p) for p in self.module.parameters() for _ in "mv"]
                 del reserve  # room for the optimiser's two moments
             finally:
@@ -200,7 +208,7 @@ class _Loop:
         torch.manual_seed(_epoch_seed(self.seed, epoch, self.accelerator.process_index))
         steps = self._steps(epoch)
         micro_batches = [part for step in steps for part in step.micro_batches]
-        inputs = load_batches(self.split, micro_batches, self.padding)
+        inputs = self._load(micro_batches)
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
         each, self.rates = [], []
         for number, step in enumerate(steps):
@@ -220,6 +228,9 @@ class _Loop:
                 "learning rate, or use bf16 or no mixed precision instead of fp16"
             )
         return mean_loss
+
+    def _load(self, micro_batches: list[IntArray]) -> Iterator[dict[str, Tensor]]:
+        return load_batches(self.split, micro_batches, self.padding, self.accelerator.device)
 
     def _steps(self, epoch: int) -> list[_Step]:
         batches = training_batches(
@@ -259,7 +270,6 @@ class _Loop:
         return loss_sum
 
     def _backward(self, inputs: dict[str, Tensor], batch_rows: int) -> Tensor:
-        inputs = {name: value.to(self.accelerator.device) for name, value in inputs.items()}
         labels = inputs.pop("labels")
         try:
             logits = self.model(**inputs).logits
@@ -324,7 +334,7 @@ class _Loop:
             "schedule": self.schedule.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        write_state(path, key, progressed, _named_tensors(self.module, self.optimizer), rest)
+        write_state(path, key, progressed, named_tensors(self.module, self.optimizer), rest)
 
     def resume(self, path: Path, key: str) -> Progressed:
         """Load a saved state with this key; return how far it had come.
@@ -345,7 +355,7 @@ class _Loop:
     def restore(self, path: Path) -> None:
         """Load what `save` saved."""
         saved, rest = read_state(path)
-        _load_tensors(self.module, self.optimizer, saved)
+        load_tensors(self.module, self.optimizer, saved)
         self.schedule.load_state_dict(rest["schedule"])
         for group, rate in zip(
             self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True
@@ -372,39 +382,3 @@ def _explained(error: ValueError, rows: int) -> Exception:
 
 def _epoch_seed(seed: int, epoch: int, process: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0])
-
-
-def _decay_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Return optimiser groups: weights decay; biases and normalisation scales (1-d) do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _named_tensors(module: torch.nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return parameters, buffers and optimiser moments by name, each with memory of its own."""
-    tensors: dict[str, Tensor] = {
-        f"model.{name}": value for name, value in module.named_parameters()
-    }
-    tensors |= {f"buffer.{name}": value for name, value in module.named_buffers()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
-    return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-
-
-def _load_tensors(module: torch.nn.Module, optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(saved[f"model.{name}"])
-        for name, buffer in module.named_buffers():
-            buffer.copy_(saved[f"buffer.{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in saved.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, moment = rest.partition(".")
-            state.setdefault(int(index), {})[moment] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from benchmark.records import BLANK, DamagedError, atomic_path, seal, set_aside, verify
 
@@ -94,3 +96,35 @@ def _header(path: Path) -> dict[str, str]:
     except SafetensorError as error:
         raise DamagedError(path, str(error)) from None
     return header if sealed else {}  # one of an earlier version cannot be checked
+
+
+def named_tensors(module: torch.nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return what training changes: parameters, buffers and optimiser moments by name.
+
+    Each is on the CPU, with memory of its own. Weights that are frozen are those of the checkpoint.
+    """
+    tensors: dict[str, Tensor] = {
+        f"model.{name}": value for name, value in module.named_parameters() if value.requires_grad
+    }
+    tensors |= {f"buffer.{name}": value for name, value in module.named_buffers()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": moment for name, moment in moments.items()}
+    return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+
+def load_tensors(module: torch.nn.Module, optimizer: Optimizer, saved: dict[str, Tensor]) -> None:
+    """Put back what `named_tensors` returned."""
+    with torch.no_grad():
+        trained = ((n, p) for n, p in module.named_parameters() if p.requires_grad)
+        for name, parameter in trained:
+            parameter.copy_(saved[f"model.{name}"])
+        for name, buffer in module.named_buffers():
+            buffer.copy_(saved[f"buffer.{name}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, moment = rest.partition(".")
+            state.setdefault(int(index), {})[moment] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

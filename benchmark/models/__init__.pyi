@@ -1,3 +1,6 @@
+from .adapters import Adapters as Adapters
+from .adapters import add_adapters as add_adapters
+from .batches import BatchLimit as BatchLimit
 from .batches import collate as collate
 from .batches import evaluation_batches as evaluation_batches
 from .batches import load_batches as load_batches

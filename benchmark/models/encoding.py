@@ -1,57 +1,52 @@
 """Raw rows -> model inputs as flat arrays, encoded once and kept on disk.
 
-Tokenised text and small images are stored as safetensors, shared by every run with the same
-data and preprocessor. Images too large to store are transformed on access.
+They are shared by every run with the same data and preprocessor: tokens as safetensors, images as
+a folder of arrays (see `pixels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from benchmark.arrays import AnyArray, Float32Array, IntArray
-from benchmark.data import ImageSequence, Rows
-from benchmark.failures import RunError
-from benchmark.models.preprocessor import LoadedPreprocessor, pixels_of
-from benchmark.models.stored import is_whole
-from benchmark.records import (
-    BLANK,
-    DamagedError,
-    atomic_path,
-    seal,
-    sole_maker,
-    verify,
-)
+from benchmark.arrays import AnyArray, IntArray
+from benchmark.data import Rows
+from benchmark.models.pixels import PixelFeatures, read_images, store_images, transformed
+from benchmark.models.preprocessor import LoadedPreprocessor
+from benchmark.models.stored import is_whole, make_folder
+from benchmark.records import BLANK, DamagedError, atomic_path, seal, sole_maker, verify
 
-STORED_PIXELS_LIMIT = 256 * 2**20
-"""Images are stored when a split has at most this many values (1 GiB as float32)."""
-_CHUNK = 512
-_TRIED_IMAGES = 16
-"""Images looked at before any is trained on: one size is enough to go on with."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Features(Protocol):
     """Encoded inputs of a split's rows."""
 
     @property
-    def made_on_access(self) -> bool:
-        """Whether `take` does work that is worth loader processes."""
-        ...
-
-    @property
     def lengths(self) -> IntArray | None:
         """Tokens per row; None where all rows are alike (images)."""
         ...
 
-    def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
-        """Return model inputs of the rows at `positions`, unpadded, one array a row."""
+    def take(
+        self, positions: IntArray, *, pinned: bool = False
+    ) -> Mapping[str, Tensor | list[AnyArray]]:
+        """Return inputs of the rows at `positions`: one tensor, or one array a row (texts).
+
+        Args:
+            positions: int64 [m].
+            pinned: put tensors where a GPU copies from while the host goes on.
+        """
+        ...
+
+    def on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a batch of what `take` gave, on any device, as the model takes it."""
         ...
 
 
@@ -78,52 +73,22 @@ class TokenFeatures:
 
     offsets: IntArray
     columns: dict[str, IntArray]
-    made_on_access: ClassVar[bool] = False
 
     @property
     def lengths(self) -> IntArray:
         """Tokens per row, int64 [n]."""
         return np.diff(self.offsets)
 
-    def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
-        """See `Features.take`."""
+    def take(self, positions: IntArray, *, pinned: bool = False) -> dict[str, list[AnyArray]]:
+        """See `Features.take`; a text's few tokens are pinned once they are padded."""
         bounds = [(self.offsets[i], self.offsets[i + 1]) for i in positions]
         return {
             name: [flat[start:end] for start, end in bounds] for name, flat in self.columns.items()
         }
 
-
-@dataclass(frozen=True)
-class PixelFeatures:
-    """Transformed images: stored values, float32 [n, channels, height, width]."""
-
-    pixels: Float32Array
-    made_on_access: ClassVar[bool] = False
-
-    @property
-    def lengths(self) -> None:
-        """See `Features.lengths`."""
-
-    def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
-        """See `Features.take`."""
-        return {"pixel_values": list(self.pixels[positions])}
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Images transformed on access, for splits too large to store."""
-
-    images: ImageSequence
-    preprocessor: LoadedPreprocessor
-    made_on_access: ClassVar[bool] = True
-
-    @property
-    def lengths(self) -> None:
-        """See `Features.lengths`."""
-
-    def take(self, positions: IntArray) -> dict[str, list[AnyArray]]:
-        """See `Features.take`."""
-        return {"pixel_values": list(_transform(self.preprocessor, self.images, positions))}
+    def on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Features.on_device`."""
+        return inputs
 
 
 def encode(
@@ -139,19 +104,23 @@ def encode(
         make_rows: returns the split's raw rows (shifted ones take time to make).
         preprocessor: tokenizer or image processor, as fitted to the model.
         cache: folder of the stored arrays.
-        key: identity of the rows; with the preprocessor's key it names the stored file.
+        key: identity of the rows; with the preprocessor's key it names what is stored.
     """
-    name = f"{preprocessor.key}-{preprocessor.max_length or 'full'}-{key}.safetensors"
-    path = cache / "encoded" / name
+    path = cache / "encoded" / f"{preprocessor.key}-{preprocessor.max_length or 'full'}-{key}"
+    if preprocessor.is_tokenizer:
+        return _encode_texts(make_rows, preprocessor, path.with_name(f"{path.name}.safetensors"))
+    make_folder(path, lambda folder: store_images(folder, make_rows(), preprocessor))
+    return EncodedSplit(*read_images(path))
+
+
+def _encode_texts(
+    make_rows: Callable[[], Rows], preprocessor: LoadedPreprocessor, path: Path
+) -> EncodedSplit:
     with sole_maker(path):  # one process encodes, the others wait and read
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of one that died
             left.unlink(missing_ok=True)
         if not is_whole(path, _verify_arrays):
-            rows = make_rows()
-            if rows.images is not None and _pixels(rows.images, preprocessor) > STORED_PIXELS_LIMIT:
-                features = ImageFeatures(rows.images, preprocessor)
-                return EncodedSplit(rows.ids, rows.labels, features)
-            arrays = _encode_arrays(rows, preprocessor)
+            arrays = _token_arrays(make_rows(), preprocessor)
             with atomic_path(path) as temporary:
                 save_file(arrays, temporary, metadata={"checksum": BLANK})
                 seal(temporary)
@@ -170,21 +139,19 @@ def _verify_arrays(path: Path) -> None:
 
 def encode_rows(rows: Rows, preprocessor: LoadedPreprocessor) -> EncodedSplit:
     """Encode rows in memory, without the cache (end-to-end timing measures this)."""
-    return _from_arrays(_encode_arrays(rows, preprocessor))
+    if rows.images is None:
+        return _from_arrays(_token_arrays(rows, preprocessor))
+    pixels = transformed(preprocessor, rows.images, np.arange(len(rows)))
+    return EncodedSplit(rows.ids, rows.labels, PixelFeatures(pixels))
 
 
 def _from_arrays(arrays: dict[str, AnyArray]) -> EncodedSplit:
-    ids, labels = arrays.pop("ids"), arrays.pop("labels")
-    if "pixel_values" in arrays:
-        return EncodedSplit(ids, labels, PixelFeatures(arrays["pixel_values"]))
-    offsets = arrays.pop("offsets")
+    ids, labels, offsets = (arrays.pop(name) for name in ("ids", "labels", "offsets"))
     return EncodedSplit(ids, labels, TokenFeatures(offsets, arrays))
 
 
-def _encode_arrays(rows: Rows, preprocessor: LoadedPreprocessor) -> dict[str, AnyArray]:
+def _token_arrays(rows: Rows, preprocessor: LoadedPreprocessor) -> dict[str, AnyArray]:
     arrays: dict[str, AnyArray] = {"ids": rows.ids, "labels": rows.labels}
-    if rows.images is not None:
-        return arrays | {"pixel_values": _all_pixels(rows.images, preprocessor)}
     columns = _token_lists(rows, preprocessor)
     lengths = [len(tokens) for tokens in columns["input_ids"]]
     arrays |= {name: np.concatenate(_int_arrays(lists)) for name, lists in columns.items()}
@@ -214,45 +181,3 @@ def _token_lists(rows: Rows, preprocessor: LoadedPreprocessor) -> dict[str, list
 
 def _int_arrays(token_lists: Sequence[Sequence[int]]) -> list[IntArray]:
     return [np.asarray(tokens, dtype=np.int64) for tokens in token_lists]
-
-
-def _all_pixels(images: ImageSequence, preprocessor: LoadedPreprocessor) -> Float32Array:
-    starts = range(0, len(images), _CHUNK)
-    chunks = [np.arange(start, min(start + _CHUNK, len(images))) for start in starts]
-    parts = [_transform(preprocessor, images, chunk) for chunk in chunks]
-    _require_one_size(preprocessor, parts)
-    return np.concatenate(parts)
-
-
-def _transform(
-    preprocessor: LoadedPreprocessor, images: ImageSequence, positions: IntArray
-) -> Float32Array:
-    batch = [images[int(position)] for position in positions]
-    if preprocessor.channels == 1:
-        batch = [_grey(image) for image in batch]
-    pixels = pixels_of(preprocessor.processor, batch)
-    _require_one_size(preprocessor, pixels)
-    return np.ascontiguousarray(np.stack(pixels), dtype=np.float32)
-
-
-def _grey(image: AnyArray) -> AnyArray:
-    """Return the brightness of an RGB image, uint8 [height, width, 1] (ITU-R BT.601)."""
-    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
-
-
-def _require_one_size(preprocessor: LoadedPreprocessor, images: Sequence[AnyArray]) -> None:
-    sizes = sorted({tuple(image.shape[-2:]) for image in images})
-    if len(sizes) > 1:
-        shown = ", ".join(f"{height} x {width}" for height, width in sizes[:3])
-        raise RunError(
-            f"the image processor ({type(preprocessor.processor).__name__}) gives images of "
-            f"unlike sizes ({shown}{', ...' if len(sizes) > 3 else ''} pixels), which cannot be "
-            "put into one batch: set 'image_size' on the dataset or 'processor: {size: N}' on the "
-            "model"
-        )
-
-
-def _pixels(images: ImageSequence, preprocessor: LoadedPreprocessor) -> int:
-    """Return how many float values the transformed split has, as some of its rows tell."""
-    some = np.linspace(0, len(images) - 1, min(_TRIED_IMAGES, len(images))).astype(np.int64)
-    return int(_transform(preprocessor, images, some)[0].size) * len(images)

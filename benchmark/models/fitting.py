@@ -32,6 +32,7 @@ _TRIED_ROWS = 4
 _ROUNDING_ON_CPU, _ROUNDING_ELSEWHERE = 1e-3, 1e-2
 """Largest difference between the logits of a row alone and in a batch, as a share of the largest
 logit, that rounding explains. Other devices choose another kernel for each shape."""
+_FEW_SHAPES = 8
 _NO_MAXIMUM = 10**6
 """Tokenizers without a maximum say a huge one."""
 
@@ -52,14 +53,10 @@ def fit_to_model(
     Raises:
         RunError: the processor gives images of other channels than the model takes.
     """
-    if _is_tokenizer(preprocessor.processor):
+    if preprocessor.is_tokenizer:
         _agree_on_padding(preprocessor.processor, model)
         return replace(preprocessor, max_length=_text_limit(preprocessor, model, max_length))
     return _with_channels(preprocessor, getattr(model.config, "num_channels", None))
-
-
-def _is_tokenizer(processor: Preprocessor) -> bool:
-    return hasattr(processor, "convert_ids_to_tokens")
 
 
 # --- texts ----------------------------------------------------------------------------------------
@@ -141,7 +138,7 @@ def choose_padding(
         RunError: the model refuses its inputs, or no padding will do.
     """
     model.eval()
-    if not _is_tokenizer(preprocessor.processor):
+    if not preprocessor.is_tokenizer:
         require_row_independence(model, split, Padding())
         return Padding()
     tokenizer = preprocessor.processor
@@ -157,22 +154,25 @@ def choose_padding(
 def _candidates(model: PreTrainedModel, preprocessor: LoadedPreprocessor) -> Iterator[Padding]:
     tokenizer = preprocessor.processor
     sides: tuple[Literal["left", "right"], ...] = ("right", "left")
+    length = preprocessor.max_length or tokenizer.model_max_length
     first = Padding(
         token_id=tokenizer.pad_token_id,
         token_type_id=getattr(tokenizer, "pad_token_type_id", 0),
         side=tokenizer.padding_side,
         masked=_takes_mask(model),
+        # Libraries of GPUs look for the best kernel anew for each shape they have not seen.
+        multiple=_FEW_SHAPES if model.device.type == "cuda" else 1,
+        longest=length,
     )
     if first.masked:
         yield first
         yield replace(first, side=sides[tokenizer.padding_side == "right"])
-    length = preprocessor.max_length or tokenizer.model_max_length
     if length >= _NO_MAXIMUM:
         raise RunError(
             "the model's logits depend on padding, so all texts need one length, and neither "
             "model nor tokenizer names a maximum: set 'max_length' on the dataset"
         )
-    yield replace(first, length=length)
+    yield replace(first, length=length, multiple=1)
 
 
 def _takes_mask(model: PreTrainedModel) -> bool:

@@ -48,6 +48,11 @@ class LoadedPreprocessor:
     max_length: int | None = None
     channels: Literal[1, 3] = 3
 
+    @property
+    def is_tokenizer(self) -> bool:
+        """Whether it takes texts, not images."""
+        return hasattr(self.processor, "convert_ids_to_tokens")
+
 
 def load_preprocessor(spec: RunSpec, corpus: Corpus, cache: Path) -> LoadedPreprocessor:
     """Return the tokenizer or image processor that belongs to the run's checkpoint.
@@ -166,16 +171,37 @@ def _output_shape(processor: Preprocessor, size: int) -> tuple[int, ...]:
     return tuple(pixels_of(processor, [sample])[0].shape[-2:])
 
 
-def pixels_of(processor: Preprocessor, images: Sequence[AnyArray]) -> Sequence[AnyArray]:
+def pixels_of(
+    processor: Preprocessor, images: Sequence[AnyArray], *, whole: bool = True
+) -> Sequence[AnyArray]:
     """Return what an image processor makes of images, [channels, height, width] each.
 
     Args:
         processor: of any checkpoint.
         images: uint8 [height, width, channels].
+        whole: with resizing and cutting; else only what is done to each pixel by itself.
     """
     if is_of_timm(processor):
-        return transform_pictures(processor, images)
-    pixels: Sequence[AnyArray] = processor(images=images, input_data_format="channels_last")[
-        "pixel_values"
-    ]
+        return transform_pictures(processor, images, "whole" if whole else "values")
+    left_out = {} if whole else {"do_resize": False, "do_center_crop": False}
+    return _processed(processor, images, left_out)
+
+
+def bytes_of(processor: Preprocessor, images: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    """Return images as an image processor resizes and cuts them: whole numbers 0 ... 255."""
+    if is_of_timm(processor):
+        found: Sequence[AnyArray] = transform_pictures(processor, images, "shape")
+    else:
+        found = _processed(processor, images, {"do_rescale": False, "do_normalize": False})
+    for image in found:
+        if not np.array_equal(image, image.astype(np.uint8)):
+            raise ValueError("the processor resizes to values that are no bytes")
+    return found
+
+
+def _processed(
+    processor: Preprocessor, images: Sequence[AnyArray], options: dict[str, bool]
+) -> Sequence[AnyArray]:
+    made = processor(images=images, input_data_format="channels_last", **options)
+    pixels: Sequence[AnyArray] = made["pixel_values"]
     return pixels

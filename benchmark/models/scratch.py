@@ -6,9 +6,6 @@ saved as a checkpoint folder, and loaded by the Auto classes.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +15,9 @@ from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessorP
 from benchmark.data import Corpus
 from benchmark.failures import RunError, first_line
 from benchmark.models.pretrained import Preprocessor
-from benchmark.models.stored import is_whole
+from benchmark.models.stored import make_folder
 from benchmark.plan import RunSpec
-from benchmark.records import (
-    explained_errors,
-    fsync_path,
-    seal_folder,
-    sole_maker,
-    verify_folder,
-)
+from benchmark.records import explained_errors
 
 _SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -82,25 +73,14 @@ def preprocessor_folder(spec: RunSpec, corpus: Corpus, folder: Path) -> Path:
 
     Safe with several processes at once.
     """
-    with sole_maker(folder):
-        for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of one that died
-            shutil.rmtree(left, ignore_errors=True)
-        if not is_whole(folder, verify_folder):
-            preprocessor = _make_preprocessor(spec, corpus)
-            with explained_errors(folder):
-                _save_preprocessor(preprocessor, folder)
+
+    def write(empty: Path) -> None:
+        preprocessor = _make_preprocessor(spec, corpus)
+        with explained_errors(folder):
+            preprocessor.save_pretrained(empty)
+
+    make_folder(folder, write)
     return folder
-
-
-def _save_preprocessor(preprocessor: Preprocessor, folder: Path) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
-    try:
-        preprocessor.save_pretrained(temporary)
-        seal_folder(temporary)
-        os.replace(temporary, folder)
-        fsync_path(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_preprocessor(spec: RunSpec, corpus: Corpus) -> Preprocessor:

@@ -6,6 +6,7 @@ from .entries import Columns as Columns
 from .entries import Covariate as Covariate
 from .entries import DatasetEntry as DatasetEntry
 from .entries import Entry as Entry
+from .entries import Lora as Lora
 from .entries import Loss as Loss
 from .entries import MixedPrecision as MixedPrecision
 from .entries import Mixer as Mixer

@@ -23,6 +23,8 @@ class Durations:
         overhead_pairs: pairs of calls for the overhead of temperature scaling.
         warm_up: limits of each warm-up.
         batch_sizes: of the offline sweep; those above the sample's size are left out.
+        gpu_batch_sizes: likewise on a GPU, which takes more at once; beyond the sample's size its
+            rows are repeated.
         all_threads: whether to measure with all cores as well as with 1 thread.
     """
 
@@ -34,6 +36,7 @@ class Durations:
     overhead_pairs: int
     warm_up: WarmUpLimits
     batch_sizes: tuple[int, ...]
+    gpu_batch_sizes: tuple[int, ...]
     all_threads: bool
 
 
@@ -47,6 +50,7 @@ QUICK = Durations(
     overhead_pairs=1000,
     warm_up=WarmUpLimits(min_s=0.1, max_s=0.3, window=3, round_shapes=8),
     batch_sizes=(8, 32, 128),
+    gpu_batch_sizes=(32, 128, 512),
     all_threads=False,
 )
 FULL = Durations(
@@ -58,6 +62,7 @@ FULL = Durations(
     overhead_pairs=5000,
     warm_up=WarmUpLimits(min_s=2.0, max_s=30.0),
     batch_sizes=(1, 4, 16, 64, 256),
+    gpu_batch_sizes=(1, 16, 64, 256, 1024),
     all_threads=True,
 )
 

@@ -66,9 +66,16 @@ class TimingSample:
         """Encode rows, with the tensors on the model's device."""
         return {name: tensor.to(device) for name, tensor in self.encode(rows).items()}
 
+    def rows_in_pass(self, size: int) -> int:
+        """Return how many rows `chunks` gives, with repeats."""
+        return max(size, len(self.rows))
+
     def chunks(self, size: int) -> list[Rows]:
-        """Return the rows in order, `size` at a time; the last chunk may be shorter."""
-        positions = np.arange(len(self.rows))
+        """Return the rows in order, `size` at a time; the last chunk may be shorter.
+
+        Where `size` is more than there are, the rows are repeated to fill one chunk.
+        """
+        positions = np.resize(np.arange(len(self.rows)), self.rows_in_pass(size))
         return [
             self.rows.take(positions[start : start + size])
             for start in range(0, len(positions), size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmark.records import Measurement, Region, SweepPoint
 from benchmark.timing import contention, energy, loops, percentiles
 from benchmark.timing.job import Batch
@@ -18,14 +20,20 @@ def measure_offline_forward(session: Session, threads: int) -> Measurement:
     Raises:
         MemoryError: no batch size fits.
     """
-    sizes = [size for size in session.durations.batch_sizes if size <= len(session.sample.rows)]
-    sweep = [_probe(session, size) for size in sizes or [len(session.sample.rows)]]
+    sweep = [_probe(session, size) for size in _sizes(session)]
     best = max(sweep, key=lambda point: point.samples_per_s or 0.0)
     if best.samples_per_s is None:
         raise MemoryError(f"no batch size of {[p.batch_size for p in sweep]} fits in memory")
     seconds = session.durations.offline_s
     measured = _measure(session, "forward", threads, best.batch_size, seconds)
     return measured.model_copy(update={"sweep": tuple(sweep), "padding_share": best.padding_share})
+
+
+def _sizes(session: Session) -> Sequence[int]:
+    if session.device.type == "cuda":
+        return session.durations.gpu_batch_sizes
+    n = len(session.sample.rows)
+    return [size for size in session.durations.batch_sizes if size <= n] or [n]
 
 
 def measure_offline_end_to_end(session: Session, threads: int, size: int) -> Measurement:
@@ -40,13 +48,13 @@ def _probe(session: Session, size: int) -> SweepPoint:
     padding: float | None = None
     try:
         calls = session.calls("forward", size)
-        padding = _padding_share(calls.queries, session.sample.lengths)
+        padding = _padding_share(calls.queries, session.sample.lengths, size)
         loops.offline(calls.watch, calls.queries, 0.0)  # first touch of every shape
         timed = loops.offline(calls.watch, calls.queries, session.durations.probe_s)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return SweepPoint(batch_size=size, samples_per_s=None, padding_share=padding)
-    rate = len(session.sample.rows) * timed.passes / timed.wall_s
+    rate = session.sample.rows_in_pass(size) * timed.passes / timed.wall_s
     return SweepPoint(batch_size=size, samples_per_s=rate, padding_share=padding)
 
 
@@ -59,9 +67,10 @@ def _measure(
     before = contention.Usage.now()
     timed = loops.offline(calls.watch, calls.queries, seconds)
     seen = contention.contention_between(before, contention.Usage.now())
-    rows, queries = len(session.sample.rows) * timed.passes, len(calls.queries) * timed.passes
+    in_pass = session.sample.rows_in_pass(size)
+    rows, queries = in_pass * timed.passes, len(calls.queries) * timed.passes
     used = energy.difference(joules, energy.read_joules(session.device))
-    per_pass = len(session.sample.rows) / timed.pass_s
+    per_pass = in_pass / timed.pass_s
     rate = rows / timed.wall_s
     return Measurement(
         scenario="offline",
@@ -81,9 +90,12 @@ def _measure(
     )
 
 
-def _padding_share(batches: Sequence[Batch], lengths: Sequence[int] | None) -> float | None:
+def _padding_share(
+    batches: Sequence[Batch], lengths: Sequence[int] | None, size: int
+) -> float | None:
     """Padding tokens / all tokens that the batches hold; None without token ids or lengths."""
     if lengths is None or "input_ids" not in batches[0]:
         return None
     computed = sum(batch["input_ids"].numel() for batch in batches)
-    return 1 - sum(lengths) / computed
+    own = np.resize(lengths, max(size, len(lengths))).sum()
+    return float(1 - own / computed)
