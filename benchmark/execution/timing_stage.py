@@ -199,10 +199,10 @@ def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Fai
         if record.keys.get("training") != spec.key("training"):
             return
         folder.write_record(_with_timing(record, spec, measured, result))
-    if isinstance(result, Timing):
-        tracker = RunTracker(spec, results)
-        tracker.timing(result, record.training)
-        tracker.finish()
+        if isinstance(result, Timing):
+            tracker = RunTracker(spec, results)
+            tracker.timing(result, record.training)
+            tracker.finish()
 
 
 def _with_timing(
