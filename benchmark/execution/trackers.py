@@ -7,9 +7,9 @@ there is first something to tell of it. So a run with nothing to do tells nothin
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
@@ -137,8 +137,11 @@ class RunTracker:
         return self._open
 
     def _start(self, name: str) -> Any:
+        from accelerate.state import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+        if not PartialState._shared_state:  # where nothing was trained; its loggers ask for it
+            PartialState(cpu=True)
         tracker = LOGGER_TYPE_TO_CLASS[name](*self._place(name), **self._options(name))
         tracker.start()
         if name == "tensorboard":
@@ -161,7 +164,7 @@ class RunTracker:
             run = {"id": identity, "name": label, "resume": "allow"}
             return {**run, "group": self._spec.suite}
         if name == "trackio":
-            return {"name": f"{label} {identity}", "resume": "allow"}
+            return {"name": f"{label} #{identity[:6]}", "resume": "allow"}
         if name == "mlflow":
             return {"run_name": label, "tags": {"run": identity}, "run_id": _of_mlflow(identity)}
         return {}
@@ -218,10 +221,10 @@ def _as_table(values: Mapping[str, Any]) -> str:
 def _no_matter(name: str, doing: str, trackers: dict[str, Any] | None = None) -> Iterator[None]:
     """Let a tracker's trouble cost a warning and its place among `trackers`, and no run.
 
-    What it prints goes to standard error.
+    What it prints is not shown: it would come between lines that are.
     """
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(io.StringIO()):
             yield
     except Exception as error:  # any library can fail in any way; the run goes on
         if trackers is not None:

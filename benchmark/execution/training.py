@@ -65,7 +65,7 @@ def train(
     state_path: Path,
     key: str,
     progress: Progress,
-    on_epoch: OnEpoch,
+    on_epoch: OnEpoch | None = None,
 ) -> Training:
     """Fine-tune `model` in place on `split`.
 
@@ -100,7 +100,8 @@ def train(
         loss = loop.run_epoch(epoch, progress)
         done = Progressed(epoch + 1, loss, seconds())
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
-        on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
+        if on_epoch is not None:
+            on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
         stop_point(f"after epoch {epoch}")
     if loop.adapters is not None:
         loop.adapters.merge()
