@@ -59,6 +59,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
     where.add_argument("--results", type=as_folder, default=ROOT / "results")
     where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
+    where.add_argument(
+        "--log-with",
+        type=_names,
+        default=[],
+        metavar="TRACKERS",
+        help="tell trackers of each run: tensorboard, wandb, trackio, mlflow (extras); with commas",
+    )
     options = parser.parse_args(arguments)
     if options.json and (options.dry_run or options.list):
         parser.error("--json tells what a run gave: it goes with neither --dry-run nor --list")
@@ -92,13 +99,6 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--allow-remote-code",
         action="store_true",
         help="let checkpoints run the code they bring, where the registry says trust_remote_code",
-    )
-    how.add_argument(
-        "--log-with",
-        type=_names,
-        default=[],
-        metavar="TRACKERS",
-        help="tell trackers of each run: tensorboard, wandb, trackio, mlflow (extras); with commas",
     )
     how.add_argument("--force", action="store_true", help="redo what is cached")
     how.add_argument(

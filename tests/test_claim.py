@@ -41,7 +41,7 @@ def test_a_clear_advantage_of_attention_is_supported() -> None:
     assert result.primary.families == {"attention": 10, "convolution": 10}
     assert result.permutation is not None
     assert result.permutation.p_value <= 0.05
-    assert result.verdict.sentences[0].startswith("Supported for these 2 datasets: before")
+    assert result.verdict.sentences[0].startswith("Supported: on image-data and text-data, before")
     assert result.verdict.primary_factor is True
 
 
@@ -87,7 +87,7 @@ def test_a_difference_needs_the_exchange_of_labels_too() -> None:
     assert result.verdict.outcome == "undecided"
     assert (
         "exchanging labels among them gives p = 0.10 (the least it could give is 0.1)"
-        in result.verdict.sentences[1]
+        in result.verdict.reasons[0]
     )
     assert result.permutation is not None
     assert result.permutation.smallest_p == pytest.approx(0.1)
@@ -112,20 +112,20 @@ def test_an_end_that_cannot_be_given_is_said() -> None:
     assert result.primary.estimate.low == 0
     assert result.primary.estimate.high < 1
     assert result.primary.unresolved >= 8
-    assert "no lower limit can be given" in result.verdict.sentences[0]
+    assert "no lower limit can be given" in result.verdict.numbers[0]
     assert "nan" not in render_markdown(result)
     assert ClaimResult.model_validate_json(result.model_dump_json()) == result
 
 
 def test_the_verdict_names_the_datasets_it_is_about() -> None:
     one = evaluate_claim(runs(ratio=0.5, families=(6, 6)))
-    assert one.verdict.sentences[0].startswith("Supported for this dataset: before")
+    assert one.verdict.sentences[0].startswith("Supported: on image-data, before")
     assert one.verdict.new_dataset is None
-    assert "Of a new dataset nothing can be said" in one.verdict.sentences[2]
+    assert "Of a new dataset nothing can be said" in one.verdict.numbers[3]
     two = evaluate_claim(two_modalities(ratio=0.5, families=(6, 6)))
-    assert two.verdict.sentences[0].startswith("Supported for these 2 datasets: before")
+    assert two.verdict.sentences[0].startswith("Supported: on image-data and text-data, before")
     assert two.verdict.new_dataset == "undecided"
-    assert "that takes more datasets" in two.verdict.sentences[2]
+    assert "that takes more datasets" in two.verdict.numbers[3]
 
 
 def test_analyses_stand_side_by_side() -> None:

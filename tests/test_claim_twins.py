@@ -12,6 +12,7 @@ from benchmark.claim import evaluate_claim
 from benchmark.claim.text import render_markdown
 from benchmark.claim.twins import paired_rows
 from benchmark.registry import Claim
+from benchmark.report.claim_figures import _forest_rows, forest
 
 METRIC = METRICS[0]
 
@@ -70,16 +71,31 @@ def test_labels_are_exchanged_within_twins() -> None:
 
 def test_the_verdict_speaks_of_twins_and_says_of_which_models() -> None:
     result = evaluate_claim(twins(ratio=0.7, noise_sd=0.05))
-    text = " ".join(result.verdict.sentences)
+    text = " ".join([*result.verdict.sentences, *result.verdict.numbers])
     assert result.verdict.outcome == "supported"
-    assert "within twins" in text
-    assert "With 9 pairs of twins" in text
+    assert "better calibrated than their convolution twins" in text
+    assert "with 9 pairs of twins" in text
     assert "These are 18 models of" in text
     assert "trained from scratch: of larger or otherwise trained ones they say nothing" in text
     assert "families" not in text
     assert "families like these" not in render_markdown(result)
     assert not result.matched_pairs.pairs
     assert len(result.twin_points) == 9
+
+
+def test_the_forest_plot_of_twins_counts_pairs() -> None:
+    result = evaluate_claim(twins(ratio=0.7, noise_sd=0.05))
+    assert result.primary is not None
+    labels = [row.label for row in _forest_rows(result, result.primary)]
+    assert labels[0] == "image-data (9 pairs of twins)"
+    drawing = forest(result, "contrast")
+    assert drawing is not None
+    assert ": 9 pairs of twins." in drawing.method
+    assert "famil" not in drawing.method + drawing.caption
+    assert "nothing" not in drawing.caption
+    families = evaluate_claim(runs(families=(4, 5)))
+    assert families.primary is not None
+    assert _forest_rows(families, families.primary)[0].label == "image-data (9 families)"
 
 
 def test_other_models_keep_families_as_the_unit() -> None:

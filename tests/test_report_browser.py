@@ -11,6 +11,7 @@ import pytest
 from chromium import BINARY, Chromium
 from markdown_it import MarkdownIt
 from synthetic import TEXT_MODELS, FakeModel, write_tree
+from test_table_report import made_up, written
 
 from benchmark import load_results
 from benchmark.report import write_report
@@ -133,13 +134,19 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "results", write_report(root / "results", root / "reports").folder
 
 
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a published table with hostile names."""
+    return written(tmp_path_factory.mktemp("table"), made_up())[0]
+
+
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-@pytest.mark.parametrize("which", ["folder", "wide"])
+@pytest.mark.parametrize("which", ["folder", "wide", "table"])
 def test_page_fits_the_window(
     which: str, width: int, scheme: str, browser: Chromium, request: pytest.FixtureRequest
 ) -> None:
     made = request.getfixturevalue(which)
-    browser.open((made if which == "folder" else made[1]) / "index.html", width, scheme=scheme)
+    browser.open((made[1] if which == "wide" else made) / "index.html", width, scheme=scheme)
     folded = browser.run(LAYOUT)
     layout = browser.run(OPEN_ALL + LAYOUT)
     assert layout["width"] == width
@@ -165,13 +172,13 @@ def test_checks_see_what_is_wrong(folder: Path, browser: Chromium, tmp_path: Pat
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["folder", "wide"])
+@pytest.mark.parametrize("which", ["folder", "wide", "table"])
 def test_text_has_contrast(
     which: str, scheme: str, browser: Chromium, request: pytest.FixtureRequest
 ) -> None:
     """At least 4.5, as WCAG 2.2 asks of text (1.4.3, level AA), also on shaded cells."""
     made = request.getfixturevalue(which)
-    browser.open((made if which == "folder" else made[1]) / "index.html", scheme=scheme)
+    browser.open((made[1] if which == "wide" else made) / "index.html", scheme=scheme)
     ratios = browser.run(OPEN_ALL + CONTRAST)
     assert len(ratios) >= 6
     assert {token: ratio for token, ratio in ratios.items() if ratio < 4.5} == {}

@@ -1,9 +1,12 @@
+from .command import PRIMARY_METRIC as PRIMARY_METRIC
 from .command import declared_claim as declared_claim
 from .command import evaluate_claim as evaluate_claim
 from .command import main as main
 from .data import ClaimError as ClaimError
 from .passage import Passage as Passage
 from .passages import claim_passages as claim_passages
+from .published_table import PublishedTable as PublishedTable
+from .published_table import read_table as read_table
 from .result import ClaimResult as ClaimResult
 from .result import Effect as Effect
 from .result import RatioInterval as RatioInterval
@@ -15,3 +18,5 @@ from .wording import covariate_list as covariate_list
 from .wording import estimator_name as estimator_name
 from .wording import range_text as range_text
 from .wording import ratio_text as ratio_text
+from .wording import size_text as size_text
+from .wording import total_text as total_text

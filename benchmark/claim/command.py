@@ -18,6 +18,7 @@ from benchmark.shell import as_folder, command
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.claim.passage import Passage
     from benchmark.claim.result import ClaimResult
     from benchmark.registry import Claim
 
@@ -85,16 +86,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _output(options: argparse.Namespace) -> str:
     claim = declared_claim(options.registry)
-    result, title = (
-        _from_records(options.results, claim)
-        if options.table is None
-        else _from_table(options.table, options.columns, claim)
-    )
+    about: tuple[Passage, ...] = ()
+    if options.table is None:
+        result, title = _from_records(options.results, claim)
+    else:
+        from benchmark.claim.published_table import read_table
+
+        table = read_table(options.table, options.columns)
+        result = evaluate_claim(table.frame, table.tested(claim), metric=table.metric)
+        title, about = table.title, (table.passage,)
     if options.json:
         return ascii_json(result.model_dump_json(indent=1)) + "\n"
     from benchmark.claim.text import render_markdown
 
-    return render_markdown(result, title)
+    return render_markdown(result, title, about)
 
 
 def _from_records(results: Path, claim: Claim) -> tuple[ClaimResult, str]:
@@ -118,13 +123,6 @@ def _incomplete(results: Path, frame: pd.DataFrame) -> str:
     members = suite_members(place.parent if place.name == suite else place, suite)
     done = frame[frame["status"] == "completed"].drop_duplicates(["model", "dataset", "seed"])
     return "" if members is None else members.incomplete(len(done))
-
-
-def _from_table(table: Path, columns: Path, claim: Claim) -> tuple[ClaimResult, str]:
-    from benchmark.claim.published_table import TABLE_METRIC, read_column_map, read_table
-
-    title = read_column_map(columns).title or str(table)
-    return evaluate_claim(read_table(table, columns), claim, metric=TABLE_METRIC), title
 
 
 def declared_claim(path: Path | None) -> Claim:

@@ -186,7 +186,11 @@ def _parts(study: _Study, primary: _Analysis | None, problem: str | None) -> dic
         "specification_curve": specification_curve(
             study.averaged, claim, (adjusted or effect).covariates, study.unit
         ),
-        "verdict": decide(claim, effect, None, power, shares, permutation, _scope(study, design)),
+        "verdict": decide(
+            *(claim, effect, None, power, shares, permutation),
+            secondary=parts["secondary"],
+            scope=_scope(study, design),
+        ),
     }
 
 

@@ -289,12 +289,14 @@ class Verdict(_Frozen):
     """The verdict by fixed rules, with sentences to print.
 
     `outcome` is about the datasets that were tried, `new_dataset` about another one (None where
-    nothing can be said of it).
+    nothing can be said of it). The three `sentences` say the answer, how sure it is and what would
+    settle it, in words; `numbers` are sentences with the figures behind them.
     """
 
     outcome: Outcome
     new_dataset: Outcome | None
-    sentences: tuple[str, ...]
+    sentences: tuple[str, str, str]
+    numbers: tuple[str, ...] = ()
     reasons: tuple[str, ...]
     interval: RatioInterval | None
     power: Power | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmark.claim.passage import Passage
 from benchmark.claim.passages import claim_passages
@@ -13,14 +13,15 @@ MOST_ROWS = 40
 """Rows of a listing that are printed; the JSON output has all."""
 
 
-def render_markdown(result: ClaimResult, title: str = "") -> str:
-    """Return the whole result as markdown; texts from the data are escaped."""
+def render_markdown(result: ClaimResult, title: str = "", about: Sequence[Passage] = ()) -> str:
+    """Return the whole result as markdown, `about` first; texts from the data are escaped."""
     blocks = [
         f"# The claim{': ' + escape_markdown(title) if title else ''}",
-        *map(escape_markdown, result.verdict.sentences),
-        *(block for passage in claim_passages(result) for block in _blocks(passage)),
+        escape_markdown(" ".join(result.verdict.sentences)),
+        escape_markdown(" ".join(result.verdict.numbers)),
+        *(block for passage in (*about, *claim_passages(result)) for block in _blocks(passage)),
     ]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _blocks(passage: Passage) -> Iterator[str]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
+from benchmark.claim.answer import (
+    answer,
+    how_sure,
+    in_numbers,
+    new_dataset_sentence,
+    secondary_sentence,
+    what_would_settle,
+    without_estimate,
+)
 from benchmark.claim.result import (
     Effect,
     Outcome,
@@ -13,31 +21,9 @@ from benchmark.claim.result import (
     RatioInterval,
     VarianceShares,
     Verdict,
-    when,
 )
-from benchmark.claim.wording import (
-    covariate_name,
-    level_text,
-    limits_text,
-    p_statement,
-    range_text,
-    ratio_text,
-    times_text,
-    unit_nouns,
-    units_text,
-)
-from benchmark.markup import plural
+from benchmark.claim.wording import p_statement, unit_nouns
 from benchmark.registry import Claim
-
-MANY_TIMES = 10
-"""More than this many times the families there are is said as that: the number means nothing."""
-
-_OPENINGS = {
-    "supported": "Supported",
-    "contradicted": "Contradicted",
-    "equivalent": "Equivalent",
-    "undecided": "Undecided",
-}
 
 
 def judge(claim: Claim, interval: RatioInterval, permutation: Permutation | None = None) -> Outcome:
@@ -74,41 +60,50 @@ def decide(
     power: Power | None,
     shares: VarianceShares,
     permutation: Permutation | None = None,
+    secondary: Effect | None = None,
     scope: str | None = None,
 ) -> Verdict:
-    """Judge the ratio on the datasets tried and on a new one; `scope` says of which models."""
+    """Judge the ratio on the datasets tried and on a new one.
+
+    `secondary`, after the other calibration map, is told and not judged; `scope` says of which
+    models the verdict speaks.
+    """
     if effect is None:
-        reason = problem or "the contrast could not be estimated"
-        return Verdict(
-            outcome="undecided",
-            new_dataset=None,
-            sentences=(
-                f"Undecided: whether {claim.contrast[0]} or {claim.contrast[1]} models are better"
-                " calibrated cannot be told from these runs.",
-                f"There is no estimate, because {reason}.",
-            ),
-            reasons=(reason,),
-            interval=None,
-            power=None,
-            primary_factor=None,
-        )
+        return _undecided(claim, problem or "the contrast could not be estimated")
     outcome = judge(claim, effect.estimate, permutation)
     reason = _reason(claim, effect, outcome, permutation)
+    new = None if effect.new_dataset is None else judge(claim, effect.new_dataset, permutation)
     return Verdict(
         outcome=outcome,
-        new_dataset=(
-            None if effect.new_dataset is None else judge(claim, effect.new_dataset, permutation)
-        ),
+        new_dataset=new,
         sentences=(
-            _first_sentence(claim, effect, outcome),
-            _second_sentence(claim, effect, power, outcome, reason),
-            new_dataset_sentence(claim, effect, permutation),
+            answer(claim, effect, outcome),
+            how_sure(claim, effect, outcome, permutation),
+            what_would_settle(effect, outcome, power),
+        ),
+        numbers=(
+            *in_numbers(claim, effect, power, permutation),
+            *([] if secondary is None else [secondary_sentence(claim, secondary)]),
+            new_dataset_sentence(claim, effect, new),
             *([] if scope is None else [scope]),
         ),
         reasons=(reason,),
         interval=effect.estimate,
         power=power,
         primary_factor=_is_primary_factor(shares),
+    )
+
+
+def _undecided(claim: Claim, reason: str) -> Verdict:
+    """Return the verdict where the contrast could not be estimated."""
+    return Verdict(
+        outcome="undecided",
+        new_dataset=None,
+        sentences=without_estimate(claim, reason),
+        reasons=(reason,),
+        interval=None,
+        power=None,
+        primary_factor=None,
     )
 
 
@@ -131,88 +126,6 @@ def _reason(claim: Claim, effect: Effect, outcome: Outcome, permutation: Permuta
     return "the interval includes 1 and reaches beyond the equivalence margin"
 
 
-def _first_sentence(claim: Claim, effect: Effect, outcome: Outcome) -> str:
-    first, second = claim.contrast
-    level = level_text(claim.alpha)
-    count = len([item for item in effect.datasets if item.estimate or not item.problem])
-    count = max(count, 1)
-    about = "this dataset" if count == 1 else f"these {count} datasets"
-    given = "" if not effect.covariates else " at equal " + _enumerated(effect.covariates)
-    given += ", within twins" if effect.unit == "twins" else ""
-    return (
-        f"{_OPENINGS[outcome]} for {about}: {when(effect.map)} temperature scaling{given}, the"
-        f" calibration error of {first} models is"
-        f" {times_text(effect.estimate, second)} ({limits_text(effect.estimate, level)})."
-    )
-
-
-def _second_sentence(
-    claim: Claim, effect: Effect, power: Power | None, outcome: Outcome, reason: str
-) -> str:
-    first, second = claim.contrast
-    units = f"{effect.families[first]} {first} and {effect.families[second]} {second} families"
-    if effect.unit == "twins":
-        units = units_text(effect.unit, effect.families[first])
-    sentence = f"With {units}, {reason}"
-    if outcome != "undecided" or power is None:
-        return sentence + "."
-    if 2 * effect.unresolved > effect.contrast_rows:
-        return (
-            f"{sentence}; {effect.unresolved} of {effect.contrast_rows} errors lie below twice"
-            " their standard error, so larger test sets come before more"
-            f" {unit_nouns(effect.unit)}."
-        )
-    return f"{sentence}; {what_would_decide(power, unit_nouns(effect.unit))}."
-
-
-def new_dataset_sentence(
-    claim: Claim, effect: Effect, permutation: Permutation | None = None
-) -> str:
-    """Say what the datasets tried tell of another one."""
-    new = effect.new_dataset
-    if new is None:
-        return f"Of a new dataset nothing can be said: {effect.new_dataset_problem}."
-    level, outcome = level_text(claim.alpha), judge(claim, new, permutation)
-    known = plural(int(new.df) + 1, "dataset")
-    opening = f"For a new dataset, {known} put the ratio at {ratio_text(new.ratio)}"
-    if outcome == "undecided":
-        return (
-            f"{opening} ({level} prediction interval: {range_text(new)}), so of it nothing is"
-            " decided: that takes more datasets."
-        )
-    return f"{opening} ({level} prediction interval: {range_text(new)}): {outcome} there too."
-
-
-def what_would_decide(power: Power, units: str) -> str:
-    """Say what the test could have found, and how many families, or twins, would decide."""
-    found = power.smallest_detectable_ratio
-    could = (
-        f"no ratio would have decided it with {power.power:.0%} power"
-        if found is None
-        else f"a ratio of {ratio_text(found)} or {ratio_text(1 / found)} would have decided it with"
-        f" {power.power:.0%} power"
-    )
-    parts = [
-        text
-        for count, condition in (
-            (power.families_for_observed_effect, "if the true ratio is the observed one"),
-            (power.families_for_equivalence, "if there is no difference"),
-        )
-        if (text := _more_families(power.families_now, count, condition))
-    ]
-    if not parts:
-        return could
-    return f"{could}, and {units} like these would do so for these datasets: " + ", ".join(parts)
-
-
-def _more_families(now: int, count: int | None, condition: str) -> str:
-    if count is not None and count <= now:
-        return ""
-    if count is None or count > MANY_TIMES * now:
-        return f"more than {MANY_TIMES} times as many {condition}"
-    return f"about {count - now} more {condition}"
-
-
 def _is_primary_factor(shares: VarianceShares) -> bool | None:
     """Return whether the mixer has the largest share; None if that cannot be told.
 
@@ -226,9 +139,3 @@ def _is_primary_factor(shares: VarianceShares) -> bool | None:
         return False
     has_family = any(item.factor == "family" for item in shares.shares)
     return True if has_family and largest.low > 0 else None
-
-
-def _enumerated(covariates: Sequence[str]) -> str:
-    """Return e.g. "size, pretraining and test error"."""
-    *others, last = [covariate_name(name) for name in covariates]
-    return f"{', '.join(others)} and {last}" if others else last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmark.claim.bin_variants import VARIANTS
 from benchmark.claim.result import RatioInterval, Unit
@@ -126,6 +126,30 @@ def units_text(unit: Unit, count: int) -> str:
     ('1 family', '9 pairs of twins')
     """
     return plural(count, *_UNITS[unit])
+
+
+def size_text(unit: Unit, counts: Mapping[str, int]) -> str:
+    """Return how much is replicated, by mixer.
+
+    >>> size_text("family", {"attention": 6, "convolution": 5})
+    '6 attention and 5 convolution families'
+    >>> size_text("twins", {"attention": 9, "convolution": 9})
+    '9 pairs of twins'
+    """
+    if unit == "twins":  # every pair has both mixers
+        return total_text(unit, counts)
+    listed = " and ".join(f"{count} {mixer}" for mixer, count in counts.items())
+    return f"{listed} {unit_nouns(unit)}"
+
+
+def total_text(unit: Unit, counts: Mapping[str, int]) -> str:
+    """Return how much is replicated in all.
+
+    >>> total_text("family", {"attention": 6, "convolution": 5})
+    '11 families'
+    """
+    values = counts.values()
+    return units_text(unit, max(values, default=0) if unit == "twins" else sum(values))
 
 
 def unit_nouns(unit: Unit) -> str:

@@ -255,7 +255,7 @@ def load_subject(spec: str, results: str) -> TimingSubject:
 def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     import torch
 
-    from benchmark.execution.launch import device_for_timing
+    from benchmark.execution.launch import device_for_timing, set_tf32
     from benchmark.models import fit_to_model, load_preprocessor, load_trained_model
     from benchmark.timing import TimingSubject
 
@@ -263,6 +263,7 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     preprocessor = load_preprocessor(spec, corpus, shared_cache(results))
     model = load_trained_model(spec.folder(results).model, spec.model)
     torch.nn.Module.to(model, device_for_timing())
+    set_tf32(spec.recipe is not None and spec.recipe.tf32)
     preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
     record = usable_head(spec.folder(results))
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value

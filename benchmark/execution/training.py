@@ -65,7 +65,7 @@ def train(
     state_path: Path,
     key: str,
     progress: Progress,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: OnEpoch = lambda *_: None,
 ) -> Training:
     """Fine-tune `model` in place on `split`.
 
@@ -79,8 +79,7 @@ def train(
         state_path: where the state is saved at epoch ends, for resuming.
         key: the training key; a saved state with another key is ignored.
         progress: told of each optimiser step.
-        on_epoch: told of each epoch's steps, once its state is saved: the steps before it, and the
-            mean loss and the learning rate of each of its own.
+        on_epoch: told of an epoch that is saved: steps before it; losses and rates of its own.
 
     Raises:
         RunError: the loss is not finite, or not even one row fits in memory.
@@ -89,23 +88,17 @@ def train(
     loop = _Loop(model, split, recipe, seed, accelerator, padding)
     resumed = loop.resume(state_path, key)
     first_epoch, loss = resumed.epochs, resumed.loss
-
-    def seconds() -> float:
-        return resumed.seconds + time.perf_counter() - started
-
+    started -= resumed.seconds
     loop.micro_batch_size = loop.find_micro_batch_size()
     progress.stage("training", recipe.epochs * loop.steps_per_epoch)
     progress.advance(first_epoch * loop.steps_per_epoch)
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
-        done = Progressed(epoch + 1, loss, seconds())
+        done = Progressed(epoch + 1, loss, time.perf_counter() - started)
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
-        if on_epoch is not None:
-            on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
+        on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
         stop_point(f"after epoch {epoch}")
-    if loop.adapters is not None:
-        loop.adapters.merge()
-    return loop.facts(first_epoch, seconds(), loss)
+    return loop.finish(first_epoch, time.perf_counter() - started, loss)
 
 
 @dataclass(frozen=True)
@@ -310,8 +303,10 @@ class _Loop:
             for buffer in self.module.buffers():
                 exchange("buffer", partial(torch.distributed.broadcast, buffer, 0))
 
-    def facts(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
-        """Return what the record tells of a training that has ended."""
+    def finish(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
+        """Leave a model like any other; return what the record tells of the training."""
+        if self.adapters is not None:
+            self.adapters.merge()
         return Training(
             epochs=self.recipe.epochs,
             steps=self.recipe.epochs * self.steps_per_epoch,

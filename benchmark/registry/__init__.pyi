@@ -6,7 +6,6 @@ from .entries import Columns as Columns
 from .entries import Covariate as Covariate
 from .entries import DatasetEntry as DatasetEntry
 from .entries import Entry as Entry
-from .entries import Lora as Lora
 from .entries import Loss as Loss
 from .entries import MixedPrecision as MixedPrecision
 from .entries import Mixer as Mixer
@@ -15,7 +14,6 @@ from .entries import ModelEntry as ModelEntry
 from .entries import Pretraining as Pretraining
 from .entries import Processor as Processor
 from .entries import Published as Published
-from .entries import Recipe as Recipe
 from .entries import Schedule as Schedule
 from .entries import Splits as Splits
 from .entries import StochasticFit as StochasticFit
@@ -23,4 +21,6 @@ from .entries import Suite as Suite
 from .entries import did_you_mean as did_you_mean
 from .loading import DEFAULT_REGISTRY as DEFAULT_REGISTRY
 from .loading import Registry as Registry
+from .recipe import Lora as Lora
+from .recipe import Recipe as Recipe
 from .source import RegistryError as RegistryError

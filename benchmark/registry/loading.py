@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Recipe, Suite
+from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
+from benchmark.registry.recipe import Recipe
 from benchmark.registry.source import Location, RegistryError, Source
 from benchmark.registry.twins import twin_problems
 

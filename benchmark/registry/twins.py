@@ -53,11 +53,20 @@ def _problem_of_scratch_twins(model: ModelEntry, twin: ModelEntry) -> str | None
     ours, theirs = (_decisive(entry) for entry in (model, twin))
     different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     if different:
-        listed = ", ".join(sorted(different))
-        return f"'{twin.name}' differs in {listed}; of twins only mixer, family and token_mixer do"
+        listed = ", ".join(
+            f"{key} ({ours.get(key)} here, {theirs.get(key)} there)" for key in sorted(different)
+        )
+        return (
+            f"differs from its twin '{twin.name}' in {listed}; twins may differ in mixer,"
+            " family and scratch.token_mixer only"
+        )
     gap = parameter_gap(model, twin)
     if gap is not None and gap > LARGEST_DIFFERENCE:
-        return f"'{twin.name}' has {gap:.0%} other parameters; of twins at most 5% differ"
+        return (
+            f"differs from its twin '{twin.name}' by {gap:.0%}"
+            " of the parameters; twins may differ by"
+            f" at most {LARGEST_DIFFERENCE:.0%}"
+        )
     return None
 
 

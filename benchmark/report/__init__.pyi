@@ -5,4 +5,5 @@ from .declared import declared_published as declared_published
 from .row_sources import RowSources as RowSources
 from .summary import Summary as Summary
 from .summary import json_document as json_document
+from .table_report import write_table_report as write_table_report
 from .terminal import print_summary as print_summary

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import seaborn as sns
 
-from benchmark.claim import covariate_list, estimator_name, range_text, ratio_text, when
+from benchmark.claim import (
+    covariate_list,
+    estimator_name,
+    range_text,
+    ratio_text,
+    size_text,
+    total_text,
+    when,
+)
 from benchmark.markup import plural
 from benchmark.report.figure_style import (
     MIXER_COLORS,
@@ -64,17 +72,16 @@ def forest(result: ClaimResult, name: str) -> Drawing | None:
     axes.set_xlabel(f"ratio of calibration errors, {first} / {second} (logarithmic)")
     axes.set_title(f"\N{LEFTWARDS ARROW} {first} better", loc="left", fontsize=9)
     axes.set_title(f"{second} better \N{RIGHTWARDS ARROW}", loc="right", fontsize=9)
-    families = ", ".join(
-        f"{count} {mixer}" for mixer, count in effect.families.items() if mixer in result.contrast
-    )
+    given = f", at equal {covariate_list(effect.covariates)}" if effect.covariates else ""
     caption = (
-        f"Ratio of calibration errors, {first} over {second}, at equal "
-        f"{covariate_list(effect.covariates)}; bars: {100 * (1 - result.alpha):g}% intervals. "
+        f"Ratio of calibration errors, {first} over {second}{given}; bars: "
+        f"{100 * (1 - result.alpha):g}% intervals. "
         "One that holds 1 is compatible with no difference."
     )
     method = (
-        f"Debiased calibration errors of {plural(effect.checkpoints, 'checkpoint')}, families: "
-        f"{families}. The overall estimate is of these datasets; a new dataset's is a prediction. "
+        f"{_capital(estimator_name(effect.metric))} of {plural(effect.checkpoints, 'checkpoint')}:"
+        f" {size_text(effect.unit, effect.families)}. The overall estimate is of these datasets; a "
+        f"new dataset's is a prediction. "
         f"An arrow: the interval goes on. Grey: ratios that count as equivalent (up to {margin:g})."
     )
     alt = (
@@ -89,10 +96,7 @@ def _forest_rows(result: ClaimResult, effect: Effect) -> list[ForestRow]:
     shown = shown[:MAX_FOREST_DATASETS]
     short = short_names([d.dataset for d in shown], 22)
     rows = [
-        ForestRow(
-            f"{short[d.dataset]} ({plural(sum(d.families.values()), 'family', 'families')})",
-            d.estimate,
-        )
+        ForestRow(f"{short[d.dataset]} ({total_text(effect.unit, d.families)})", d.estimate)
         for d in shown
     ]
     rows.append(ForestRow("overall, these datasets", effect.estimate, strong=True))
@@ -108,9 +112,13 @@ def _forest_rows(result: ClaimResult, effect: Effect) -> list[ForestRow]:
     return rows
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _forest_line(axes: Axes, position: int, row: ForestRow, low: float, high: float) -> None:
     if row.estimate is None:
-        axes.text(1, position, " too few families", va="center", fontsize=8, color=MUTED)
+        axes.text(1, position, " too few to tell", va="center", fontsize=8, color=MUTED)
         return
     estimate = row.estimate
     color = "black" if row.strong else "0.35"
@@ -177,11 +185,11 @@ def variance_shares(shares: VarianceShares, name: str) -> Drawing | None:
 
 @styled
 def specification_curve(result: ClaimResult, name: str) -> Drawing | None:
-    """Draw the contrast under every specification; None where there is none."""
+    """Draw the contrast under every specification; None where none differs from another."""
     specifications = result.specification_curve.specifications
-    if not specifications:
-        return None
     choices = _choices(specifications)
+    if not choices:
+        return None
     lines = sum(len(options) for _, options in choices)
     figure, (top, bottom) = new_figure(
         2.9 + 0.19 * lines, 2, 1, sharex=True, height_ratios=[2.2, 0.19 * lines]

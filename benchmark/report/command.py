@@ -2,6 +2,7 @@
 
 python -m benchmark.report [--results results] [--reports reports] [--suite NAME]
 python -m benchmark.report --compare results-a results-b
+python -m benchmark.report --table FILE.csv --columns MAP.yaml
 """
 
 from __future__ import annotations
@@ -56,46 +57,38 @@ def write_report(
 ) -> Summary:
     """Write the report of one suite to `reports/<suite>` and return what it says in short.
 
-    A report that is there and whole, and of which nothing that it shows has changed, is kept; else
-    those of its figures of which that is true. The new report is made beside the old one and takes
-    its place when it is whole. With very many runs, or `processes`, work is given to new processes,
-    so a script that calls this needs the usual `if __name__ == "__main__":`.
+    What would come out the same is kept. A new report takes the old one's place when it is whole.
+    With very many runs, or `processes`, a script needs the usual `if __name__ == "__main__":`.
 
     Args:
         results: the result tree.
-        reports: where reports are kept.
+        reports: where the report goes, in a folder of its own.
         claim: what is tested; None: the registry's defaults.
         suite: which suite; may be left out where `results` holds only one.
-        published: figures of earlier publications to show beside those of the suite's runs.
-        row_sources: the files and data sets whose rows may be shown; none but embedded ones.
+        published: figures of earlier publications to show beside those of the runs.
+        row_sources: files and data sets whose rows may be shown; none but embedded ones.
         redraw: draw everything, whatever is there.
-        processes: how many may draw beside this one, where there is enough to draw.
+        processes: how many may draw beside this one, where that is worth their start.
 
     Raises:
         ReportError: nothing to report, or the target folder holds something else.
     """
-    suite = suite or _only_suite(results)
-    claim, target = claim or Claim(), reports / file_name(suite)
+    claim, suite = claim or Claim(), suite or _only_suite(results)
+    key_now = functools.partial(inputs_key, results, suite, claim, published, row_sources)
     from benchmark.report.stored_report import StoredReport
 
-    def key_now() -> str | None:
-        return inputs_key(results, suite, claim, published, row_sources)
-
-    key, stored = key_now(), None if redraw else StoredReport.read(target)
-    if stored is not None and stored.still_holds(key, target):
+    target, key = reports / file_name(suite), key_now()
+    stored = None if redraw else StoredReport.read(target)
+    if stored and stored.still_holds(key, target):
         return replace(stored.summary, folder=target, is_new=False)
     data = replace(read_suite(results, suite), row_sources=row_sources)
-    # Drawing takes most of a second to import; a wrong path should be told at once.
     from benchmark.report.drawings import Drawings, kept_drawings
 
-    with (
-        replaced_folder(target) as folder,
-        Drawings(kept_drawings(stored, target), processes) as drawings,
-    ):
-        contents = _draw(data, claim, published, drawings, folder)
-        # What changed while it was read, or may read otherwise another time, is drawn again.
-        final_key = key if contents.is_final and key == key_now() else None
-        return StoredReport.write(folder, target, contents, drawings, final_key)
+    asked = Drawings(kept_drawings(stored, target), processes)
+    with replaced_folder(target) as folder, asked:
+        contents = _draw(data, claim, published, asked, folder)
+        is_final = contents.is_final and key == key_now()  # nothing changed meanwhile
+        return StoredReport.write(folder, target, contents, asked, key if is_final else None)
 
 
 def _only_suite(results: Path) -> str:
@@ -289,7 +282,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FIRST", "SECOND"),
         help="write what changed between two result trees instead",
     )
+    _add_table_options(parser)
     return parser
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE.csv", help="report a published table instead of runs"
+    )
+    parser.add_argument(
+        "--columns", type=Path, metavar="MAP.yaml", help="where the table's columns are explained"
+    )
 
 
 @command
@@ -299,6 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.json and options.compare:
         parser.error("--json and --compare do not go together")
+    if (options.table is None) != (options.columns is None):
+        parser.error("--table and --columns go together: the map explains the table's columns")
+    if options.table and (options.compare or options.suite):
+        parser.error("--table goes with neither --compare nor --suite: it has no runs")
     try:
         if options.compare:
             first, second = options.compare
@@ -307,7 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(page)
             return 0
         with progress_apart(options.json):
-            summaries = [_write_one(options, suite) for suite in _suites(options)]
+            summaries = (
+                [_write_table(options)]
+                if options.table
+                else [_write_one(options, suite) for suite in _suites(options)]
+            )
         _show(summaries, as_json=options.json)
     except (ReportError, RegistryError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -333,6 +344,14 @@ def _write_one(options: argparse.Namespace, suite: str) -> Summary:
         redraw=options.redraw,
         processes=available_cores(),
     )
+
+
+def _write_table(options: argparse.Namespace) -> Summary:
+    from benchmark.report.table_report import write_table_report
+
+    registry = _registry(options.registry)
+    claim = registry.claim if registry else None
+    return write_table_report(options.table, options.columns, options.reports, claim)
 
 
 def _show(summaries: Sequence[Summary], *, as_json: bool) -> None:

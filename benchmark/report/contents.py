@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from benchmark.claim import Passage, claim_passages
+from benchmark.claim import PRIMARY_METRIC, Passage, claim_passages
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
 from benchmark.records import available_cores
 from benchmark.report import (
@@ -82,6 +82,7 @@ class Contents:
     choosing: list[Table] = field(default_factory=list)
     outcome: str = "undecided"
     verdict: tuple[str, ...] = ()
+    verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
     passages: list[Passage] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
@@ -155,16 +156,16 @@ def gather(
     drawings = drawings or Drawings()
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
         contents = _describe(data, published, drawings)
-        _add_claim(contents, _test(data.frame, claim), drawings)
+        add_claim(contents, try_claim(data.frame, claim), drawings=drawings)
         return contents
     # So many runs that the test takes as long as the drawing: each gets processes. Without
     # folders the test reads no logits, so it compares no pairs row by row.
     drawings.processes = max(drawings.processes, available_cores())
     tested = drawings.pool(available_cores()).submit(
-        _test, data.frame.drop(columns="folder"), claim
+        try_claim, data.frame.drop(columns="folder"), claim
     )
     contents = _describe(data, published, drawings)
-    _add_claim(contents, tested.result(), drawings, (_NOT_RESAMPLED,))
+    add_claim(contents, tested.result(), (_NOT_RESAMPLED,), drawings=drawings)
     return contents
 
 
@@ -193,22 +194,25 @@ def _describe(data: ReportData, published: Sequence[Published], drawings: Drawin
     return contents
 
 
-def _test(frame: pd.DataFrame, claim: Claim) -> ClaimResult | str:
+def try_claim(frame: pd.DataFrame, claim: Claim, metric: str = PRIMARY_METRIC) -> ClaimResult | str:
     """Return the test's result, or why there is none."""
     from benchmark.claim import ClaimError, evaluate_claim
 
     try:
-        return evaluate_claim(frame, claim)
+        return evaluate_claim(frame, claim, metric=metric)
     except ClaimError as error:
         return f"The claim could not be tested: {error}"
 
 
-def _add_claim(
+def add_claim(
     contents: Contents,
     result: ClaimResult | str,
-    drawings: Drawings,
     about_pairs: Sequence[str] = (),
+    *,
+    drawings: Drawings | None = None,
 ) -> None:
+    """Add the verdict, its passages and its figures."""
+    drawings = drawings or Drawings()
     incomplete = (contents.data.incomplete,) if contents.data.incomplete else ()
     if isinstance(result, str):
         contents.verdict = (result, *incomplete)
@@ -220,6 +224,7 @@ def _add_claim(
     ]
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *incomplete)
+    contents.verdict_numbers = result.verdict.numbers
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
     contents.asked["forest"] = [drawings.ask(claim_figures.forest, result, "contrast")]
     contents.passages = claim_passages(result, about_pairs)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from benchmark.report.contents import Contents
     from benchmark.report.data import ReportData
     from benchmark.report.figure_style import Drawing
+    from benchmark.report.table_report import TablePage
 
 MAX_TABLE_ROWS = 40
 """Rows of a table in README.md; the HTML page and the CSV file have more."""
@@ -95,6 +96,15 @@ NOTES = {
         "(the logits every calibration number is computed from) and record.json (all numbers with "
         "intervals, versions and hardware). The tables folder has every table at full precision."
     ),
+    "groups": (
+        "Errors are geometric means, in percentage points: of a family over its models, of a mixer"
+        " over its families, each counted once. Nothing is adjusted for here."
+    ),
+    "table_trace": (
+        "Every number here follows from the published table and the map of its columns, by python"
+        " -m benchmark.report --table FILE --columns MAP. The table's own figures stay with whoever"
+        " published them."
+    ),
     "mistakes": (
         "Wrong predictions with the highest confidence before scaling, of the first seed. Before "
         "and after are the probabilities given to the predicted class."
@@ -140,17 +150,25 @@ def _environment(markdown: bool) -> Environment:
 def render_readme(contents: Contents) -> str:
     """Return README.md of a report."""
     template = _environment(markdown=True).get_template("readme.md.jinja")
-    return _tidy(
-        template.render(
-            **_shared(contents),
-            more=_more,
-            show=_show,
-            bold=_bold,
-            fold=_fold,
-            bullet=Markdown("- "),
-            max_rows=MAX_TABLE_ROWS,
-        )
-    )
+    return _tidy(template.render(**_shared(contents), **_IN_MARKDOWN))
+
+
+def render_table_readme(contents: Contents, page: TablePage) -> str:
+    """Return README.md of a published table's report."""
+    template = _environment(markdown=True).get_template("table.md.jinja")
+    return _tidy(template.render(contents=contents, page=page, link=_link, **_IN_MARKDOWN))
+
+
+def render_table_html(contents: Contents, page: TablePage) -> str:
+    """Return index.html of a published table's report: one file that needs no network."""
+    environment = _environment(markdown=False)
+    environment.filters["svg"] = _inline_svg
+    template = environment.get_template("table.html.jinja")
+    return template.render(contents=contents, page=page, max_rows=MAX_HTML_ROWS)
+
+
+def _link(file: str) -> Markdown:
+    return Markdown(f"[{file}](tables/{file})")
 
 
 def _shared(contents: Contents) -> dict[str, Any]:
@@ -261,6 +279,16 @@ def _more(table: Table, file: str) -> Markdown:
     if hidden <= 0:
         return Markdown("")
     return Markdown(f"{plural(hidden, 'more row')} in [{file}]({file}).")
+
+
+_IN_MARKDOWN: dict[str, Any] = {
+    "more": _more,
+    "show": _show,
+    "bold": _bold,
+    "fold": _fold,
+    "bullet": Markdown("- "),
+    "max_rows": MAX_TABLE_ROWS,
+}
 
 
 def _mixers(contents: Contents) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmark.claim import when
 from benchmark.markup import plural
 from benchmark.report.figure_style import (
     ERROR_NAME,
@@ -67,45 +68,57 @@ Panel = tuple["Axes", str, "pd.DataFrame"]
 
 
 @styled
-def scatter(table: pd.DataFrame, axis: Axis, name: str) -> Drawing | None:
-    """Draw the debiased error before scaling against `axis`, one panel per dataset.
+def scatter(
+    table: pd.DataFrame,
+    axis: Axis,
+    name: str,
+    error: str = ERROR,
+    error_name: str = ERROR_NAME,
+) -> Drawing | None:
+    """Draw an error before (or after) scaling against `axis`, one panel per dataset.
 
     Args:
         table: test rows of several datasets from `data.over_seeds`.
         axis: the horizontal axis.
         name: file name without suffix.
+        error: the error's column.
+        error_name: what it is.
 
     Returns None where no model has both numbers, or all are alike in the one on a logarithmic axis.
     """
-    table = table[table[ERROR].notna() & table[axis.column].notna()]
+    table = table[table[error].notna() & table[axis.column].notna()]
     if table.empty or (axis.logarithmic and _range(table, axis) < ALIKE_SIZES):
         return None
     models = table["model"].nunique()
-    table, averaged = _family_means(table, axis)
+    table, averaged = _family_means(table, axis, error)
     figure, panels = _dataset_panels(table)
     fitted: set[str] = set()
     for panel, _, rows in panels:
-        fitted |= _scatter_panel(panel, rows, axis)
-    _finish(panels, axis, f"{ERROR_NAME} (pp)")
+        fitted |= _scatter_panel(panel, rows, axis, error)
+    _finish(panels, axis, f"{error_name} (pp)")
     mixer_legend(figure, mixers_in(table["mixer"]))
-    _name_marks(figure, panels, axis, ERROR)
-    lines = (
-        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
-        "95% interval of the fitted mean, treating models as independent."
-        if fitted
-        else f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
-    )
+    _name_marks(figure, panels, axis, error)
+    word = when("temperature" if error.endswith("_temperature") else "none")
     what = "size" if axis is PARAMETERS else axis.label.split(" (")[0]
     caption = (
-        f"{ERROR_NAME.capitalize()} before temperature scaling against {what}, "
+        f"{error_name[:1].upper() + error_name[1:]} {word} temperature scaling against {what}, "
         f"{plural(models, 'model')}. If {what} explained everything, mixers would lie on one curve."
     )
     method = (
         f"Errors in percentage points (pp), mean over seeds; "
-        f"{averaged or _about_bars(table)} {lines}{_left_out(table, panels)}"
+        f"{averaged or _about_bars(table, error)} {_about_lines(fitted)}{_left_out(table, panels)}"
     )
     alt = f"Calibration error against {what} for {plural(models, 'model')}, by mixer."
     return Drawing(name, to_svg(figure), caption, alt, method)
+
+
+def _about_lines(fitted: set[str]) -> str:
+    if not fitted:
+        return f"No line is fitted: no mixer has {FIT_MODELS} models in a panel."
+    return (
+        f"Lines: least squares for mixers with at least {FIT_MODELS} models in a panel, shaded: "
+        "95% interval of the fitted mean, treating models as independent."
+    )
 
 
 def _range(table: pd.DataFrame, axis: Axis) -> float:
@@ -124,13 +137,13 @@ def _finish(panels: Sequence[Panel], axis: Axis, error: str) -> None:
     figure.supylabel(error, fontsize=10)
 
 
-def _family_means(table: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
+def _family_means(table: pd.DataFrame, axis: Axis, error: str) -> tuple[pd.DataFrame, str]:
     """Average the models of a family on a dataset where a panel would be too crowded."""
     if table["dataset"].value_counts().max() <= MAX_MARKS:
         return table, ""
     keys = ["dataset", "family", "mixer"]
-    means = table.groupby(keys, observed=True)[[axis.column, ERROR]].mean().reset_index()
-    empty = {f"{ERROR}_low": float("nan"), f"{ERROR}_high": float("nan")}
+    means = table.groupby(keys, observed=True)[[axis.column, error]].mean().reset_index()
+    empty = {f"{error}_low": float("nan"), f"{error}_high": float("nan")}
     note = "so many that each mark is the mean of a family on a dataset, without interval."
     return means.assign(model=means["family"], **empty), note
 
@@ -151,7 +164,9 @@ def _dataset_panels(table: pd.DataFrame) -> tuple[Figure, list[Panel]]:
     return figure, panels
 
 
-def _about_bars(table: pd.DataFrame) -> str:
+def _about_bars(table: pd.DataFrame, error: str) -> str:
+    if table[f"{error}_low"].isna().all():
+        return "without intervals, for none are known."
     few = table["dataset"].value_counts().min() <= MAX_BARS
     crowded = f" where a panel has at most {MAX_BARS} models; others are in the tables"
     if not few:
@@ -218,14 +233,14 @@ def _draw_models(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> None
     axes.set_ylim(bottom=1.15 * lowest)
 
 
-def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis) -> set[str]:
+def _scatter_panel(axes: Axes, rows: pd.DataFrame, axis: Axis, error: str) -> set[str]:
     """Draw one dataset's models; return the mixers that got a fitted line."""
-    _draw_models(axes, rows, axis, ERROR)
+    _draw_models(axes, rows, axis, error)
     fitted = set()
     for mixer in mixers_in(rows["mixer"]):
         own = rows[rows["mixer"] == mixer]
         x = axis.scale * own[axis.column].to_numpy(float)
-        y = 100 * own[ERROR].to_numpy(float)
+        y = 100 * own[error].to_numpy(float)
         if len(own) >= FIT_MODELS and np.ptp(x) > 0:
             _fit_line(axes, x, y, MIXER_COLORS[mixer], axis.logarithmic)
             fitted.add(mixer)
@@ -280,8 +295,8 @@ def pareto(table: pd.DataFrame, name: str) -> Drawing | None:
         "figure at the top has all three."
     )
     method = (
-        f"Mean over seeds; {_about_bars(table)} On the dashed front no model is both faster and "
-        "better calibrated; where intervals overlap, the order on the front is not settled."
+        f"Mean over seeds; {_about_bars(table, error)} On the dashed front no model is both faster "
+        "and better calibrated; where intervals overlap, the order on the front is not settled."
         f"{doubt if unstable else ''}{_left_out(table, panels)}"
     )
     alt = f"Calibration error after scaling against latency for {models}."

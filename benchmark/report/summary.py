@@ -26,7 +26,8 @@ class Summary:
         suite: whose it is.
         choice: the choosing table, flags and advice.
         outcome: of the test of the claim, such as "undecided"; None where it could not be tested.
-        verdict: sentences; the first is the result.
+        verdict: sentences: the answer, how sure it is, what would settle it.
+        numbers: sentences with the figures behind them.
         incomplete: how many declared runs have no result; empty where all have.
         runs: how many completed, failed, ...
         problems: runs without a result, and other things that went wrong.
@@ -38,6 +39,7 @@ class Summary:
     choice: Choice
     outcome: str | None
     verdict: tuple[str, ...]
+    numbers: tuple[str, ...]
     incomplete: str
     runs: Counter[str]
     problems: tuple[Problem, ...]
@@ -52,6 +54,7 @@ class Summary:
             choice=contents.choice,
             outcome=contents.outcome if contents.claim_json else None,
             verdict=tuple(contents.verdict),
+            numbers=tuple(contents.verdict_numbers),
             incomplete=contents.data.incomplete,
             runs=contents.data.runs,
             problems=tuple(contents.problems),
@@ -83,6 +86,7 @@ class Summary:
             "verdict": {
                 "outcome": self.outcome,
                 "sentences": list(self.verdict),
+                "numbers": list(self.numbers),
                 "incomplete": self.incomplete or None,
             },
             "problems": [asdict(problem) for problem in self.problems],

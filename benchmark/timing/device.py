@@ -30,7 +30,7 @@ def describe(model: nn.Module, device: torch.device) -> Setting:
         device_name=device_name(device),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         attention=_attention(model, device),
-        tf32=torch.get_float32_matmul_precision() != "highest",
+        tf32=_rounds_to_tf32(device),
         compiled=_is_compiled(model),
         inter_op_threads=torch.get_num_interop_threads(),
         available_threads=available_cores(),
@@ -38,6 +38,14 @@ def describe(model: nn.Module, device: torch.device) -> Setting:
         load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
         other_device_processes=_other_processes(device),
     )
+
+
+def _rounds_to_tf32(device: torch.device) -> bool:
+    """Say whether products of float32 are rounded; torch by itself does so in convolutions only."""
+    import torch
+
+    products = torch.get_float32_matmul_precision() != "highest"
+    return device.type == "cuda" and (products or torch.backends.cudnn.allow_tf32)
 
 
 def device_name(device: torch.device) -> str:
