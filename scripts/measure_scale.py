@@ -1,6 +1,6 @@
 """Time commands on finished studies of growing size, and write a table of it.
 
-    python scripts/measure_scale.py [--folder FOLDER] [--sizes small] [--document docs/performance.md]
+    python scripts/measure_scale.py [--folder FOLDER] [--divide 10] [--document docs/performance.md]
 
 Each command is a process of its own, as a person starts it. Seconds are those on the clock and, as
 other work slows those down, those of all its processes on the cores; memory is the peak of its
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -49,22 +48,19 @@ def measure(arguments: Sequence[str | Path]) -> Cost:
     Raises:
         SystemExit: it failed.
     """
-    output = tempfile.TemporaryFile()
     started = time.perf_counter()
-    process = os.posix_spawn(
-        sys.executable,
-        [sys.executable, *map(str, arguments)],
-        os.environ | {"OMP_NUM_THREADS": "1"},
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
-            (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
-        ],
-    )
-    _, status, usage = os.wait4(process, 0)
-    wall = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status) != 0:
-        output.seek(0)
-        raise SystemExit(output.read().decode(errors="replace"))
+    with tempfile.TemporaryFile() as output:
+        process = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *map(str, arguments)],
+            os.environ | {"OMP_NUM_THREADS": "1"},
+            file_actions=[(os.POSIX_SPAWN_DUP2, output.fileno(), place) for place in (1, 2)],
+        )
+        _, status, usage = os.wait4(process, 0)
+        wall = time.perf_counter() - started
+        if os.waitstatus_to_exitcode(status) != 0:
+            output.seek(0)
+            raise SystemExit(output.read().decode(errors="replace"))
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
 
 
@@ -117,27 +113,29 @@ def report_command(tree: Path) -> list[str | Path]:
 
 
 def measure_all(folder: Path, scale: int, table: Table) -> None:
-    """Measure every command at every size, sizes divided by `scale`."""
+    """Measure every command at every size, sizes divided by `scale`; trees that exist are used."""
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     for size in _divided(WHOLE, scale):
-        tree = folder / f"whole-{size.runs}"
-        write_tree(tree, size)
-        table.add("nothing to do but the report", size.runs, run_command(tree))
+        tree = _tree(folder / f"whole-{size.runs}", size)
+        table.add("nothing to do but the report", size.runs, [*run_command(tree), "--redraw"])
         table.add("nothing to do", size.runs, run_command(tree))
-        launch = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         table.add("nothing to do, accelerate launch", size.runs, [*launch, *run_command(tree)])
-        shutil.rmtree(tree)
     for size in _divided(PLANNED, scale):
         tree = folder / f"planned-{size.runs}"
-        tree.mkdir()
+        tree.mkdir(exist_ok=True)
         write_registry(tree / "registry.yaml", size)
         table.add("plan (--dry-run)", size.runs, [*run_command(tree), "--dry-run"])
     for size in _divided(REPORTED, scale):
-        tree = folder / f"reported-{size.runs}"
-        write_tree(tree, size)
-        table.add("report", size.runs, report_command(tree))
+        tree = _tree(folder / f"reported-{size.runs}", size)
+        table.add("report", size.runs, [*report_command(tree), "--redraw"])
         table.add("report, unchanged", size.runs, report_command(tree))
-        shutil.rmtree(tree)
+
+
+def _tree(tree: Path, size: Size) -> Path:
+    if not tree.exists():
+        write_tree(tree, size)
+    return tree
 
 
 def _divided(sizes: Sequence[Size], scale: int) -> Iterator[Size]:
@@ -153,15 +151,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--folder", type=Path, help="where trees are made (default: a temporary one)"
-    )
+    parser.add_argument("--folder", type=Path, help="where trees are made, and stay")
     parser.add_argument("--divide", type=int, default=1, help="sizes by this, for a quick try")
     parser.add_argument("--document", type=Path, help="write the table between its markers")
     options = parser.parse_args()
     table = Table()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        measure_all(Path(folder), options.divide, table)
+    with tempfile.TemporaryDirectory() as temporary:
+        measure_all(options.folder or Path(temporary), options.divide, table)
     if options.document:
         replace_table(options.document, MARKERS, table.text())
 
