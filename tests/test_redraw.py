@@ -387,6 +387,19 @@ def test_processes_draw_the_same(study: Study) -> None:
     assert files(study.reports / "embedded") == before
 
 
+def draw_or_die(main: int) -> Drawing | None:
+    if os.getpid() != main:
+        os._exit(9)
+    return draw(main)
+
+
+def test_a_process_that_is_killed_costs_no_figure() -> None:
+    with Drawings(processes=1) as drawings:
+        drawings.pool(1)
+        asked = [drawings.ask(draw_or_die, os.getpid()) for _ in range(3)]
+        assert len(done(asked)) == 3
+
+
 def test_only_whole_figures_are_kept(study: Study) -> None:
     folder = study.reports / "embedded"
     stored = StoredReport.read(folder)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +42,13 @@ class Asked:
     @property
     def drawing(self) -> Drawing | None:
         """The figure, drawn here if need be; None: what it is given makes none."""
-        if self.done is None:
-            self.done = Future()
-            self.done.set_result(self.function(*self.arguments))
+        if self.done is not None:
+            try:
+                return self.done.result()
+            except BrokenProcessPool:  # its process was killed
+                self.done = None
+        self.done = Future()
+        self.done.set_result(self.function(*self.arguments))
         return self.done.result()
 
 
@@ -89,9 +95,13 @@ class Drawings:
             one.done = Future()
             one.done.set_result(self.kept[key])
         elif self._pool is not None:
-            one.done = self._pool.submit(function, *arguments)
+            self._send(one, self._pool)
         self.asked.append(one)
         return one
+
+    def _send(self, one: Asked, pool: Executor) -> None:
+        with suppress(BrokenProcessPool):  # then it is drawn here
+            one.done = pool.submit(one.function, *one.arguments)
 
     def start(self) -> None:
         """Let processes draw what has been asked for, where it is enough to be worth their start.
@@ -102,7 +112,7 @@ class Drawings:
         if len(waiting) >= FIGURES_A_PROCESS and self.processes:
             pool = self.pool(len(waiting) // FIGURES_A_PROCESS)
             for one in waiting:
-                one.done = pool.submit(one.function, *one.arguments)
+                self._send(one, pool)
 
     def pool(self, wanted: int) -> Executor:
         """Return processes, which are started when they are first asked for."""
