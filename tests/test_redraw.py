@@ -365,6 +365,13 @@ def test_damaged_logits_are_never_hidden_by_an_old_report(study: Study) -> None:
     assert study.report().is_new
 
 
+def test_logits_that_are_not_there_are_no_reason_to_draw_again(study: Study) -> None:
+    study.runs[0].logits.unlink()
+    assert study.report().is_new
+    assert "no such file" in (study.reports / "embedded" / "README.md").read_text()
+    assert not study.report().is_new
+
+
 def test_figures_of_what_did_not_change_are_taken_over(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from benchmark.claim import PRIMARY_METRIC, Passage, claim_passages
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
-from benchmark.records import available_cores
+from benchmark.records import DamagedError, available_cores
 from benchmark.report import (
     choice_figure,
     claim_figures,
@@ -179,8 +179,11 @@ def _describe(data: ReportData, published: Sequence[Published], drawings: Drawin
         contents.asked["across"] = _ask_across(data, _drawn_of(table), drawings)
         contents.about_sizes = _about_sizes(table)
         evaluations, unreadable = evaluate_models(data, table)
-        contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
-        contents.is_final &= not unreadable and all(one.is_final for one in evaluations)
+        told = [str(error).replace(f"{data.root}/", "") for error in unreadable]
+        contents.problems += [Problem(reason, "no logits", "report", "") for reason in told]
+        # Logits that are not there are not there the next time either.
+        contents.is_final &= not any(isinstance(error, DamagedError) for error in unreadable)
+        contents.is_final &= all(one.is_final for one in evaluations)
         contents.choice = choose(data)
         contents.choosing = [choosing_table(group) for group in contents.choice.groups]
         contents.asked["front"] = [

@@ -90,11 +90,13 @@ def grid_models(rows: pd.DataFrame) -> list[str]:
     return [str(model) for model in rows.sort_values(["mixer", "model"])["model"]]
 
 
-def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluation], list[str]]:
+def evaluate_models(
+    data: ReportData, table: pd.DataFrame
+) -> tuple[list[Evaluation], list[ValueError]]:
     """Read the cached test logits of every model, or of some where there are very many.
 
     Returns:
-        The evaluations, and what could not be read, as sentences.
+        The evaluations, and what could not be read; a `ResultsError` is one of values, too.
     """
     runs = data.in_distribution
     if len(runs) > MAX_LOGITS_FILES:
@@ -107,12 +109,13 @@ def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluat
         runs = (
             runs[wanted].sort_values("seed").groupby(["dataset", "model"], as_index=False).head(1)
         )
-    evaluations, problems = [], []
+    evaluations: list[Evaluation] = []
+    problems: list[ValueError] = []
     for _, own in runs.groupby(["dataset", "model"], observed=True):
         try:
             evaluations.append(_evaluate(data, own.sort_values("seed")))
-        except (ResultsError, ValueError) as error:
-            problems.append(str(error).replace(f"{data.root}/", ""))
+        except ValueError as error:
+            problems.append(error)
     for dataset in {evaluation.dataset for evaluation in evaluations}:
         evaluations = _with_contents(data, dataset, evaluations)
     return evaluations, problems
