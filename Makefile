@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-timm install lint audit format types imports docs example clean
+.PHONY: run test test-timm test-trackio install lint audit format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
@@ -20,6 +20,15 @@ test-timm: install
 	test -d $(TIMM) || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(TIMM) timm==1.0.31 torchvision==0.28.0
 	PYTHONPATH=tests/torchvision_operators:$(TIMM) $(BIN)/pytest tests/test_timm.py
+
+# trackio wants an older Pillow than is pinned, so it and what it needs go into a folder that is looked
+# into last.
+TRACKIO := $(VENV)/trackio
+
+test-trackio: install
+	test -d $(TRACKIO) || $(BIN)/pip install --quiet --disable-pip-version-check --target $(TRACKIO) trackio==0.43.0
+	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(TRACKIO) \
+		$(BIN)/pytest tests/test_trackers.py
 
 install: $(STAMP)
 

@@ -60,6 +60,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
     where.add_argument("--results", type=as_folder, default=ROOT / "results")
     where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
+    where.add_argument(
+        "--log-with",
+        type=_names,
+        default=[],
+        metavar="TRACKERS",
+        help="tell trackers of each run: tensorboard, wandb, trackio, mlflow (extras); with commas",
+    )
     options = parser.parse_args(arguments)
     if options.json and (options.dry_run or options.list):
         parser.error("--json tells what a run gave: it goes with neither --dry-run nor --list")
@@ -95,6 +102,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="let checkpoints run the code they bring, where the registry says trust_remote_code",
     )
     how.add_argument("--force", action="store_true", help="redo what is cached")
+    how.add_argument(
+        "--redraw", action="store_true", help="draw the report also where nothing in it changed"
+    )
     how.add_argument("--dry-run", action="store_true", help="show what would be done")
     how.add_argument("--list", action="store_true", help="show what the registry holds")
     how.add_argument(
@@ -139,7 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
     """Do what is asked; return the exit code and, where a report was written, what it says."""
-    from benchmark.execution import LaunchError, ProcessesPartedError, preview, quiet_libraries
+    from benchmark.execution import (
+        LaunchError,
+        ProcessesPartedError,
+        choose_trackers,
+        preview,
+        quiet_libraries,
+    )
     from benchmark.hub import allow_remote_code
     from benchmark.plan import SelectionError, select
     from benchmark.records import ResultsError
@@ -164,6 +180,7 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
             limit=options.limit,
         )
         _check_backend(options)
+        choose_trackers(options.log_with)
         if options.dry_run:
             print(preview(selection, options.results, options.timing, force=options.force))
             return 0, None
@@ -348,6 +365,7 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
 
 
 def _report(selection: Selection, options: argparse.Namespace) -> Summary:
+    from benchmark.records import available_cores
     from benchmark.report import RowSources, declared_published, write_report
 
     registry, suite = selection.registry, selection.suite
@@ -358,6 +376,8 @@ def _report(selection: Selection, options: argparse.Namespace) -> Summary:
         suite=suite,
         published=declared_published(registry, suite),
         row_sources=RowSources.named_by(registry),
+        redraw=options.redraw,
+        processes=available_cores(),
     )
 
 

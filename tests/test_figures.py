@@ -31,8 +31,9 @@ from benchmark.report import (
 )
 from benchmark.report.across_table import across_tables
 from benchmark.report.choice import choose
-from benchmark.report.contents import _across_drawings, _sections
+from benchmark.report.contents import Contents, _about_sizes, _ask_across, _sections
 from benchmark.report.data import UNKNOWN, ReportData, over_seeds
+from benchmark.report.drawings import Drawings, done
 from benchmark.report.evaluations import evaluate_models
 from benchmark.report.figure_style import MIXER_COLORS, MIXER_MARKERS, Drawing
 from benchmark.report.reading import read_suite
@@ -90,10 +91,13 @@ def draw_all(data: ReportData) -> Drawn:
         table = over_seeds(data.in_distribution)
         evaluations, problems = evaluate_models(data, table)
         assert not problems
-        drawings = [d for section in _sections(data, table, evaluations) for d in section.drawings]
-        drawings += _across_drawings(data, table)[0]
+        asked = Drawings()
+        drawings = [
+            d for section in _sections(data, table, evaluations, asked) for d in section.drawings
+        ]
+        drawings += done(_ask_across(data, table, asked))
         choice = choose(data)
-        drawings += [across.drawing for across in across_tables(table, choice)]
+        drawings += [across.drawing for across in across_tables(table, choice, asked)]
         result = evaluate_claim(data.frame.drop(columns="folder"), Claim())
         extra = [
             choice_figure.front_figure(choice, "front"),
@@ -323,10 +327,11 @@ def test_names_that_part_in_the_middle_are_cut_around_it() -> None:
 
 def test_sizes_that_are_alike_are_not_drawn(small: ReportData) -> None:
     """Models of 185 to 351 thousand parameters; the reader is told in place of a figure."""
-    drawings, told = _across_drawings(small, over_seeds(small.in_distribution))
-    assert "error-by-parameters" not in [drawing.name for drawing in drawings]
-    assert told
-    assert "185k to 351k" in told[0]
+    table = over_seeds(small.in_distribution)
+    contents = Contents(small, about_sizes=_about_sizes(table))
+    contents.asked["across"] = _ask_across(small, table, Drawings())
+    assert "error-by-parameters" not in [drawing.name for drawing in contents.across]
+    assert "185k to 351k" in contents.not_drawn[0]
 
 
 def test_shares_that_chance_explains_are_not_drawn() -> None:

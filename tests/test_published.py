@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from benchmark import Registry
 from benchmark.importing.command import main as import_logits
 from benchmark.registry import Published, StochasticFit
+from benchmark.report import declared_published, write_report
 from benchmark.report import main as report_main
-from benchmark.report import write_report
-from benchmark.report.published import declared_published
 from benchmark.statistics.classification import roc_auc
 from benchmark.statistics.predictions import Predictions
 from benchmark.statistics.stochastic_temperature import fit_by_gradient_descent

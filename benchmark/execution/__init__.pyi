@@ -27,6 +27,7 @@ from .summary import summarise as summarise
 from .timing_stage import models_to_time as models_to_time
 from .timing_stage import needs_timing as needs_timing
 from .timing_stage import time_groups as time_groups
+from .trackers import choose_trackers as choose_trackers
 from .workers import Finished as Finished
 from .workers import needs_work as needs_work
 from .workers import run_in_workers as run_in_workers

@@ -17,6 +17,7 @@ from benchmark.plan import RunSpec, Stage
 from benchmark.records import (
     DamagedError,
     Record,
+    RecordHead,
     ResultsError,
     RevisionUnavailableError,
     RunFolder,
@@ -55,7 +56,7 @@ def resolve(spec: RunSpec, results: Path) -> RunSpec:
 def _completed_spec(spec: RunSpec, results: Path) -> RunSpec | None:
     """Return the spec of the completed record if it asks for the same as this one."""
     folder = spec.folder(results)
-    record = usable_record(folder)
+    record = usable_head(folder)
     if record is None or record.status != "completed":
         return None
     try:
@@ -122,7 +123,7 @@ def _usable_model(folder: RunFolder) -> TrainedModel | None:
 
 def _is_scored(folder: RunFolder, key: str) -> bool:
     try:
-        record, spec = folder.read_record(), folder.verified_spec()
+        record, spec = folder.read_head(), folder.verified_spec()
     except DamagedError:
         return False
     if record is None or record.status != "completed":
@@ -171,5 +172,13 @@ def usable_record(folder: RunFolder) -> Record | None:
     """Read a run's record; an unreadable one counts as none."""
     try:
         return folder.read_record()
+    except ResultsError:
+        return None
+
+
+def usable_head(folder: RunFolder) -> RecordHead | None:
+    """Read a run's record without its metrics; an unreadable one counts as none."""
+    try:
+        return folder.read_head()
     except ResultsError:
         return None

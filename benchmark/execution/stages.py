@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from benchmark.execution.machine import GivingWay, Share
 from benchmark.execution.progress import Progress, SilentProgress
 from benchmark.execution.resolution import begin, resolve
 from benchmark.execution.run_record import run_record
+from benchmark.execution.trackers import RunTracker
 from benchmark.execution.trained_model import TrainedModel, read_trained_model, save_trained_model
 from benchmark.failures import OtherProcessError, RunError, outcome
 from benchmark.plan import RunSpec, Stage, content_hash
@@ -139,6 +141,11 @@ class _Run:
     accelerator: Accelerator | None = field(default=None, init=False)
     training: Training | None = field(default=None, init=False)
 
+    @cached_property
+    def tracker(self) -> RunTracker:
+        """What is told of this run, whose inputs are resolved when there is something to tell."""
+        return RunTracker(self.spec, self.results)
+
     @property
     def folder(self) -> RunFolder:
         """Where the run is kept; the same for every resolution of its inputs."""
@@ -153,6 +160,7 @@ class _Run:
             if "logits" in stale:
                 self._make_logits(train="training" in stale)
             record = together("scores", lambda: self._score(previous))
+            self.tracker.scores(record)
         except ProcessesPartedError as error:
             self._keep(self._record("failed", failure=outcome(error, self.stage)[1]))
             raise
@@ -202,6 +210,7 @@ class _Run:
         return self.accelerator
 
     def _release(self) -> None:
+        self.tracker.finish()
         if self.accelerator is not None:
             self.accelerator.free_memory()
             self.accelerator = None
@@ -261,6 +270,7 @@ class _Run:
             state_path=self.folder.training_state,
             key=self.spec.key("training"),
             progress=self.progress,
+            on_epoch=self.tracker.epoch,
         )
 
     def _save_model(self, inputs: Inputs) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.plan import RunSpec
-from benchmark.records import Record, ResultsError
+from benchmark.records import RecordHead, ResultsError
 
 
-def _read_records(specs: Sequence[RunSpec], results: Path) -> tuple[list[Record], list[str]]:
+def _read_records(specs: Sequence[RunSpec], results: Path) -> tuple[list[RecordHead], list[str]]:
     """Return the records that can be read, and what is wrong with those that cannot."""
     records, problems = [], []
     for spec in specs:
         try:
-            record = spec.folder(results).read_record()
+            record = spec.folder(results).read_head()
         except ResultsError as error:
             problems.append(str(error))
             continue

@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmark.data import load_corpus
 from benchmark.execution.measurer import Measurer
-from benchmark.execution.resolution import resolve, usable_record
+from benchmark.execution.resolution import resolve, usable_head
+from benchmark.execution.trackers import RunTracker
 from benchmark.execution.trained_model import find_trained_model
 from benchmark.failures import UnavailableError, outcome
 from benchmark.plan import RunSpec
@@ -44,7 +45,7 @@ def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: boo
 
     With `cross_check`, one without LoadGen's figures beside ours is lacking too.
     """
-    record = usable_record(spec.folder(results))
+    record = usable_head(spec.folder(results))
     return _lacks_timing(spec, record, level, cross_check=cross_check)
 
 
@@ -77,7 +78,7 @@ def models_to_time(
     groups: dict[tuple[str, str], list[RunSpec]] = {}
     to_do: set[tuple[str, str]] = set()
     for spec in specs:
-        record = usable_record(spec.folder(results))
+        record = usable_head(spec.folder(results))
         if record is None or record.status != "completed":
             continue
         try:
@@ -198,6 +199,10 @@ def _enter(spec: RunSpec, results: Path, measured: RunSpec, result: Timing | Fai
         if record.keys.get("training") != spec.key("training"):
             return
         folder.write_record(_with_timing(record, spec, measured, result))
+        if isinstance(result, Timing):
+            tracker = RunTracker(spec, results)
+            tracker.timing(result, record.training)
+            tracker.finish()
 
 
 def _with_timing(
@@ -260,7 +265,7 @@ def _subject(spec: RunSpec, results: Path) -> TimingSubject:
     torch.nn.Module.to(model, device_for_timing())
     set_tf32(spec.recipe is not None and spec.recipe.tf32)
     preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
-    record = usable_record(spec.folder(results))
+    record = usable_head(spec.folder(results))
     temperature = 1.0 if record is None or record.temperature is None else record.temperature.value
     return TimingSubject(
         model=model,

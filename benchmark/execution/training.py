@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,8 @@ from benchmark.models import (
 from benchmark.records import Training
 from benchmark.registry import Recipe
 
+OnEpoch = Callable[[int, Sequence[float], Sequence[float]], None]
+
 
 def train(
     model: PreTrainedModel,
@@ -63,6 +65,7 @@ def train(
     state_path: Path,
     key: str,
     progress: Progress,
+    on_epoch: OnEpoch = lambda *_: None,
 ) -> Training:
     """Fine-tune `model` in place on `split`.
 
@@ -76,6 +79,7 @@ def train(
         state_path: where the state is saved at epoch ends, for resuming.
         key: the training key; a saved state with another key is ignored.
         progress: told of each optimiser step.
+        on_epoch: told of an epoch that is saved: steps before it; losses and rates of its own.
 
     Raises:
         RunError: the loss is not finite, or not even one row fits in memory.
@@ -84,19 +88,17 @@ def train(
     loop = _Loop(model, split, recipe, seed, accelerator, padding)
     resumed = loop.resume(state_path, key)
     first_epoch, loss = resumed.epochs, resumed.loss
-
-    def seconds() -> float:
-        return resumed.seconds + time.perf_counter() - started
-
+    started -= resumed.seconds
     loop.micro_batch_size = loop.find_micro_batch_size()
     progress.stage("training", recipe.epochs * loop.steps_per_epoch)
     progress.advance(first_epoch * loop.steps_per_epoch)
     for epoch in range(first_epoch, recipe.epochs):
         loss = loop.run_epoch(epoch, progress)
-        done = Progressed(epoch + 1, loss, seconds())
+        done = Progressed(epoch + 1, loss, time.perf_counter() - started)
         together(f"state of epoch {epoch}", partial(loop.save, state_path, key, done))
+        on_epoch(epoch * loop.steps_per_epoch, loop.losses, loop.rates)
         stop_point(f"after epoch {epoch}")
-    return loop.finish(first_epoch, seconds(), loss)
+    return loop.finish(first_epoch, time.perf_counter() - started, loss)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class _Loop:
         )
         self.whole_batches = _has_batch_statistics(model)
         self.micro_batch_size = self._largest_share
+        self.losses: list[float] = []
+        self.rates: list[float] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -200,12 +204,18 @@ class _Loop:
         micro_batches = [part for step in steps for part in step.micro_batches]
         inputs = self._load(micro_batches)
         loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
+        each, self.rates = [], []
         for number, step in enumerate(steps):
-            loss_sum += self._step(step, inputs, f"epoch {epoch}, step {number}")
+            self.rates.append(float(self.schedule.get_last_lr()[0]))
+            each.append(self._step(step, inputs, f"epoch {epoch}, step {number}"))
+            loss_sum += each[-1]
             progress.advance()
         self._share_buffers()
-        loss_sum = self._sum_over_processes(loss_sum)
-        mean_loss = float(loss_sum) / sum(step.batch_rows for step in steps)
+        # All losses leave the device in one piece, so that no step waits for it.
+        sums = self._sum_over_processes(torch.stack([loss_sum, *each])).tolist()
+        sizes = [step.batch_rows for step in steps]
+        self.losses = [total / rows for total, rows in zip(sums[1:], sizes, strict=True)]
+        mean_loss = float(sums[0]) / sum(sizes)
         if not math.isfinite(mean_loss):
             raise RunError(
                 f"the training loss became {mean_loss} in epoch {epoch + 1}: lower the "

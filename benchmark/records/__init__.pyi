@@ -23,6 +23,7 @@ from .files import ResultsError as ResultsError
 from .files import atomic_path as atomic_path
 from .files import explained_errors as explained_errors
 from .files import fsync_path as fsync_path
+from .files import reading as reading
 from .files import write_text as write_text
 from .folder import RunFolder as RunFolder
 from .folder import find_logits as find_logits
@@ -51,6 +52,7 @@ from .record import Failure as Failure
 from .record import MapFacts as MapFacts
 from .record import ModelFacts as ModelFacts
 from .record import Record as Record
+from .record import RecordHead as RecordHead
 from .record import SplitScores as SplitScores
 from .record import Status as Status
 from .record import Temperature as Temperature

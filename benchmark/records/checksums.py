@@ -33,9 +33,11 @@ _JSON_ENTRY = re.compile(r'\A\{\n "checksum": "xxh3-128:[0-9a-f]{32}",')
 _HEAD = 2**16
 _CHUNK = 2**22
 
-_State = tuple[int, int, int, int]
-_verified: dict[str, tuple[_State, bool]] = {}
-_hashed: dict[str, tuple[_State, str]] = {}
+FileState = tuple[int, int, int, int]
+"""What changes when a file is written or replaced."""
+
+_verified: dict[str, tuple[FileState, bool]] = {}
+_hashed: dict[str, tuple[FileState, str]] = {}
 
 
 # --- one file -------------------------------------------------------------------------------------
@@ -70,7 +72,7 @@ def verify(path: Path) -> bool:
         ResultsError: the file cannot be read.
     """
     with reading(path):
-        state = _state(path)
+        state = file_state(path)
         known = _verified.get(str(path))
         if known is not None and known[0] == state:
             return known[1]
@@ -98,7 +100,8 @@ def read_json_text(path: Path) -> tuple[str, bool]:
     return (_JSON_ENTRY.sub("{", text, count=1) if sealed else text), sealed
 
 
-def _state(path: Path) -> _State:
+def file_state(path: Path) -> FileState:
+    """Return inode, size and times of a file, by which a changed one is known."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -175,7 +178,7 @@ def verify_folder(folder: Path, *, quick: bool = False) -> bool:
 
 
 def _matches(path: Path, facts: dict[str, Any], quick: bool) -> bool:
-    state = _state(path)
+    state = file_state(path)
     if state[1] != facts["bytes"]:
         return False
     if quick and state[2] == facts["modified_ns"]:

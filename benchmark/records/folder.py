@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmark.markup import without_credentials
-from benchmark.records.checksums import read_json_text, sealed_json
-from benchmark.records.files import DamagedError, OtherVersionError, ResultsError, write_text
-from benchmark.records.record import SCHEMA_VERSION, Record
+from benchmark.records.checksums import FileState, file_state, read_json_text, sealed_json
+from benchmark.records.files import (
+    DamagedError,
+    OtherVersionError,
+    ResultsError,
+    reading,
+    write_text,
+)
+from benchmark.records.record import (
+    SCHEMA_VERSION,
+    Record,
+    RecordHead,
+    RecordT,
+    parse_record,
+)
 from benchmark.shell import special_kind
 
 _RECORD = "record.json"
@@ -93,18 +106,35 @@ class RunFolder:
             ResultsError: it cannot be read, or one of the run's files is none that can be read to
                 its end, such as a named pipe.
         """
+        self._refuse_special_files()
+        try:
+            return _read_record(Record, self.record)
+        except FileNotFoundError:
+            return None
+
+    def read_head(self) -> RecordHead | None:
+        """Read the run's record without its metrics, once for each state of it.
+
+        A metric that another version wrote otherwise is left to `read_record` to find.
+
+        Returns:
+            None where there is no record.
+
+        Raises:
+            DamagedError, OtherVersionError, ResultsError: see `read_record`.
+        """
+        self._refuse_special_files()
+        try:
+            with reading(self.record):
+                return _read_head(self.record, file_state(self.record))
+        except FileNotFoundError:
+            return None
+
+    def _refuse_special_files(self) -> None:
         for file in (self.record, self.spec, self.logits):
             kind = special_kind(file)
             if kind is not None:
                 raise ResultsError(f"{file}: is {kind}, not a file; remove it")
-        found = _read_json(self.record)
-        if found is None:
-            return None
-        text, sealed = found
-        try:
-            return Record.model_validate_json(text)
-        except ValidationError as error:
-            raise _not_a_record(self.record, text, sealed, error) from None
 
     def write_record(self, record: Record) -> None:
         """Write the run's record atomically, with its checksum and without credentials."""
@@ -146,6 +176,22 @@ def _read_json(path: Path) -> tuple[str, bool] | None:
         return read_json_text(path)
     except FileNotFoundError:
         return None
+
+
+def _read_record(kind: type[RecordT], path: Path) -> RecordT:
+    text, sealed = read_json_text(path)
+    try:
+        if not sealed and kind is not Record:  # nothing vouches for what is not read
+            parse_record(Record, text)
+        return parse_record(kind, text)
+    except ValidationError as error:
+        raise _not_a_record(path, text, sealed, error) from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_head(path: Path, _state: FileState) -> RecordHead:
+    """Read a record's head; commands look at each several times, and `_state` tells a new one."""
+    return _read_record(RecordHead, path)
 
 
 def _not_a_record(path: Path, text: str, sealed: bool, error: ValidationError) -> ResultsError:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.records.timing import Timing
 from benchmark.registry import Loss, MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_VERSION: Literal[2] = 2
 Status = Literal["completed", "failed", "skipped", "unavailable"]
@@ -37,6 +35,12 @@ class SplitScores(_Stored):
     shifted: bool
     maps: dict[str, dict[str, Estimate]]
     against_temperature: dict[str, dict[str, Estimate]] = {}
+
+
+class UnreadScores(BaseModel):
+    """The place of a split's metrics in a record that was read without them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class MapFacts(_Stored):
@@ -154,23 +158,54 @@ class Record(_Stored):
     provenance: dict[str, Any] = {}
     finished_at: datetime
 
-    @model_validator(mode="before")
-    @classmethod
-    def _migrate(cls, content: Any) -> Any:
-        """Read a record of schema 1, which knew of no map but the temperature."""
-        if not isinstance(content, dict) or content.get("schema_version") != 1:
-            return content
-        scores = {
-            split: {
-                "n": old["n"],
-                "shifted": old["shifted"],
-                "maps": {"none": old["before"], "temperature": old["after"]},
-            }
-            for split, old in content.get("scores", {}).items()
-        }
-        return {**content, "schema_version": SCHEMA_VERSION, "scores": scores}
-
     @property
     def name(self) -> str:
         """The run's name as printed everywhere: model/dataset/seed-n."""
         return f"{self.model}/{self.dataset}/seed-{self.seed}"
+
+
+class RecordHead(Record):
+    """A record without its metrics, which are all but a hundredth of its file.
+
+    Reading it takes a fifth of the time and a hundredth of the memory. All other fields are read,
+    and checked, as those of a `Record`.
+    """
+
+    scores: dict[str, UnreadScores] = {}  # type: ignore[assignment]
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def parse_record(kind: type[RecordT], text: str) -> RecordT:
+    """Read a record's JSON, also of schema 1, which knew of no map but the temperature.
+
+    Raises:
+        ValidationError: it is no record of either.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        content = _of_schema_1(text)
+        if content is None:
+            raise
+    return kind.model_validate_json(json.dumps(content))
+
+
+def _of_schema_1(text: str) -> dict[str, Any] | None:
+    """Return an old record as one of today's; None: it is not of schema 1."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or content.get("schema_version") != 1:
+        return None
+    scores = {
+        split: {
+            "n": old["n"],
+            "shifted": old["shifted"],
+            "maps": {"none": old["before"], "temperature": old["after"]},
+        }
+        for split, old in content.get("scores", {}).items()
+    }
+    return {**content, "schema_version": SCHEMA_VERSION, "scores": scores}

@@ -11,6 +11,7 @@ import numpy as np
 import seaborn as sns
 
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, plural
+from benchmark.report.drawings import Asked, Drawings
 from benchmark.report.figure_style import Drawing, new_figure, short_names, styled, to_svg
 
 if TYPE_CHECKING:
@@ -35,29 +36,40 @@ class AcrossTable:
         table: a row per model, by mean rank; a column per dataset.
         shades: by row, the place of each cell of the table among its column's, from 0 (lowest
             error) to 1; None where the cell is no error.
-        drawing: the same as a heat map.
+        asked: the same as a heat map.
     """
 
     title: str
     table: Table
     shades: tuple[tuple[float | None, ...], ...]
-    drawing: Drawing
+    asked: Asked
+
+    @property
+    def drawing(self) -> Drawing:
+        """The same as a heat map."""
+        drawing = self.asked.drawing
+        assert drawing is not None
+        return drawing
 
 
-def across_tables(table: pd.DataFrame, choice: Choice) -> tuple[AcrossTable, ...]:
+def across_tables(
+    table: pd.DataFrame, choice: Choice, drawings: Drawings
+) -> tuple[AcrossTable, ...]:
     """Return a table of each group with several models on several datasets.
 
     Args:
         table: test rows of `data.over_seeds`.
         choice: of `choose`: what is compared with what.
+        drawings: asked for the heat maps.
     """
     wanted = [g for g in choice.groups if len(g.datasets) > 1 and len(g.candidates) > 1]
     return tuple(
-        _across(table, group, f"errors-across-{file_name(group.datasets[0])}") for group in wanted
+        _across(table, group, f"errors-across-{file_name(group.datasets[0])}", drawings)
+        for group in wanted
     )
 
 
-def _across(table: pd.DataFrame, group: Group, name: str) -> AcrossTable:
+def _across(table: pd.DataFrame, group: Group, name: str, drawings: Drawings) -> AcrossTable:
     errors = (
         table[table["dataset"].isin(group.datasets)]
         .astype({"dataset": str, "model": str})
@@ -92,7 +104,7 @@ def _across(table: pd.DataFrame, group: Group, name: str) -> AcrossTable:
         group.title,
         Table(columns, rows),
         tuple((None, None, *map(_shade, shades.loc[model])) for model in order),
-        _heat_map(errors, shades, group, name),
+        drawings.ask(_heat_map, errors, shades, name),
     )
 
 
@@ -110,7 +122,7 @@ def _shade(value: float) -> float | None:
 
 
 @styled
-def _heat_map(errors: pd.DataFrame, shades: pd.DataFrame, group: Group, name: str) -> Drawing:
+def _heat_map(errors: pd.DataFrame, shades: pd.DataFrame, name: str) -> Drawing:
     shown = errors.index[:MAX_HEAT_MODELS]
     models, datasets = short_names(shown, 30), short_names(errors.columns, 20)
     figure, (axes,) = new_figure(1.6 + 0.2 * len(shown))

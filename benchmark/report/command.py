@@ -21,9 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
-from benchmark.records import ResultsError, explained_errors, is_left_over, owner_mark
+from benchmark.records import (
+    ResultsError,
+    available_cores,
+    explained_errors,
+    is_left_over,
+    owner_mark,
+)
 from benchmark.registry import DEFAULT_REGISTRY, Claim, Published, Registry, RegistryError
-from benchmark.report.data import ReportData, ReportError
+from benchmark.report.data import MARKER, ReportData, ReportError
+from benchmark.report.declared import declared_published
+from benchmark.report.inputs import inputs_key
 from benchmark.report.reading import read_suite, suite_names
 from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command, progress_apart
@@ -32,10 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.report.contents import Contents
+    from benchmark.report.drawings import Drawings
     from benchmark.report.summary import Summary
-
-MARKER = "report.json"
-"""A file every report folder has; a folder without it is never replaced."""
 
 
 def write_report(
@@ -46,39 +52,64 @@ def write_report(
     suite: str | None = None,
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
+    redraw: bool = False,
+    processes: int = 0,
 ) -> Summary:
     """Write the report of one suite to `reports/<suite>` and return what it says in short.
 
-    The new report is made beside the old one and takes its place when it is whole. With very
-    many runs, work is given to new processes, so a script that calls this needs the usual
-    `if __name__ == "__main__":`.
+    What would come out the same is kept. A new report takes the old one's place when it is whole.
+    With very many runs, or `processes`, a script needs the usual `if __name__ == "__main__":`.
 
     Args:
         results: the result tree.
-        reports: where reports are kept.
+        reports: where the report goes, in a folder of its own.
         claim: what is tested; None: the registry's defaults.
         suite: which suite; may be left out where `results` holds only one.
-        published: figures of earlier publications to show beside those of the suite's runs.
-        row_sources: the files and data sets whose rows may be shown; none but embedded ones.
+        published: figures of earlier publications to show beside those of the runs.
+        row_sources: files and data sets whose rows may be shown; none but embedded ones.
+        redraw: draw everything, whatever is there.
+        processes: how many may draw beside this one, where that is worth their start.
 
     Raises:
         ReportError: nothing to report, or the target folder holds something else.
     """
-    if suite is None:
-        names = suite_names(results)
-        if len(names) > 1:
-            raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
-        suite = names[0]
-    data = replace(read_suite(results, suite), row_sources=row_sources)
-    # Drawing takes most of a second to import; a wrong path should be told at once.
-    from benchmark.report.contents import gather
-    from benchmark.report.summary import Summary
+    claim, suite = claim or Claim(), suite or _only_suite(results)
+    key_now = functools.partial(inputs_key, results, suite, claim, published, row_sources)
+    from benchmark.report.stored_report import StoredReport
 
-    target = reports / file_name(suite)
-    with replaced_folder(target) as folder:
-        contents = gather(data, claim or Claim(), published)
-        _write_pages(contents, folder)
-    return Summary.of(contents, target)
+    target, key = reports / file_name(suite), key_now()
+    stored = None if redraw else StoredReport.read(target)
+    if stored and stored.still_holds(key, target):
+        return replace(stored.summary, folder=target, is_new=False)
+    data = replace(read_suite(results, suite), row_sources=row_sources)
+    from benchmark.report.drawings import Drawings, kept_drawings
+
+    asked = Drawings(kept_drawings(stored, target), processes)
+    with replaced_folder(target) as folder, asked:
+        contents = _draw(data, claim, published, asked, folder)
+        is_final = contents.is_final and key == key_now()  # nothing changed meanwhile
+        return StoredReport.write(folder, target, contents, asked, key if is_final else None)
+
+
+def _only_suite(results: Path) -> str:
+    names = suite_names(results)
+    if len(names) > 1:
+        raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
+    return names[0]
+
+
+def _draw(
+    data: ReportData,
+    claim: Claim,
+    published: Sequence[Published],
+    drawings: Drawings,
+    folder: Path,
+) -> Contents:
+    from benchmark.report.contents import gather
+
+    contents = gather(data, claim, published, drawings)
+    _write_pages(contents, folder)
+    return contents
 
 
 @contextmanager
@@ -108,7 +139,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
         yield fresh
-        (fresh / MARKER).write_text('{"report": 1}\n', encoding="utf-8")
+        if not (fresh / MARKER).exists():
+            (fresh / MARKER).write_text('{"report": 1}\n', encoding="utf-8")
         fresh.chmod(0o755)
         if not target.exists():
             os.replace(fresh, target)
@@ -239,6 +271,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="show rows of files in it, too (default: of the registry's data sets only)",
     )
+    parser.add_argument(
+        "--redraw", action="store_true", help="draw also what has not changed since the last time"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--compare",
@@ -296,8 +331,6 @@ def _suites(options: argparse.Namespace) -> list[str]:
 
 
 def _write_one(options: argparse.Namespace, suite: str) -> Summary:
-    from benchmark.report.published import declared_published
-
     registry = _registry(options.registry)
     if registry is not None and suite in registry.suites:
         registry = registry.declaring(suite)
@@ -308,6 +341,8 @@ def _write_one(options: argparse.Namespace, suite: str) -> Summary:
         suite=suite,
         published=declared_published(registry, suite) if registry else (),
         row_sources=RowSources.named_by(registry, options.data_root),
+        redraw=options.redraw,
+        processes=available_cores(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from benchmark.claim import (
     PRIMARY_METRIC,
@@ -16,6 +16,7 @@ from benchmark.claim import (
     declaration_passage,
 )
 from benchmark.markup import Cell, Column, Table, ascii_json, compact, file_name, plural
+from benchmark.records import DamagedError, available_cores
 from benchmark.report import (
     choice_figure,
     claim_figures,
@@ -28,6 +29,7 @@ from benchmark.report.across_table import AcrossTable, across_tables
 from benchmark.report.choice import Choice, choose
 from benchmark.report.choice_table import choosing_table
 from benchmark.report.data import MAX_LOGITS_FILES, Problem, ReportData, over_seeds, rows_of
+from benchmark.report.drawings import Asked, Drawings, done
 from benchmark.report.evaluations import Evaluation, evaluate_models, grid_models
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
@@ -47,6 +49,9 @@ MAX_FIGURE_DATASETS = 6
 MAX_NOTES = 6
 """Notes on the rows of a dataset that are shown."""
 
+BY_SIZE = "error-by-parameters"
+Place = Literal["front", "across", "forest", "claim"]
+
 
 _NOT_RESAMPLED = (
     f"With more than {MAX_LOGITS_FILES} runs the report does not resample test rows, so pairs have "
@@ -65,33 +70,69 @@ class Section:
     detail: Table
     maps: MapFindings | None
     sets: Table | None
-    drawings: tuple[Drawing, ...]
+    asked: tuple[Asked, ...]
     unstable: tuple[str, ...]
+
+    @property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """The dataset's figures."""
+        return done(self.asked)
 
 
 @dataclass
 class Contents:
-    """Everything the pages show."""
+    """Everything the pages show.
+
+    `is_final` says whether the same files give the same again: not where something could not be
+    read.
+    """
 
     data: ReportData
     choice: Choice = field(default_factory=Choice)
     choosing: list[Table] = field(default_factory=list)
-    front: Drawing | None = None
     outcome: str = "undecided"
     verdict: tuple[str, ...] = ()
     verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
-    forest: Drawing | None = None
     passages: list[Passage] = field(default_factory=list)
-    claim_drawings: list[Drawing] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
-    across: list[Drawing] = field(default_factory=list)
     across_tables: tuple[AcrossTable, ...] = ()
-    not_drawn: list[str] = field(default_factory=list)
+    about_sizes: str = ""
     claim_not_drawn: list[str] = field(default_factory=list)
     published: list[PublishedSection] = field(default_factory=list)
     pages: list[ModelPage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    is_final: bool = True
+    asked: dict[Place, list[Asked]] = field(default_factory=dict)
+
+    @property
+    def front(self) -> Drawing | None:
+        """The figure of the first screen."""
+        return next(iter(self._drawn("front")), None)
+
+    @property
+    def across(self) -> tuple[Drawing, ...]:
+        """The figures across datasets."""
+        return self._drawn("across")
+
+    @property
+    def forest(self) -> Drawing | None:
+        """The claim's ratios and their intervals."""
+        return next(iter(self._drawn("forest")), None)
+
+    @property
+    def claim_drawings(self) -> tuple[Drawing, ...]:
+        """The claim's other figures."""
+        return self._drawn("claim")
+
+    @property
+    def not_drawn(self) -> list[str]:
+        """What is not drawn across datasets because it would say nothing."""
+        drawn = any(drawing.name == BY_SIZE for drawing in self.across)
+        return [self.about_sizes] if self.about_sizes and not drawn else []
+
+    def _drawn(self, place: Place) -> tuple[Drawing, ...]:
+        return done(self.asked.get(place, ()))
 
     @property
     def drawings(self) -> list[Drawing]:
@@ -115,39 +156,53 @@ class Contents:
         )
 
 
-def gather(data: ReportData, claim: Claim, published: Sequence[Published] = ()) -> Contents:
+def gather(
+    data: ReportData,
+    claim: Claim,
+    published: Sequence[Published] = (),
+    drawings: Drawings | None = None,
+) -> Contents:
     """Test the claim, draw the figures and build the tables and model pages."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
+    drawings = drawings or Drawings()
     declared = declaration_of(data.root.parent, data.suite, claim)
     if len(data.in_distribution) <= MAX_LOGITS_FILES:
-        contents = _describe(data, published)
-        add_claim(contents, try_claim(data.frame, claim), declared=declared)
+        contents = _describe(data, published, drawings)
+        add_claim(contents, try_claim(data.frame, claim), declared=declared, drawings=drawings)
         return contents
-    # So many runs that the test takes as long as the drawing: each gets a process. Without
+    # So many runs that the test takes as long as the drawing: each gets processes. Without
     # folders the test reads no logits, so it compares no pairs row by row.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        tested = pool.submit(try_claim, data.frame.drop(columns="folder"), claim)
-        contents = _describe(data, published)
-        add_claim(contents, tested.result(), (_NOT_RESAMPLED,), declared)
+    drawings.processes = max(drawings.processes, available_cores())
+    tested = drawings.pool(available_cores()).submit(
+        try_claim, data.frame.drop(columns="folder"), claim
+    )
+    contents = _describe(data, published, drawings)
+    add_claim(contents, tested.result(), (_NOT_RESAMPLED,), declared, drawings)
     return contents
 
 
-def _describe(data: ReportData, published: Sequence[Published]) -> Contents:
+def _describe(data: ReportData, published: Sequence[Published], drawings: Drawings) -> Contents:
     """Return everything but the claim."""
     contents = Contents(data, problems=[*data.problems, *data.timing_problems])
+    contents.is_final = not (data.runs["unreadable"] or data.runs["damaged"])
     evaluations: list[Evaluation] = []
     if len(data.in_distribution):
         table = over_seeds(data.in_distribution)
+        contents.asked["across"] = _ask_across(data, _drawn_of(table), drawings)
+        contents.about_sizes = _about_sizes(table)
         evaluations, unreadable = evaluate_models(data, table)
-        contents.problems += [Problem(reason, "no logits", "report", "") for reason in unreadable]
+        told = [str(error).replace(f"{data.root}/", "") for error in unreadable]
+        contents.problems += [Problem(reason, "no logits", "report", "") for reason in told]
+        # Logits that are not there are not there the next time either.
+        contents.is_final &= not any(isinstance(error, DamagedError) for error in unreadable)
+        contents.is_final &= all(one.is_final for one in evaluations)
         contents.choice = choose(data)
         contents.choosing = [choosing_table(group) for group in contents.choice.groups]
-        contents.front = choice_figure.front_figure(contents.choice, "front")
-        contents.across_tables = across_tables(table, contents.choice)
-        contents.sections = _sections(data, table, evaluations)
-        contents.across, contents.not_drawn = _across_drawings(data, table)
+        contents.asked["front"] = [
+            drawings.ask(choice_figure.front_figure, contents.choice, "front")
+        ]
+        contents.across_tables = across_tables(table, contents.choice, drawings)
+        contents.sections = _sections(data, table, evaluations, drawings)
+        drawings.start()
     contents.published = published_sections(data, published)
     contents.pages = model_pages(data, evaluations)
     return contents
@@ -168,8 +223,10 @@ def add_claim(
     result: ClaimResult | str,
     about_pairs: Sequence[str] = (),
     declared: Declaration | None = None,
+    drawings: Drawings | None = None,
 ) -> None:
     """Add the verdict, its passages and its figures; of a published table nothing is declared."""
+    drawings = drawings or Drawings()
     notes = tuple(note for note in (contents.data.incomplete, changes_sentence(declared)) if note)
     if isinstance(result, str):
         contents.verdict = (result, *notes)
@@ -177,26 +234,26 @@ def add_claim(
         contents.passages = [] if passage is None else [passage]
         return
     result = result.model_copy(update={"declaration": declared})
-    drawn = [
-        twin_lines(result, "twins"),
-        claim_figures.variance_shares(result.variance_shares, "variance-shares"),
-        claim_figures.specification_curve(result, "specification-curve"),
+    asked = [
+        drawings.ask(twin_lines, result, "twins"),
+        drawings.ask(claim_figures.variance_shares, result.variance_shares, "variance-shares"),
+        drawings.ask(claim_figures.specification_curve, result, "specification-curve"),
     ]
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *notes)
     contents.verdict_numbers = result.verdict.numbers
     contents.claim_json = ascii_json(result.model_dump_json(indent=1)) + "\n"
-    contents.forest = claim_figures.forest(result, "contrast")
+    contents.asked["forest"] = [drawings.ask(claim_figures.forest, result, "contrast")]
     contents.passages = claim_passages(result, about_pairs)
-    contents.claim_drawings = [drawing for drawing in drawn if drawing is not None]
-    if drawn[1] is None and result.variance_shares.shares:
+    contents.asked["claim"] = asked
+    if asked[1].drawing is None and result.variance_shares.shares:
         contents.claim_not_drawn = [
             "Shares of variance are not drawn: no factor's interval clears what chance explains."
         ]
 
 
 def _sections(
-    data: ReportData, table: pd.DataFrame, evaluations: Sequence[Evaluation]
+    data: ReportData, table: pd.DataFrame, evaluations: Sequence[Evaluation], drawings: Drawings
 ) -> list[Section]:
     sections = []
     counts = table["dataset"].value_counts().sort_index(kind="stable")
@@ -212,7 +269,7 @@ def _sections(
                 detail=tabulation.detail_table(rows),
                 maps=map_findings(rows),
                 sets=sets_table(rows),
-                drawings=tuple(_dataset_drawings(rows, name, evaluations)) if name in drawn else (),
+                asked=_ask_dataset(rows, name, evaluations, drawings) if name in drawn else (),
                 unstable=tuple(
                     f"{row.model}: {_shortened(row.timing_reasons)}"
                     for row in rows_of(rows)
@@ -242,10 +299,11 @@ def _summary(data: ReportData, rows: pd.DataFrame) -> str:
     return f"{plural(len(rows), 'model')}, {size}{of_classes}, {seeds}.{notes}"
 
 
-def _dataset_drawings(
-    rows: pd.DataFrame, dataset: str, evaluations: Sequence[Evaluation]
-) -> list[Drawing]:
-    drawings = [figures.dumbbell(rows, dataset, f"ece-{file_name(dataset)}")]
+def _ask_dataset(
+    rows: pd.DataFrame, dataset: str, evaluations: Sequence[Evaluation], drawings: Drawings
+) -> tuple[Asked, ...]:
+    rows = _drawn_of(rows)
+    asked = [drawings.ask(figures.dumbbell, rows, dataset, f"ece-{file_name(dataset)}")]
     here = {e.model: e for e in evaluations if e.dataset == dataset}
     panels = [
         figures.ReliabilityPanel(e.model, e.mixer, e.n, e.before, e.after)
@@ -253,23 +311,35 @@ def _dataset_drawings(
     ]
     if panels:
         name = f"reliability-{file_name(dataset)}"
-        drawings.append(figures.reliability_grid(panels, dataset, len(rows), name))
-    return drawings
+        asked.append(drawings.ask(figures.reliability_grid, panels, dataset, len(rows), name))
+    return tuple(asked)
 
 
-def _across_drawings(data: ReportData, table: pd.DataFrame) -> tuple[list[Drawing], list[str]]:
-    """Return the figures, and what is not drawn because it would say nothing."""
-    drawings = [
-        scatter_figures.scatter(table, scatter_figures.ACCURACY, "error-by-accuracy"),
-        scatter_figures.scatter(table, scatter_figures.PARAMETERS, "error-by-parameters"),
-        temperature_figures.temperature_by_family(table, "temperature-by-family"),
-        scatter_figures.pareto(table, "latency-and-error"),
-        figures.under_shift(over_seeds(data.scored), "error-under-shift"),
+def _ask_across(data: ReportData, table: pd.DataFrame, drawings: Drawings) -> list[Asked]:
+    axes = (
+        (scatter_figures.ACCURACY, "error-by-accuracy"),
+        (scatter_figures.PARAMETERS, BY_SIZE),
+    )
+    by_family = temperature_figures.temperature_by_family
+    return [
+        *(drawings.ask(scatter_figures.scatter, table, axis, name) for axis, name in axes),
+        drawings.ask(by_family, table, "temperature-by-family"),
+        drawings.ask(scatter_figures.pareto, table, "latency-and-error"),
+        drawings.ask(figures.under_shift, _drawn_of(over_seeds(data.scored)), "error-under-shift"),
     ]
+
+
+def _drawn_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the places of its runs, so that figures are the same in any place."""
+    return table.drop(columns="folder")
+
+
+def _about_sizes(table: pd.DataFrame) -> str:
+    """Return why error against size is not drawn, where it is not."""
     sizes = table["parameters"].dropna()
-    alike = drawings[1] is None and len(sizes) > 0
-    reasons = [
+    if not len(sizes):
+        return ""
+    return (
         f"Error against size is not drawn: the models have {compact(sizes.min())} to "
         f"{compact(sizes.max())} parameters, which is too little apart to show anything."
-    ]
-    return [drawing for drawing in drawings if drawing is not None], reasons if alike else []
+    )

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from benchmark.report.row_sources import RowSources
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MARKER = "report.json"
+"""A file every report folder has; a folder without it is never replaced."""
 
 SHOWN = (
     "accuracy",
@@ -114,13 +118,13 @@ class ReportData:
         """Return a run's folder as seen from the suite's, which may hold runs of another one."""
         return os.path.relpath(folder, self.root)
 
-    @property
+    @cached_property
     def scored(self) -> pd.DataFrame:
         """The rows on test splits: completed runs only, their gaps in facts named."""
         frame = self.frame
         return name_unknown(frame[frame["split"].notna() & (frame["status"] == "completed")])
 
-    @property
+    @cached_property
     def in_distribution(self) -> pd.DataFrame:
         """The scored rows of unshifted test splits."""
         scored = self.scored

@@ -14,12 +14,13 @@ from benchmark.markup import visible
 from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.report.data import MAX_LOGITS_FILES, ReportData, rows_of
 from benchmark.report.reliability import Reliability, TopLabels, reliability, top_labels
-from benchmark.report.row_sources import RowSources
+from benchmark.report.row_sources import row_source
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.data import Image, Rows
+    from benchmark.registry import DatasetEntry
 
 MAX_GRID_MODELS = 16
 MISTAKES = 6
@@ -65,6 +66,8 @@ class Evaluation:
         after: reliability after.
         mistakes: wrong rows of the first seed, the most confident first.
         note: why texts or images are not shown; empty when they are.
+        is_final: whether the same files give the same again: False where rows could not be read
+            now, as of a hub that is out of reach.
     """
 
     model: str
@@ -76,6 +79,7 @@ class Evaluation:
     after: Reliability
     mistakes: tuple[Mistake, ...]
     note: str = ""
+    is_final: bool = True
 
 
 def grid_models(rows: pd.DataFrame) -> list[str]:
@@ -86,11 +90,13 @@ def grid_models(rows: pd.DataFrame) -> list[str]:
     return [str(model) for model in rows.sort_values(["mixer", "model"])["model"]]
 
 
-def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluation], list[str]]:
+def evaluate_models(
+    data: ReportData, table: pd.DataFrame
+) -> tuple[list[Evaluation], list[ValueError]]:
     """Read the cached test logits of every model, or of some where there are very many.
 
     Returns:
-        The evaluations, and what could not be read, as sentences.
+        The evaluations, and what could not be read; a `ResultsError` is one of values, too.
     """
     runs = data.in_distribution
     if len(runs) > MAX_LOGITS_FILES:
@@ -103,12 +109,13 @@ def evaluate_models(data: ReportData, table: pd.DataFrame) -> tuple[list[Evaluat
         runs = (
             runs[wanted].sort_values("seed").groupby(["dataset", "model"], as_index=False).head(1)
         )
-    evaluations, problems = [], []
+    evaluations: list[Evaluation] = []
+    problems: list[ValueError] = []
     for _, own in runs.groupby(["dataset", "model"], observed=True):
         try:
             evaluations.append(_evaluate(data, own.sort_values("seed")))
-        except (ResultsError, ValueError) as error:
-            problems.append(str(error).replace(f"{data.root}/", ""))
+        except ValueError as error:
+            problems.append(error)
     for dataset in {evaluation.dataset for evaluation in evaluations}:
         evaluations = _with_contents(data, dataset, evaluations)
     return evaluations, problems
@@ -154,12 +161,18 @@ def _with_contents(
     """Add the texts or images of the mistakes on `dataset`, or the reason they are missing."""
     runs = data.in_distribution
     folder = RunFolder(Path(runs.loc[runs["dataset"] == dataset, "folder"].iloc[0]))
+    spec, is_final = folder.read_spec(), True
     try:
-        rows = _load_test_rows(folder.read_spec(), data.row_sources)
+        entry = row_source(spec, data.row_sources)
+        is_final = False
+        rows = _load_test_rows(spec, entry)
     except Exception as error:  # any data library can fail in any way; the report goes on
         told = str(error) if isinstance(error, ResultsError) else str(error)[:200]
         reason = f"The rows could not be read again: {visible(told)}"
-        return [replace(e, note=reason) if e.dataset == dataset else e for e in evaluations]
+        return [
+            replace(e, note=reason, is_final=is_final) if e.dataset == dataset else e
+            for e in evaluations
+        ]
     positions = {int(row_id): i for i, row_id in enumerate(rows.ids)}
     return [
         replace(e, mistakes=tuple(_fill(m, rows, positions.get(m.row_id)) for m in e.mistakes))
@@ -169,15 +182,9 @@ def _with_contents(
     ]
 
 
-def _load_test_rows(spec: dict[str, Any], sources: RowSources) -> Rows:
+def _load_test_rows(spec: dict[str, Any], entry: DatasetEntry) -> Rows:
     from benchmark.data import load_rows
-    from benchmark.registry import DatasetEntry
 
-    if "dataset" not in spec:
-        why = "logits are imported without them" if "imported" in spec else "spec.json is missing"
-        raise ResultsError(f"nothing in the run's folder says where they are ({why}).")
-    entry = DatasetEntry.model_validate(spec["dataset"])
-    sources.require(entry)
     revision, limit = spec.get("data_revision"), spec.get("limit")
     return load_rows(entry, "test", revision=revision, limit=limit)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, interval, plural
 from benchmark.records import ResultsError, RunFolder, read_split
-from benchmark.registry import Published, Registry, did_you_mean
+from benchmark.registry import Published, did_you_mean
 from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, styled, to_svg
 from benchmark.statistics import (
     METRICS,
@@ -70,12 +69,6 @@ class RepeatedFit:
         """Share of the way from T = 1 to the optimum that the publication's fit covers."""
         way = self.exact.temperature - 1
         return (self.descent.temperature - 1) / way if way else math.nan
-
-
-def declared_published(registry: Registry, suite: str) -> tuple[Published, ...]:
-    """Return what the registry says was published on a suite, or on its limited variant."""
-    declared = registry.suites.get(re.sub(r"-limit-\d+$", "", suite))
-    return () if declared is None else declared.published
 
 
 def published_sections(data: ReportData, published: Sequence[Published]) -> list[PublishedSection]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from benchmark.records import ResultsError
 from benchmark.registry import DatasetEntry, Registry
@@ -53,3 +56,21 @@ class RowSources:
                 f"the results say they are of {entry.hub} on the hub, which is no data set of the "
                 "registry: name one that has it with python -m benchmark.report --registry"
             )
+
+
+def row_source(spec: dict[str, Any], sources: RowSources) -> DatasetEntry:
+    """Return the data set whose rows a run's `spec.json` names, if they may be read.
+
+    Raises:
+        ResultsError: saying why not; the same for the same spec and sources.
+    """
+    if spec.get("dataset") is None:
+        imported = spec.get("imported") is not None
+        why = "logits are imported without them" if imported else "spec.json is missing"
+        raise ResultsError(f"nothing in the run's folder says where they are ({why}).")
+    try:
+        entry = DatasetEntry.model_validate(spec["dataset"])
+    except ValidationError as error:
+        raise ResultsError(str(error)[:200]) from None
+    sources.require(entry)
+    return entry

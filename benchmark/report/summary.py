@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.report.choice import Choice
 from benchmark.report.choice_table import as_json
+from benchmark.report.data import Problem
 
 if TYPE_CHECKING:
     from benchmark.report.contents import Contents
-    from benchmark.report.data import Problem
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Summary:
         incomplete: how many declared runs have no result; empty where all have.
         runs: how many completed, failed, ...
         problems: runs without a result, and other things that went wrong.
+        is_new: whether it was written now; else one that says the same was there.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Summary:
     incomplete: str
     runs: Counter[str]
     problems: tuple[Problem, ...]
+    is_new: bool = True
 
     @classmethod
     def of(cls, contents: Contents, folder: Path) -> Summary:

@@ -164,23 +164,29 @@ def _draw(
     """Add the figures that a table without rows of its models can have."""
     from benchmark.records import average_seeds
     from benchmark.report import scatter_figures, table_figures, temperature_figures
+    from benchmark.report.drawings import Drawings
 
     column = f"{published.metric}_{published.maps[0]}"
-    contents.front = table_figures.errors_by_mixer(
-        families, published.maps, published.error, "error-by-mixer"
-    )
+    drawings, error = Drawings(), "published calibration error"
+    by_mixer = table_figures.errors_by_mixer
+    contents.asked["front"] = [
+        drawings.ask(by_mixer, families, published.maps, published.error, "error-by-mixer")
+    ]
     table = average_seeds(used)
     ends = {f"{column}_{end}": np.nan for end in ("low", "high")}
     table = table.assign(**ends, temperature_low=np.nan, temperature_high=np.nan)
-    drawings = [
-        scatter_figures.scatter(table, axis, name, column, "published calibration error")
-        for axis, name in (
-            (scatter_figures.ACCURACY, "error-by-accuracy"),
-            (scatter_figures.PARAMETERS, "error-by-parameters"),
-        )
+    axes = (
+        (scatter_figures.ACCURACY, "error-by-accuracy"),
+        (scatter_figures.PARAMETERS, "error-by-parameters"),
+    )
+    by_family = temperature_figures.temperature_by_family
+    contents.asked["across"] = [
+        *(
+            drawings.ask(scatter_figures.scatter, table, axis, name, column, error)
+            for axis, name in axes
+        ),
+        drawings.ask(by_family, table, "temperature-by-family"),
     ]
-    drawings.append(temperature_figures.temperature_by_family(table, "temperature-by-family"))
-    contents.across = [drawing for drawing in drawings if drawing is not None]
 
 
 def _head(used: pd.DataFrame, families: pd.DataFrame) -> str:

@@ -46,6 +46,8 @@ def print_summary(summary: Summary) -> None:
     console.print()
     _say(console, "Verdict: ", [*summary.verdict[:1], summary.incomplete])
     console.print()
+    if not summary.is_new:
+        _say(console, "", ["The report is unchanged, so it was not drawn again."])
     for what, place in (("report", "report"), ("html", "html"), ("table", "runs")):
         if place in summary.paths:
             # A path stays whole, so that it can be copied.
