@@ -45,9 +45,9 @@ def inputs_key(
     """Return the hash of everything that the report of a suite shows.
 
     That is the content of the records, specs and logits of its runs, the list of the runs, the
-    claim and what was declared before, published figures, the rows that may be shown, and this program with the libraries it
-    draws with. Where there are so many runs that a report does not read the logits of each (more
-    than `MAX_LOGITS_FILES`), logits are known by the checksum in their header.
+    claim and its stamp, published figures, the rows that may be shown, and this program with the
+    libraries it draws with. Where there are so many runs that a report does not read the logits of
+    each (more than `MAX_LOGITS_FILES`), logits are known by the checksum in their header.
 
     Returns:
         None where something cannot be read: such a report has to be made to say so.
