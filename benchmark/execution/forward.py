@@ -13,7 +13,13 @@ from benchmark.execution.agreement import exchange, is_out_of_memory, together, 
 from benchmark.execution.batch_limits import batch_limit
 from benchmark.execution.progress import Progress
 from benchmark.failures import RunError
-from benchmark.models import EncodedSplit, Padding, evaluation_batches, load_batches
+from benchmark.models import (
+    BatchLimit,
+    EncodedSplit,
+    Padding,
+    evaluation_batches,
+    load_batches,
+)
 from benchmark.records import LogitsSplit
 
 
@@ -24,6 +30,7 @@ def predict_logits(
     accelerator: Accelerator,
     padding: Padding,
     progress: Progress,
+    limit: BatchLimit | None = None,
 ) -> LogitsSplit:
     """Return the logits of every row of `split`, in the split's order, on every process.
 
@@ -33,12 +40,13 @@ def predict_logits(
         accelerator: this launch; its processes share the rows.
         padding: of text inputs.
         progress: told of each row done by this process.
+        limit: how much goes through at once; None: found by trying (see `batch_limit`).
 
     Raises:
         RunError: the outputs are not finite, not [n, K], or a row is missing or doubled.
     """
     model.eval()
-    limit = batch_limit(model, split, accelerator, padding)
+    limit = limit or batch_limit(model, split, accelerator, padding)
     batches = evaluation_batches(split.lengths, len(split), limit)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     positions = np.concatenate([*mine, np.empty(0, dtype=np.int64)])

@@ -298,8 +298,12 @@ class _Run:
         if self.training is not None:
             together("row independence", lambda: self._require_row_independence(inputs))
         self.progress.stage("logits", sum(map(len, splits.values())))
+        from benchmark.execution.batch_limits import batch_limit
         from benchmark.execution.forward import predict_logits
 
+        # Found once, on the split of the longest rows.
+        longest = max(splits.values(), key=lambda split: (split.longest, len(split)))
+        limit = batch_limit(inputs.model.eval(), longest, accelerator, inputs.padding)
         outputs = {
             name: predict_logits(
                 inputs.model,
@@ -307,6 +311,7 @@ class _Run:
                 accelerator=accelerator,
                 padding=inputs.padding,
                 progress=self.progress,
+                limit=limit,
             ).columns(columns)
             for name, split in splits.items()
         }

@@ -66,6 +66,11 @@ class EncodedSplit:
         """Tokens per row, int64 [n]; None for images."""
         return self.features.lengths
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row; 0 for images."""
+        return 0 if self.lengths is None else int(self.lengths.max(initial=0))
+
 
 @dataclass(frozen=True)
 class TokenFeatures:
