@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from claim_frames import runs
 from scipy import stats
 
 from benchmark.claim import claim_passages, evaluate_claim
@@ -16,7 +17,6 @@ from benchmark.claim.prior_sensitivity import (
     normal_given,
 )
 from benchmark.registry import Claim
-from tests.claim_frames import runs
 
 
 def some_rows(seed=0, shared_variance=0.0):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from claim_frames import runs, two_modalities
 from scipy import stats
 
 from benchmark.claim import claim_passages, evaluate_claim
@@ -15,7 +16,6 @@ from benchmark.claim.data import ClaimError
 from benchmark.claim.shift_passage import TITLE, differs
 from benchmark.claim.shift_test import shift_contrast, shift_effect
 from benchmark.registry import Claim
-from tests.claim_frames import runs, two_modalities
 
 METRIC = "debiased_calibration_error"
 

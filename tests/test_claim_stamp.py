@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import synthetic
+from claim_frames import runs
 
 from benchmark.claim import claim_passages, declaration_of, evaluate_claim
 from benchmark.claim.command import main as claim_command
@@ -16,8 +18,6 @@ from benchmark.records import ResultsError, read_stamp, stamp_claim
 from benchmark.records import claim_stamp as module
 from benchmark.registry import Claim
 from benchmark.report.command import write_report
-from tests import synthetic
-from tests.claim_frames import runs
 
 TITLE = "What was declared"
 

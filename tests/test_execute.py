@@ -20,7 +20,7 @@ from benchmark.data.corpus import load_corpus
 from benchmark.execution.progress import StageProgress
 from benchmark.execution.timing_stage import models_to_time
 from benchmark.execution.workers import Finished, run_in_workers
-from benchmark.records import Record, RunFolder
+from benchmark.records import Record, RecordHead, RunFolder
 from benchmark.records.provenance import fingerprint_path
 
 
@@ -195,13 +195,13 @@ def test_each_record_is_read_once_to_choose_what_to_time(
     spec, results, _ = finished
     never_run = spec.model_copy(update={"seed": 7})
     reads: list[RunFolder] = []
-    read = RunFolder.read_record
+    read = RunFolder.read_head
 
-    def counted(folder: RunFolder) -> Record | None:
+    def counted(folder: RunFolder) -> RecordHead | None:
         reads.append(folder)
         return read(folder)
 
-    monkeypatch.setattr(RunFolder, "read_record", counted)
+    monkeypatch.setattr(RunFolder, "read_head", counted)
     (group,) = models_to_time([spec, never_run], results, "quick")
     assert [timed.name for timed in group] == [spec.name]
     assert reads == [spec.folder(results), never_run.folder(results)]

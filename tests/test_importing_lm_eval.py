@@ -146,7 +146,7 @@ def test_a_folder_of_models_and_tasks_is_imported_by_one_command(
     assert "documents were held out for calibration, by their digest." in page
     # Nothing is shown of what imports do not know.
     headers = [line for line in page.splitlines() if line.startswith("| model")]
-    assert len(headers) == 3 * len(TASKS) + 2  # and the choosing table, and that across data sets
+    assert len(headers) == 4 * len(TASKS) + 2  # and the choosing table, and that across data sets
     assert not any(re.search("p50|rows/s|memory|param|mixer|family", h) for h in headers)
     assert not (tmp_path / "reports/imported/figures/temperature-by-family.svg").exists()
     html = (tmp_path / "reports" / "imported" / "index.html").read_text()

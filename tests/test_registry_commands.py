@@ -499,6 +499,7 @@ def test_the_schema_rejects_what_is_not(old: str, new: str, place: str) -> None:
 
 
 HEADINGS = {
+    "Lora": "## Recipes",
     "Registry": "## File",
     "ModelEntry": "## Models",
     "Pretraining": "### Pretraining",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmark.markup import ascii_json, without_credentials
 from benchmark.records import ResultsError, read_json_text, sealed_json
 from benchmark.report.data import MARKER
 from benchmark.report.summary import Summary
@@ -81,7 +82,8 @@ class StoredReport(BaseModel):
             files=file_hashes(folder),
             summary=replace(summary, folder=Path()),
         )
-        text = sealed_json(stored.model_dump_json(indent=1))
+        # Messages of failures stand in the summary, with whatever they were made of.
+        text = sealed_json(without_credentials(ascii_json(stored.model_dump_json(indent=1))))
         (folder / MARKER).write_text(text, encoding="utf-8")
         return summary
 

@@ -85,7 +85,7 @@ def test_a_full_disk_costs_neither_the_runs_that_are_done_nor_the_report(
     assert main([*command, "--models", "vit"]) == 0
     capsys.readouterr()
     with failing_disk(tmp_path / "reports", errno.ENOSPC, at):
-        code = main([*command, "--models", "vit"])
+        code = main([*command, "--models", "vit", "--redraw"])
     shown = capsys.readouterr()
     assert code == 2
     report = tmp_path / "reports/small-limit-48"

@@ -116,7 +116,7 @@ POINTS = {
     f"{STAGES}:try_claim": "BA",
     f"{STAGES}:resolve": "BA",
     f"{STAGES}:load_corpus": "A",
-    "benchmark.models.scratch:_save_preprocessor": "BA",
+    "benchmark.models.stored:seal_folder": "BA",
     f"{STAGES}:encode_splits": "BA",
     f"{LOOP}.resume": "A",
     f"{LOOP}._backward": "A",
