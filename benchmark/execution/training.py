@@ -200,6 +200,8 @@ class _Loop:
         # Reseeding here makes a training that resumes at this epoch the same as one that
         # never stopped; each process draws its own dropout masks.
         torch.manual_seed(_epoch_seed(self.seed, epoch, self.accelerator.process_index))
+        # A loader of earlier versions drew one number here; so a seed's masks are what they were.
+        torch.empty((), dtype=torch.int64).random_()
         steps = self._steps(epoch)
         micro_batches = [part for step in steps for part in step.micro_batches]
         inputs = self._load(micro_batches)
