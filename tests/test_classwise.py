@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drawn_rows import sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -16,13 +17,6 @@ from benchmark.statistics.resampling import TemperaturePath, refit_temperatures
 from benchmark.statistics.temperature import fit_temperature
 
 NAME = "debiased_classwise_error"
-
-
-def sample(n, n_classes, seed=0, temperature=1.7):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=2, size=(n, n_classes))
-    labels = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return logits, labels
 
 
 def chunks(logits, labels, n_bins=15):

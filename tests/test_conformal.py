@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from drawn_rows import sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -23,13 +24,6 @@ from benchmark.statistics.conformal import (
 )
 
 COVERAGE, SIZE = "aps_coverage_90", "aps_set_size_90"
-
-
-def sample(n, n_classes, seed=0, temperature=1.7):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=2, size=(n, n_classes))
-    labels = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return logits, labels
 
 
 def predictions(test, calibration, temperature=1.0):

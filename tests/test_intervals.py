@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from drawn_rows import sample
 from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
@@ -44,13 +45,6 @@ BY_ROWS = [
     for name, metric in METRICS.items()
     if isinstance(metric.interval, Influence | Share) and metric.lacking is None
 ]
-
-
-def sample(n, n_classes, seed=0, temperature=1.7):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=2, size=(n, n_classes))
-    labels = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return logits, labels
 
 
 def confidences(n, seed=0, gap=0.03):

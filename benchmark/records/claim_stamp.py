@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from benchmark.records.checksums import read_json_text, sealed_json
+from benchmark.records.checksums import sealed_json
 from benchmark.records.claim import sole_maker
 from benchmark.records.files import ResultsError, explained_errors, fsync_path
-from benchmark.records.suite_members import runs_of_suite
+from benchmark.records.suite_members import read_suite_file, runs_of_suite
 from benchmark.registry import Claim
 
 _FILE = "claim-stamp.json"
@@ -86,16 +86,9 @@ def read_stamp(results: Path, suite: str) -> ClaimStamp | None:
         ResultsError: the file cannot be used.
     """
     path = results / suite / _FILE
-    try:
-        text, _ = read_json_text(path)
-    except FileNotFoundError:
+    stamp = read_suite_file(path, ClaimStamp, "no stamp of a claim")
+    if stamp is None:
         return None
-    try:
-        stamp = ClaimStamp.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ResultsError(f"{path}: no stamp of a claim ({where}: {first['msg']})") from None
     if claim_digest(stamp.claim) != stamp.digest:
         raise ResultsError(f"{path}: the claim in it does not have the hash that stands beside it")
     return stamp

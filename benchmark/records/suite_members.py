@@ -7,7 +7,7 @@ consists of all runs in its folder.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -22,6 +22,8 @@ _FILE = "suite.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _SuiteName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$")]
 _RunName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}/seed-\d+$")]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FileName = Annotated[str, StringConstraints(pattern=r"^[^/]*$")]
 
@@ -82,20 +84,38 @@ def suite_members(results: Path, suite: str) -> SuiteMembers | None:
     Raises:
         ResultsError: the file cannot be used.
     """
-    path = results / suite / _FILE
+    return read_suite_file(
+        results / suite / _FILE,
+        SuiteMembers,
+        "no list of a suite's runs",
+        "; the next command that runs the suite writes it anew",
+    )
+
+
+def read_suite_file(
+    path: Path, model: type[ModelT], problem: str, remedy: str = ""
+) -> ModelT | None:
+    """Return what a JSON file of a suite's folder says, or None where there is none.
+
+    Args:
+        path: of the file.
+        model: what it holds.
+        problem: what it is if it does not hold that.
+        remedy: what is said after the reason.
+
+    Raises:
+        ResultsError: the file cannot be used.
+    """
     try:
         text, _ = read_json_text(path)
     except FileNotFoundError:
         return None
     try:
-        return SuiteMembers.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ResultsError(
-            f"{path}: no list of a suite's runs ({where}: {first['msg']}); the next command that "
-            "runs the suite writes it anew"
-        ) from None
+        raise ResultsError(f"{path}: {problem} ({where}: {first['msg']}){remedy}") from None
 
 
 def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
