@@ -261,8 +261,11 @@ class DatasetEntry(Entry):
     columns: Columns = Columns()
     splits: Splits = Splits()
     rows: dict[str, int] | None = Field(
-        None, description="source split: how many rows it has, for estimates of what a run costs"
+        None,
+        description="source split: how many rows it has, for overviews and estimates of what a "
+        "run costs",
     )
+    class_count: int | None = Field(None, ge=2, description="for overviews; the data decide")
     split_seed: int = 0
     classes: tuple[str | int, ...] | None = Field(
         None,
@@ -291,6 +294,11 @@ class DatasetEntry(Entry):
     licence: str | None = None
     reference: str | None = None
     note: str | None = None
+
+    @property
+    def all_rows(self) -> int | None:
+        """The rows of all its splits; None where the registry does not tell."""
+        return None if self.rows is None else sum(self.rows.values())
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
