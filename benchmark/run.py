@@ -277,6 +277,8 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
         if not groups:
             return
         print(f"timing {len(groups)} models, one after the other ({options.timing})")
+        if options.timing == "quick":
+            print("first the peak memory of each, side by side")
         timed = time_groups(groups, options.results, options.timing, cross_check=cross_check)
         with TimingDisplay([group[0].name for group in groups]) as display:
             for group, result in timed:

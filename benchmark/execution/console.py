@@ -113,9 +113,11 @@ class RunDisplay:
     def _say(self, text: str, left: str) -> None:
         """Print a line; the figures go to one of their own where a terminal is narrow."""
         self._told = time.monotonic()
-        line = visible(text) + (f"  ({left})" if left else "")
+        name, gap, figures = visible(text).partition("  ")
+        left = f"  ({left})" if left else ""
+        line = f"{name}{gap}{figures}{left}"
         if self.console.is_terminal and len(line) > self.console.width:
-            line = line.replace("  ", "\n    ", 1)
+            line = f"{name}{left}\n    {figures}"
         self.console.print(line, markup=False)
 
     def _time_left(self) -> str:
@@ -153,7 +155,8 @@ class TimingDisplay:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._console = Console(file=unguarded_output(), highlight=False, soft_wrap=True)
-        self._names, self._done, self._started = names, 0, time.monotonic()
+        self._names, self._done = names, 0
+        self._first: float | None = None  # when the first was done: what led to it is not repeated
         # A bar that is drawn anew would take part of what is measured: it stands still.
         self._bars = _make_bars(self._console, MofNCompleteColumn(), auto_refresh=False)
         self._task = self._bars.add_task(self._under_way(), total=len(names))
@@ -174,9 +177,12 @@ class TimingDisplay:
     def finished(self, name: str, result: Timing | Failure) -> None:
         """Print one line for a model that has been measured."""
         self._done += 1
-        elapsed, total = time.monotonic() - self._started, len(self._names)
-        left = _clock(elapsed * (total - self._done) / self._done)
-        note = f"  ({left} left)" if _TOLD_FROM * total <= self._done < total else ""
+        now, total = time.monotonic(), len(self._names)
+        self._first = self._first or now
+        note = ""
+        if self._done > 1 and _TOLD_FROM * total <= self._done < total:
+            left = (now - self._first) * (total - self._done) / (self._done - 1)
+            note = f"  ({_clock(left)} left)"
         count = f"[{self._done:>{len(str(total))}}/{total}]"
         line = visible(f"{name}  {_timing_line(result)}")
         self._console.print(f"{count} {line}{note}", markup=False)
