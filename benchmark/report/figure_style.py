@@ -198,8 +198,7 @@ def short_names(names: Iterable[str], limit: int = 26) -> dict[str, str]:
     kinds = list(dict.fromkeys(names))
     left_out = _common_words(kinds) if any(len(name) > limit for name in kinds) else 0
     shown = {
-        name: shorten(f"…{name[left_out:]}" if left_out and name else name, limit)
-        for name in kinds
+        name: shorten(f"…{name[left_out:]}" if left_out and name else name, limit) for name in kinds
     }
     head = limit // 4
     for _ in range(_ROUNDS):
