@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import html
 import io
 import math
 import re
@@ -371,33 +370,3 @@ def file_name(name: str) -> str:
     if safe == name and len(name) <= _LONGEST_PART:
         return name
     return f"{safe[:60]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
-
-
-# --- values in an interpreter or a notebook -------------------------------------------------------
-
-
-class Shown:
-    """A value that fits on one screen where an interpreter or a notebook shows it.
-
-    Its class says what is shown in `_shown`: a title, and facts by name.
-    """
-
-    def _shown(self) -> tuple[str, dict[str, str]]:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        title, facts = self._shown()
-        width = max(map(len, facts), default=0)
-        return "\n".join([title, *(f"  {key:<{width}}  {text}" for key, text in facts.items())])
-
-    def __str__(self) -> str:
-        return repr(self)
-
-    def _repr_html_(self) -> str:
-        title, facts = self._shown()
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for key, text in facts.items()
-        )
-        return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"

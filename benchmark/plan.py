@@ -197,9 +197,8 @@ def select(
     extends the file that declares the suite, one named after the registry's file; and then the
     report, too, is that of the selection.
 
-    The arguments are those of `plan`, and `settings`: fields of recipes, data sets and models
-    that differ from the registry's, as `parse_settings` returns them. The suite declares no run
-    that they change.
+    Arguments are those of `plan`, and `settings`: fields of recipes, data sets and models other
+    than in the registry (`parse_settings`). No run that they change is the suite's.
 
     Raises:
         SelectionError: see `plan`.
@@ -211,15 +210,13 @@ def select(
     dataset_entries = _select("dataset", datasets, chosen.datasets, registry.datasets)
     seeds = chosen.seeds if seeds is None else seeds
     wanted = _specs(registry, name, model_entries, dataset_entries, seeds, limit)
-    if "recipe" in settings and not any(spec.recipe for spec in wanted):
-        raise SelectionError("a recipe is set, but no chosen run has one: nothing is fine-tuned")
-    wanted = [_with_settings(spec, settings) for spec in wanted]
     if not wanted:
         raise SelectionError(
             "nothing to run: no selected model meets a selected dataset (one modality; the "
             "model's 'datasets' and the dataset's training split allow it). "
             f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
         )
+    wanted = _with_settings(wanted, settings)
     home = registry.declaring(chosen.name)
     own = {spec.name: spec for spec in _declared(home, chosen.name, name, limit)}
     members = SuiteMembers(
@@ -236,7 +233,13 @@ def select(
     return _chosen_beyond(registry, members, apart, wanted, own)
 
 
-def _with_settings(spec: RunSpec, settings: Settings) -> RunSpec:
+def _with_settings(specs: Sequence[RunSpec], settings: Settings) -> list[RunSpec]:
+    if "recipe" in settings and not any(spec.recipe for spec in specs):
+        raise SelectionError("a recipe is set, but no chosen run has one: nothing is fine-tuned")
+    return [_set(spec, settings) for spec in specs]
+
+
+def _set(spec: RunSpec, settings: Settings) -> RunSpec:
     recipe = spec.recipe and changed(spec.recipe, settings.get("recipe", {}))
     model = changed(spec.model, settings.get("model", {}))
     dataset = changed(spec.dataset, settings.get("dataset", {}))

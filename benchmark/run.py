@@ -60,9 +60,9 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         use_device,
     )
     from benchmark.hub import allow_remote_code
-    from benchmark.plan import SelectionError, select
+    from benchmark.plan import SelectionError
     from benchmark.records import ResultsError
-    from benchmark.registry import Registry, RegistryError, parse_settings
+    from benchmark.registry import Registry, RegistryError
     from benchmark.report import ReportError
 
     quiet_libraries()
@@ -74,15 +74,7 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         if options.list:
             _print_registry(registry)
             return 0, None
-        selection = select(
-            registry,
-            suite=options.suite,
-            models=options.models,
-            datasets=options.datasets,
-            seeds=options.seeds,
-            limit=options.limit,
-            settings=parse_settings(options.set),
-        )
+        selection = _select(registry, options)
         use_device(options.device)
         _check_backend(options)
         choose_trackers(options.log_with)
@@ -95,6 +87,21 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
         return 2, None
+
+
+def _select(registry: Registry, options: argparse.Namespace) -> Selection:
+    from benchmark.plan import select
+    from benchmark.registry import parse_settings
+
+    return select(
+        registry,
+        suite=options.suite,
+        models=options.models,
+        datasets=options.datasets,
+        seeds=options.seeds,
+        limit=options.limit,
+        settings=parse_settings(options.set),
+    )
 
 
 def _check_backend(options: argparse.Namespace) -> None:

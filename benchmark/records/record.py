@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.markup import Shown
+from benchmark.notebook import Shown
 from benchmark.records.timing import Timing
 from benchmark.registry import Loss, MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate

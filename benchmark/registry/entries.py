@@ -164,7 +164,10 @@ class ModelEntry(Entry):
         None, description="what its image processor does instead of what its file says"
     )
     parameters: int | None = Field(
-        None, ge=1, description="of the published checkpoint; records hold the measured number"
+        None,
+        ge=1,
+        description="of the published checkpoint, or of one from scratch with the head of the "
+        "first data set it was meant for; records hold the measured number",
     )
     evaluation_resolution: int | None = Field(
         None, ge=1, description="pixels a side at which its authors report its accuracy"

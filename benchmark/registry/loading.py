@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from benchmark.markup import Shown
+from benchmark.notebook import Shown
 from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
 from benchmark.registry.recipe import Recipe
