@@ -211,26 +211,27 @@ def select(
     seeds = chosen.seeds if seeds is None else seeds
     wanted = _specs(registry, name, model_entries, dataset_entries, seeds, limit)
     if not wanted:
-        raise SelectionError(
-            "nothing to run: no selected model meets a selected dataset (one modality; the "
-            "model's 'datasets' and the dataset's training split allow it). "
-            f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
-        )
+        raise SelectionError(_no_run(model_entries, dataset_entries))
     wanted = _with_settings(wanted, settings)
     home = registry.declaring(chosen.name)
     own = {spec.name: spec for spec in _declared(home, chosen.name, name, limit)}
+    runs = dict.fromkeys(own, name)
     members = SuiteMembers(
-        suite=name,
-        base=chosen.name,
-        registry=home.file,
-        declared=True,
-        runs=dict.fromkeys(own, name),
+        suite=name, base=chosen.name, registry=home.file, declared=True, runs=runs
     )
     is_redeclared = registry.suites[chosen.name] != home.suites[chosen.name]
     if not is_redeclared and all(own.get(spec.name) == spec for spec in wanted):
         return Selection(name, wanted, home, (members,))
     apart = _suite_name(registry, _name_apart(registry, home, chosen), limit)
     return _chosen_beyond(registry, members, apart, wanted, own)
+
+
+def _no_run(models: Iterable[ModelEntry], datasets: Iterable[DatasetEntry]) -> str:
+    return (
+        "nothing to run: no selected model meets a selected dataset (one modality; the "
+        "model's 'datasets' and the dataset's training split allow it). "
+        f"Models: {_modalities(models)}; datasets: {_modalities(datasets)}"
+    )
 
 
 def _with_settings(specs: Sequence[RunSpec], settings: Settings) -> list[RunSpec]:
