@@ -12,7 +12,7 @@ EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-_CLUSTERS = ("slurm", "local", "debug")
+_CLUSTERS = ("slurm", "local")
 
 
 @dataclass(frozen=True)
