@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-timm test-trackio install lint audit format types imports docs example clean
+.PHONY: run test test-timm test-trackio test-ray install lint audit format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
@@ -29,6 +29,14 @@ test-trackio: install
 	test -d $(TRACKIO) || $(BIN)/pip install --quiet --disable-pip-version-check --target $(TRACKIO) trackio==0.43.0
 	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(TRACKIO) \
 		$(BIN)/pytest tests/test_trackers.py
+
+# Ray is 70 MB, so it goes into a folder that is looked into last, and CI leaves these tests out.
+RAY := $(VENV)/ray
+
+test-ray: install
+	test -d $(RAY) || $(BIN)/pip install --quiet --disable-pip-version-check --target $(RAY) ray==2.60.0
+	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(RAY) \
+		$(BIN)/pytest tests/test_ray.py
 
 install: $(STAMP)
 
