@@ -132,5 +132,5 @@ def test_what_a_run_gets_and_where_models_are_timed() -> None:
     with pytest.raises(LaunchError, match="--gpus-per-run 4: no node of the Ray cluster has as"):
         _gpus_per_run(some, 4.0)
     assert _node_of_kind(some, "a100").name == "node-1"
-    with pytest.raises(LaunchError, match="--timing-node h100: no node .*there are: a100"):
+    with pytest.raises(LaunchError, match=r"--timing-node h100: no node .*there are: a100"):
         _node_of_kind(some, "h100")

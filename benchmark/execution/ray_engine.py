@@ -7,8 +7,10 @@ so that a node that joins later cannot write elsewhere.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import signal
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -193,13 +195,16 @@ def _connected() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    heeded = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         address = os.environ.get("RAY_ADDRESS", "none is set: a cluster of this machine")
         raise LaunchError(
             f"--executor ray: no cluster (RAY_ADDRESS: {address}): {_told(error)}"
         ) from None
+    for number, handler in heeded.items():  # Ray puts its own in their place
+        signal.signal(number, handler)
     try:
         yield
     finally:
@@ -232,8 +237,9 @@ def _node_of_kind(nodes: Sequence[_Node], kind: str) -> _Node:
     for node in sorted(nodes, key=lambda node: (node.name, node.id)):
         if node.resources.get(kind, 0.0) > 0:
             return node
-    builtin = ("CPU", "GPU", "memory", "object_store_memory", "node:")
-    known = sorted({k for node in nodes for k in node.resources if not k.startswith(builtin)})
+    builtin = {"CPU", "GPU", "memory", "object_store_memory"}
+    names = {name for node in nodes for name in node.resources} - builtin
+    known = sorted(name for name in names if not name.startswith("node:"))
     raise LaunchError(
         f"--timing-node {kind}: no node of the Ray cluster has that resource (there "
         f"{'are: ' + ', '.join(known) if known else 'is none'}); start one with: ray start "
