@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -360,7 +360,8 @@ class _PipeProgress:
     def _send(self) -> None:
         self._sent = self._done
         event = StageProgress(self._run, self._stage, self._done, self._total)
-        self._connection.send(event)
+        with suppress(OSError):  # a parent that has let go ends this run otherwise
+            self._connection.send(event)
 
 
 def _serve(connection: Connection, results: Path, force: bool) -> None:
@@ -374,7 +375,7 @@ def _serve(connection: Connection, results: Path, force: bool) -> None:
                 progress = _PipeProgress(connection, spec.name)
                 record = try_execute(spec, results, force=force, progress=progress)
                 connection.send(_PutOff() if record is None else Finished(record))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         return
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

@@ -230,7 +230,7 @@ def test_half_a_message_is_a_death(make_spec: Callable[..., RunSpec], tmp_path: 
     process.start()
     worker._process = process
     death = worker.next_event()
-    assert isinstance(death, workers._Death)
+    assert isinstance(death, workers.Death)
     assert death.message == "the worker process ended unexpectedly with exit code 3"
 
 
