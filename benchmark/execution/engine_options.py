@@ -27,7 +27,7 @@ class Shard:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `check_engine_options` checks and `make_engine` takes."""
+    """Add the options that `check_engine_options` checks and `engine_of` takes."""
     group = parser.add_argument_group("on which machines (docs/scaling.md)")
     group.add_argument(
         "--executor",
