@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmark.records import find_runs
+from benchmark.records import find_records
 
 TIMES = {"finished_at", "training.seconds"}
 """What differs between two executions of one run on machines that are alike."""
@@ -19,8 +19,8 @@ def differing_fields(first: Path, second: Path) -> set[str]:
     Raises:
         AssertionError: the trees do not hold the same runs, or a run's logits differ in a byte.
     """
-    runs = {run.name: run for run in find_runs(first)}
-    others = {run.name: run for run in find_runs(second)}
+    runs = {run.name: run for run, _ in find_records(first)}
+    others = {run.name: run for run, _ in find_records(second)}
     assert runs.keys() == others.keys()
     assert runs
     found = set()

@@ -206,8 +206,9 @@ def test_a_shard_does_its_part_and_says_what_follows(registry_file: Path, tmp_pa
     assert "the same command without --shard times the models and writes" in first.stdout
     assert not (tmp_path / "reports").exists()
     dry = run(registry_file, tmp_path, "--shard", "2/2", "--dry-run", *SMALL)
-    assert "resnet/digits/seed-0" in dry.stdout
-    assert "vit/digits/seed-0" not in dry.stdout
+    assert "resnet/digits/seed-0  " in first.stdout
+    assert "vit/digits/seed-0  " in dry.stdout
+    assert "resnet/digits/seed-0" not in dry.stdout
 
 
 @pytest.mark.slow

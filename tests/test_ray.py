@@ -16,7 +16,7 @@ from test_run import command, run
 
 from benchmark.execution.launch import LaunchError
 from benchmark.execution.ray_engine import _gpus_per_run, _Node, _node_of_kind
-from benchmark.records import RunFolder, find_records, find_runs
+from benchmark.records import RunFolder, find_records
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed (make test-ray)")
 
@@ -60,7 +60,7 @@ def test_a_node_is_lost_and_the_records_are_the_same(
     suite = ("--seeds", "3", *SMALL)
     process = start(registry_file, tmp_path / "ray", *RAY, *suite)
     results = tmp_path / "ray/results"
-    wait_for(lambda: len(find_runs(results)) >= 2 if results.exists() else False)
+    wait_for(lambda: len(find_records(results)) >= 2 if results.exists() else False)
     cluster.remove_node(cluster.second, allow_graceful=False)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -96,7 +96,7 @@ def test_models_are_timed_on_one_node_of_the_kind(
     assert none.returncode == 2
     assert "--timing-node fast: no node of the Ray cluster has that resource" in none.stderr
     assert "(there are: steady)" in none.stderr
-    assert find_runs(tmp_path) == []
+    assert find_records(tmp_path) == []
     result = run(registry_file, tmp_path, *arguments, "--timing-node", "steady")
     assert result.returncode == 0, result.stderr
     assert "timing 1 models, one after the other (quick), on one node" in result.stdout

@@ -255,13 +255,12 @@ def _check_nodes(nodes: Sequence[_Node], folder: SharedFolder) -> None:
     """
     import ray
 
-    asked = {
-        node: _task(_look_there, num_cpus=0, scheduling_strategy=_on(node))
-        .options(num_returns=1)
-        .remote(folder.results, folder.token)
+    look = partial(_task, _look_there, num_returns=1, num_cpus=0)
+    asked = [
+        (node, look(scheduling_strategy=_on(node)).remote(folder.results, folder.token))
         for node in nodes
-    }
-    for node, reference in asked.items():
+    ]
+    for node, reference in asked:
         try:
             answer, theirs = ray.get(reference, timeout=_CHECK_S)
         except ray.exceptions.RayTaskError as error:
@@ -289,10 +288,10 @@ def _on(node: _Node) -> Any:
 
 
 def _task(function: Any, **options: Any) -> Any:
-    """Return a function as a task that yields, and that nobody but we tries again."""
+    """Return a function as a task that only this engine tries again; it yields, unless told."""
     import ray
 
-    return ray.remote(function).options(num_returns="streaming", max_retries=0, **options)
+    return ray.remote(function).options(**{"num_returns": "streaming", "max_retries": 0, **options})
 
 
 def _start(spec: RunSpec, *, errand: Errand, environment: dict[str, str], gpus: float) -> Any:
