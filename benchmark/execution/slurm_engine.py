@@ -8,6 +8,7 @@ is queued again; it goes on from there. What has ended is read from the records 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -273,8 +274,11 @@ def _one_line(error: Exception) -> str:
 # --- in a job -------------------------------------------------------------------------------------
 
 
-class _Resumable:
+class _Resumable(ABC):
     """What submitit queues again, as it is, when its job is preempted or comes to its limit."""
+
+    @abstractmethod
+    def __call__(self, *arguments: Any) -> None: ...
 
     def checkpoint(self, *arguments: Any) -> Any:
         """Return what to submit: the same, for the records and states say what is left to do."""
@@ -287,7 +291,8 @@ class _Resumable:
 class _RunTask(_Resumable):
     errand: Errand
 
-    def __call__(self, spec: str) -> None:
+    def __call__(self, *arguments: str) -> None:
+        (spec,) = arguments
         heed_signals(silent=True)  # scancel: the worker ends after its epoch or stage
         with patiently():
             for _ in self.errand.run(RunSpec.model_validate_json(spec)):
@@ -301,7 +306,7 @@ class _TimingTask(_Resumable):
     specs: list[str]
     orders: TimingOrders
 
-    def __call__(self) -> None:
+    def __call__(self, *arguments: Any) -> None:
         require_mark(self.results, self.token)
         runs = [RunSpec.model_validate_json(spec) for spec in self.specs]
         for _ in time_alone(runs, self.results, self.orders):
