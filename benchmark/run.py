@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from benchmark.shell import (  # noqa: E402
 if TYPE_CHECKING:
     import argparse
 
+    from benchmark.execution import Engine
     from benchmark.plan import RunSpec, Selection
     from benchmark.records import SuiteMembers
     from benchmark.registry import Registry
@@ -55,6 +56,7 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         LaunchError,
         ProcessesPartedError,
         choose_trackers,
+        part_of,
         preview,
         quiet_libraries,
         use_device,
@@ -79,7 +81,8 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         _check_backend(options)
         choose_trackers(options.log_with)
         if options.dry_run:
-            print(preview(selection, options.results, options.timing, force=options.force))
+            part = part_of(selection, options.shard, options.results, keep=False)
+            print(preview(part, options.results, options.timing, force=options.force))
             return 0, None
         return _run(selection, options)
     except ProcessesPartedError as error:
@@ -147,13 +150,18 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
     from benchmark.execution import (
         busy,
         check_launch,
+        engine_of,
         launched_processes,
         make_accelerator,
+        part_of,
         process_index,
         shared,
         summarise,
+        summarise_shard,
+        time_models,
     )
 
+    engine = engine_of(options)
     with shared():
         pass  # a launch that starts while something is timed waits here
     notes = check_launch()
@@ -165,18 +173,20 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
         for members in selection.members:
             members.write(options.results)
             _stamp(selection, members, options.results)
-    specs = selection.specs
+    specs = part_of(selection, options.shard, options.results).specs
     if launched_processes() > 1:
         _execute_together(specs, options)
         if process_index() > 0:
             return _leave_launch(), None
     else:
-        _execute_in_workers(selection, options)
-    if options.timing != "off":
-        _time(specs, options)
+        _execute_apart(engine, specs, selection.suite, options)
+    if options.shard is not None:
+        summarise_shard(selection.specs, specs, options.shard, options.results)
+        return summarise(specs, options.results, timed=False), None
+    timed = time_models(engine, specs, options)
     with shared(), busy("writing the report"):
         summary = _report(selection, options)
-    return summarise(specs, options.results, timed=options.timing != "off"), summary
+    return summarise(specs, options.results, timed=timed), summary
 
 
 def _stamp(selection: Selection, members: SuiteMembers, results: Path) -> None:
@@ -191,33 +201,16 @@ def _stamp(selection: Selection, members: SuiteMembers, results: Path) -> None:
         stamp_claim(results, members.suite, registry.claim)
 
 
-def _execute_in_workers(selection: Selection, options: argparse.Namespace) -> None:
-    """Execute what is stale in worker processes."""
-    from benchmark.execution import Finished, RunDisplay, needs_work, run_apart
+def _execute_apart(
+    engine: Engine, specs: Sequence[RunSpec], suite: str, options: argparse.Namespace
+) -> None:
+    """Execute what is stale in processes of their own, here or in a cluster."""
+    from benchmark.execution import execute_pending, needs_work
 
-    specs = selection.specs
     pending = [spec for spec in specs if options.force or needs_work(spec, options.results)]
-    print(f"suite {selection.suite}: {len(specs)} runs, {len(pending)} to do")
-    if not pending:
-        return
-    from benchmark.execution import gpu_count
-    from benchmark.records import available_cores
-
-    gpus = gpu_count()
-    events = run_apart(
-        pending,
-        options.results,
-        workers=options.workers or gpus or available_cores(),
-        force=options.force,
-        gpus=gpus,
-        retries=options.retries,
-    )
-    with patiently(), closing(events), RunDisplay(len(pending)) as display:
-        for event in events:
-            if isinstance(event, Finished):
-                display.finished(event.record)
-            else:
-                display.progress(event)
+    print(f"suite {suite}: {len(specs)} runs, {len(pending)} to do")
+    if pending:
+        execute_pending(engine, pending)
 
 
 def _execute_together(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
@@ -264,32 +257,6 @@ def _leave_launch() -> int:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
-
-
-def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
-    """Measure latency and throughput, now that nothing else runs."""
-    from benchmark.execution import TimingDisplay, alone, models_to_time, time_groups
-
-    cross_check = options.timing_backend == "loadgen"
-
-    def to_time() -> list[list[RunSpec]]:
-        return models_to_time(
-            specs, options.results, options.timing, force=options.force, cross_check=cross_check
-        )
-
-    if not to_time():
-        return
-    with alone(lambda: print("waiting to time: other commands of ours are at work here")):
-        groups = to_time()  # another launch may have timed some meanwhile
-        if not groups:
-            return
-        print(f"timing {len(groups)} models, one after the other ({options.timing})")
-        if options.timing == "quick":
-            print("first the peak memory of each, side by side")
-        timed = time_groups(groups, options.results, options.timing, cross_check=cross_check)
-        with TimingDisplay([group[0].name for group in groups]) as display:
-            for group, result in timed:
-                display.finished(group[0].name, result)
 
 
 def _report(selection: Selection, options: argparse.Namespace) -> Summary:

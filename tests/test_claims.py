@@ -51,15 +51,79 @@ def test_a_dead_owner_of_this_machine_is_replaced_at_once(
     claim.release()
 
 
-def test_an_owner_elsewhere_is_dead_when_it_is_silent(tmp_path: Path) -> None:
+def claim_elsewhere(folder: RunFolder, age_s: float) -> None:
+    """As a process of another machine holds a claim that it touched some time ago."""
+    write_claim(folder, host="elsewhere", pid=2**22 + 1, started=0.0)  # no process here has that id
+    touched = time.time() - age_s
+    os.utime(folder.claim, (touched, touched))
+
+
+def test_an_owner_elsewhere_is_dead_when_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WATCH_S", 0.3)
     folder = RunFolder(tmp_path / "seed-0")
-    write_claim(folder, host="elsewhere", pid=1, started=0.0)
+    claim_elsewhere(folder, age_s=claims.SILENCE_S - 20)
     assert try_claim(folder) is None
-    silent = time.time() - claims.SILENCE_S - 5
-    os.utime(folder.claim, (silent, silent))
+    claim_elsewhere(folder, age_s=claims.SILENCE_S + 5)
+    assert try_claim(folder) is None  # watched from now on
+    time.sleep(0.4)
     claim = try_claim(folder)
     assert claim is not None
     claim.release()
+
+
+def test_an_owner_elsewhere_that_was_out_of_reach_keeps_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WATCH_S", 0.2)
+    folder = RunFolder(tmp_path / "seed-0")
+    claim_elsewhere(folder, age_s=500)  # nobody could touch it while the file system was away
+    assert try_claim(folder) is None
+    claim_elsewhere(folder, age_s=400)  # it comes back, and the owner with it
+    time.sleep(0.3)
+    assert try_claim(folder) is None
+    claim_elsewhere(folder, age_s=0)
+    time.sleep(0.3)
+    assert try_claim(folder) is None
+
+
+@pytest.mark.parametrize("ahead_s", [-7200.0, 7200.0])
+def test_the_clock_of_this_machine_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    monkeypatch.setattr(claims, "WATCH_S", 0.0)
+    living, dead = RunFolder(tmp_path / "seed-0"), RunFolder(tmp_path / "seed-1")
+    claim_elsewhere(living, age_s=20)
+    claim_elsewhere(dead, age_s=claims.SILENCE_S + 20)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    assert try_claim(living) is None
+    assert try_claim(dead) is None  # watched from now on
+    claim = try_claim(dead)
+    assert claim is not None
+    claim.release()
+
+
+def test_a_file_system_out_of_reach_does_not_end_the_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.05)
+    folder = RunFolder(tmp_path / "seed-0")
+    read, away = Path.read_text, [True]
+
+    def read_text(path: Path, *arguments: object, **options: object) -> str:
+        if away[0] and path.name == ".claim":
+            raise OSError(5, "Input/output error")
+        return read(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with claimed(folder):
+        time.sleep(0.2)
+        away[0] = False
+        os.utime(folder.claim, (0, 0))
+        time.sleep(0.3)
+        assert folder.claim.stat().st_mtime > time.time() - 5
 
 
 def test_a_claim_that_was_lost_is_left_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from benchmark.report import contents as report_contents
 from benchmark.report.choice import choose
 from benchmark.report.command import write_comparison
 from benchmark.report.comparison import compare_results
+from benchmark.report.contents import _about_timing
 from benchmark.report.data import ReportError, over_seeds
 from benchmark.report.evaluations import MISTAKES, thumbnail
 from benchmark.report.reading import read_suite, suite_names
@@ -154,6 +155,25 @@ def test_unstable_timing_is_flagged_with_its_reason(written: Path) -> None:
     page = (written / "README.md").read_text()
     assert re.search(r"swin-tiny.*⚠ \|", page)
     assert "⚠ swin-tiny: single-stream forward, 1 thread: another process used 0.9 cores" in page
+
+
+def test_latencies_of_several_machines_are_told_apart(tmp_path: Path) -> None:
+    write_tree(tmp_path, MODELS[:3], ["digits", "mnist-5k"], rows=60)
+    one = read_suite(tmp_path, "embedded")
+    assert one.timed_on
+    assert _about_timing(one, "digits", over_seeds(one.in_distribution).head(0)) == ()
+    for folder, record in find_records(tmp_path / "embedded" / MODELS[0].name / "digits"):
+        assert record.timing is not None
+        setting = record.timing.setting.model_copy(update={"device_name": "H100 \x1b[31m"})
+        timing = record.timing.model_copy(update={"setting": setting})
+        folder.write_record(record.model_copy(update={"timing": timing}))
+    two = read_suite(tmp_path, "embedded")
+    (told,) = _about_timing(two, "digits", over_seeds(two.in_distribution).head(0))
+    assert told.startswith("latencies come from 2 machines, and only those of one compare: ")
+    assert f"({MODELS[1].name}, {MODELS[2].name}); H100" in told
+    assert told.endswith(f"({MODELS[0].name})")
+    assert "\x1b" not in told
+    assert _about_timing(two, "mnist-5k", over_seeds(two.in_distribution).head(0)) == ()
 
 
 def test_same_data_same_report(results: Path, written: Path, tmp_path: Path) -> None:

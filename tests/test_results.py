@@ -31,6 +31,7 @@ from benchmark.records.logits import (
     LogitsSplit,
     read_split,
     split_names,
+    stored_device,
     stored_key,
     verify_checksum,
     write_logits,
@@ -177,6 +178,18 @@ def test_logits_survive_the_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.ids, split.ids)
     np.testing.assert_array_equal(again.labels, split.labels)
     verify_checksum(RunFolder(tmp_path))
+
+
+def test_the_same_logits_are_the_same_bytes(tmp_path: Path) -> None:
+    split = LogitsSplit(ids=np.arange(3), logits=np.eye(3), labels=np.arange(3))
+    written = set()
+    for number in range(8):  # the library draws an order each time
+        folder = RunFolder(tmp_path / str(number))
+        write_logits(folder, {"test": split, "a": split}, "key", device='Prüfstand \x7f "1"')
+        written.add(folder.logits.read_bytes())
+        assert stored_device(folder) == 'Prüfstand \x7f "1"'
+        assert np.array_equal(read_split(folder, "a").logits, np.eye(3))
+    assert len(written) == 1
 
 
 def test_damaged_logits_are_noticed(tmp_path: Path) -> None:

@@ -5,6 +5,12 @@ from .console import TimingDisplay as TimingDisplay
 from .console import busy as busy
 from .console import describe as describe
 from .doctor import doctor as doctor
+from .engine_options import add_engine_options as add_engine_options
+from .engine_options import check_engine_options as check_engine_options
+from .engines import Engine as Engine
+from .engines import engine_of as engine_of
+from .engines import execute_pending as execute_pending
+from .engines import time_models as time_models
 from .estimates import cost_table as cost_table
 from .launch import LaunchError as LaunchError
 from .launch import check_launch as check_launch
@@ -23,6 +29,8 @@ from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
 from .run_options import parse_run_options as parse_run_options
 from .scoring import score_run as score_run
+from .shards import part_of as part_of
+from .shards import summarise_shard as summarise_shard
 from .stages import RETRY_S as RETRY_S
 from .stages import SCORED_STAGES as SCORED_STAGES
 from .stages import execute as execute

@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
+from benchmark.execution.resolution import usable_head
 from benchmark.hub import data_size, weights_size
 from benchmark.plan import RunSpec
+from benchmark.records import RunFolder
 
 OPERATIONS_PER_SECOND = 10e12
 """Sustained in float32: about half of the peak of an A100, a sixth of an H100's."""
@@ -173,3 +177,48 @@ def _in_units(size: int | None) -> str:
     if size is None:
         return "?"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+# --- what runs cost beside one another ------------------------------------------------------------
+
+
+def relative_costs(specs: Sequence[RunSpec], results: Path) -> dict[tuple[str, str], float]:
+    """Return what each run costs, in seconds where earlier runs tell, by (suite, name).
+
+    A run costs the median of what the same model took on the same data before, whichever seed and
+    suite. Others cost what `estimate_cost` says, times the median ratio of measured to estimated
+    seconds of those that have both; where that says nothing, either, the median of all others.
+
+    Args:
+        specs: the runs.
+        results: the results tree that earlier runs lie in.
+    """
+    pairs = {(spec.model.name, spec.dataset.name, spec.limit): spec for spec in specs}
+    measured = {pair: _measured_seconds(spec, results) for pair, spec in pairs.items()}
+    costs = {pair: estimate_cost(spec) for pair, spec in pairs.items()}
+    estimated = {pair: cost.hours * 3600 for pair, cost in costs.items() if cost is not None}
+    ratios = [
+        seconds / estimated[pair]
+        for pair, seconds in measured.items()
+        if seconds is not None and estimated.get(pair)
+    ]
+    scale = median(ratios) if ratios else 1.0
+    known = {pair: seconds for pair, seconds in measured.items() if seconds is not None}
+    known = {pair: scale * seconds for pair, seconds in estimated.items()} | known
+    usual = median(known.values()) if known else 1.0
+    return {
+        (spec.suite, spec.name): known.get((spec.model.name, spec.dataset.name, spec.limit), usual)
+        for spec in specs
+    }
+
+
+def _measured_seconds(spec: RunSpec, results: Path) -> float | None:
+    """Return the median seconds of training of the completed runs of a model on the same rows."""
+    seconds = []
+    for seed in results.glob(f"*/{spec.model.name}/{spec.dataset.name}/seed-*"):
+        record = usable_head(RunFolder(seed))
+        if record is None or record.training is None or record.data is None:
+            continue
+        if record.status == "completed" and record.data.limit == spec.limit:
+            seconds.append(record.training.seconds)
+    return median(seconds) if seconds else None

@@ -17,6 +17,7 @@ from benchmark.arguments import (
     program,
     started_as_program,
 )
+from benchmark.execution.engine_options import add_engine_options, check_engine_options
 from benchmark.registry import DEFAULT_REGISTRY, MixedPrecision
 from benchmark.shell import as_folder
 
@@ -33,11 +34,13 @@ def parse_run_options(arguments: Sequence[str] | None = None) -> argparse.Namesp
     )
     _add_what(parser)
     _add_how(parser)
+    add_engine_options(parser)
     _add_asking(parser)
     _add_where(parser)
     options = parse(parser, arguments)
     if options.json and (options.dry_run or options.list):
         parser.error("--json tells what a run gave: it goes with neither --dry-run nor --list")
+    check_engine_options(parser, options)
     if options.precision:
         options.set.append(f"recipe.mixed_precision={options.precision}")
     return options

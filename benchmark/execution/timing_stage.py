@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from benchmark.data import load_corpus
 from benchmark.execution.launch import gpu_count
+from benchmark.execution.machine import alone
 from benchmark.execution.measurer import Measurer
 from benchmark.execution.resolution import resolve, usable_head
 from benchmark.execution.trackers import RunTracker
@@ -40,6 +42,15 @@ if TYPE_CHECKING:
 
 _SAMPLE_ROWS = 128
 _SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class TimingOrders:
+    """How a command wants models timed; see `models_to_time`."""
+
+    level: Level
+    force: bool = False
+    cross_check: bool = False
 
 
 def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: bool = False) -> bool:
@@ -115,6 +126,23 @@ def time_groups(
         if cross_check and isinstance(result, Timing):
             result = _with_cross_checks(group[0], results, result)
         yield group, _entered(group, results, result)
+
+
+def time_alone(
+    specs: Sequence[RunSpec], results: Path, orders: TimingOrders
+) -> Iterator[tuple[str, Timing | Failure]]:
+    """Time what needs it, alone on this machine; yield the run that was measured, and its result.
+
+    Args:
+        specs: runs, as `models_to_time` takes them.
+        results: the results tree.
+        orders: what needs it, and how.
+    """
+    level, cross_check = orders.level, orders.cross_check
+    with alone(lambda: print("waiting to time: other commands of ours are at work here")):
+        groups = models_to_time(specs, results, level, force=orders.force, cross_check=cross_check)
+        for group, result in time_groups(groups, results, level, cross_check=cross_check):
+            yield group[0].name, result
 
 
 def _model_problem(spec: RunSpec, results: Path) -> Failure | None:

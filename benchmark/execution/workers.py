@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -105,7 +105,7 @@ def _settled(worker: _Worker, queue: _Queue, results: Path) -> StageProgress | F
     if isinstance(event, _PutOff):
         queue.put_off(spec)
         return None
-    if isinstance(event, _Death):
+    if isinstance(event, Death):
         return None if queue.tries_again(spec) else Finished(event.record(results))
     queue.finish()
     return event
@@ -170,21 +170,22 @@ def _end_all(pool: Sequence[_Worker]) -> None:
         worker.ask_to_end()
     while busy := [worker for worker in pool if worker.spec is not None]:
         for worker in _ready(busy):
-            if isinstance(worker.next_event(), Finished | _Death | _PutOff):
+            if isinstance(worker.next_event(), Finished | Death | _PutOff):
                 worker.idle()
 
 
 @dataclass(frozen=True)
-class _Death:
-    """A worker process is gone; what it says of itself."""
+class Death:
+    """Whoever executed a run is gone: a worker process, a job, a machine; what is said of it."""
 
     spec: RunSpec
     message: str
+    kind: str = "WorkerDied"
 
     def record(self, results: Path) -> Record:
         """Write the run down as failed, unless it was done when the worker died."""
         folder = self.spec.folder(results)
-        failure = Failure(stage="worker", kind="WorkerDied", message=self.message)
+        failure = Failure(stage="worker", kind=self.kind, message=self.message)
         record = run_record(self.spec, "failed", failure=failure)
         try:
             with claimed(folder):
@@ -237,7 +238,7 @@ class _Worker:
         self.spec = spec
         self._connection.send(spec.model_dump_json())
 
-    def next_event(self) -> StageProgress | Finished | _PutOff | _Death:
+    def next_event(self) -> StageProgress | Finished | _PutOff | Death:
         assert self._connection is not None
         assert self.spec is not None
         try:
@@ -276,12 +277,12 @@ class _Worker:
             self._process.start()
         theirs.close()  # so that the worker's end closes when the worker dies
 
-    def _death(self, spec: RunSpec) -> _Death:
+    def _death(self, spec: RunSpec) -> Death:
         assert self._process is not None
         self._process.join(timeout=10)
         killed = _killed_for_memory()
         short = None not in (killed, self._killed_before) and killed != self._killed_before
-        return _Death(spec, describe_exit(self._process.exitcode, short_of_memory=short))
+        return Death(spec, describe_exit(self._process.exitcode, short_of_memory=short))
 
 
 def _killed_for_memory(vmstat: Path = Path("/proc/vmstat")) -> int | None:
@@ -360,7 +361,8 @@ class _PipeProgress:
     def _send(self) -> None:
         self._sent = self._done
         event = StageProgress(self._run, self._stage, self._done, self._total)
-        self._connection.send(event)
+        with suppress(OSError):  # a parent that has let go ends this run otherwise
+            self._connection.send(event)
 
 
 def _serve(connection: Connection, results: Path, force: bool) -> None:
@@ -374,7 +376,7 @@ def _serve(connection: Connection, results: Path, force: bool) -> None:
                 progress = _PipeProgress(connection, spec.name)
                 record = try_execute(spec, results, force=force, progress=progress)
                 connection.send(_PutOff() if record is None else Finished(record))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         return
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

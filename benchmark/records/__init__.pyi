@@ -17,6 +17,7 @@ from .claim import try_claim as try_claim
 from .claim_stamp import ClaimStamp as ClaimStamp
 from .claim_stamp import read_stamp as read_stamp
 from .claim_stamp import stamp_claim as stamp_claim
+from .claim_stamp import write_text_once as write_text_once
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError
 from .files import ResultsError as ResultsError
@@ -58,6 +59,7 @@ from .record import Status as Status
 from .record import Temperature as Temperature
 from .record import Training as Training
 from .suite_members import SuiteMembers as SuiteMembers
+from .suite_members import read_suite_file as read_suite_file
 from .suite_members import runs_of_suite as runs_of_suite
 from .suite_members import runs_of_tree as runs_of_tree
 from .suite_members import runs_outside as runs_outside

@@ -3,7 +3,9 @@
 A claim is a file that only one process can create. It needs no file locks, which some network file
 systems do not have. It names its owner and is touched every `HEARTBEAT_S` seconds. It is taken over
 when the owner is dead: a process of this machine that is gone, or one elsewhere whose claim has not
-been touched for `SILENCE_S` seconds by the file system's own clock.
+been touched for `SILENCE_S` seconds by the file system's own clock, so that machines' clocks may
+differ. Whoever takes over has also seen it untouched for `WATCH_S` seconds by its own clock: after
+an outage of the file system, or a step of its clock, claims look old that are not.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from benchmark.records.folder import RunFolder
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
+WATCH_S = 15.0
 _RETRY_S = 0.2
 _LARGEST_PID = 2**31 - 1
 _DAY_S = 86400.0
@@ -59,9 +62,19 @@ class Claim:
             self.folder.claim.unlink(missing_ok=True)
 
     def _keep_alive(self) -> None:
-        while not self._released.wait(HEARTBEAT_S) and self.is_held():
+        while not self._released.wait(HEARTBEAT_S) and not self._is_lost():
             with contextlib.suppress(OSError):
-                os.utime(self.folder.claim)
+                os.utime(self.folder.claim)  # the file system's time, not this machine's
+
+    def _is_lost(self) -> bool:
+        """Say whether the claim is gone or another's; a file system out of reach says neither."""
+        try:
+            text = self.folder.claim.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return self.token not in text
 
 
 def try_claim(folder: RunFolder) -> Claim | None:
@@ -168,7 +181,28 @@ def _is_dead(folder: RunFolder) -> bool:
     owner = _read(folder.claim)
     if owner.get("host") == _host():
         return not _is_running(owner)
-    return _seconds_since_touched(folder.claim) > SILENCE_S
+    return _is_silent(folder.claim)
+
+
+_SEEN_SILENT: dict[Path, tuple[int, float]] = {}
+"""When this process first saw a claim that was touched at a time, by its own clock."""
+
+
+def _is_silent(path: Path) -> bool:
+    """Say whether a claim of elsewhere is old, and was not touched while this process watched."""
+    if _seconds_since_touched(path) <= SILENCE_S:
+        _SEEN_SILENT.pop(path, None)
+        return False
+    try:
+        touched = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    now = time.monotonic()
+    seen, since = _SEEN_SILENT.setdefault(path, (touched, now))
+    if seen != touched:
+        _SEEN_SILENT[path] = (touched, now)
+        return False
+    return now - since >= WATCH_S
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -183,8 +217,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _seconds_since_touched(path: Path) -> float:
     """Return a file's age by the clock of its file system; 0 where it is gone."""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".claim.", suffix=".now") as now:
-            return os.stat(now.name).st_mtime - path.stat().st_mtime
+        with (
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=".claim.", suffix=".now") as now,
+            path.open("rb") as file,  # opening asks the server; a stat may be NFS's cache's
+        ):
+            return os.stat(now.name).st_mtime - os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return 0.0
 

@@ -73,7 +73,7 @@ def stamp_claim(results: Path, suite: str, claim: Claim) -> ClaimStamp:
         claim=content,
         records_before=len(runs_of_suite(results, suite)),
     )
-    _create(results / suite / _FILE, sealed_json(stamp.model_dump_json(indent=1)))
+    write_text_once(results / suite / _FILE, sealed_json(stamp.model_dump_json(indent=1)))
     made = read_stamp(results, suite)  # another command may have been first
     assert made is not None
     return made
@@ -94,8 +94,12 @@ def read_stamp(results: Path, suite: str) -> ClaimStamp | None:
     return stamp
 
 
-def _create(path: Path, text: str) -> None:
-    """Write a whole file, unless there is one already. Only one of several can succeed."""
+def write_text_once(path: Path, text: str) -> None:
+    """Write a whole file, unless there is one already. Only one of several can succeed.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
     with explained_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

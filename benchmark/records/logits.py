@@ -84,7 +84,24 @@ def write_logits(
         header["device"] = device
     with atomic_path(folder.logits) as temporary:
         save_file(tensors, temporary, metadata=header)
+        _sort_header(temporary)
         seal(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors file's header in order, in place.
+
+    The library writes its entries in another order each time; so the same logits are the same
+    bytes, and two files of them can be compared as files.
+    """
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        content = json.loads(file.read(size))
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        ordered = text.encode().ljust(size)
+        if len(ordered) == size:  # both write JSON without spaces
+            file.seek(8)
+            file.write(ordered)
 
 
 def stored_key(folder: RunFolder) -> str | None:

@@ -31,6 +31,7 @@ from benchmark.report.choice_table import choosing_table
 from benchmark.report.data import MAX_LOGITS_FILES, Problem, ReportData, over_seeds, rows_of
 from benchmark.report.drawings import Asked, Drawings, done
 from benchmark.report.evaluations import Evaluation, evaluate_models, grid_models
+from benchmark.report.machines import about_latencies
 from benchmark.report.map_table import MapFindings, map_findings
 from benchmark.report.model_pages import ModelPage, model_pages
 from benchmark.report.published import PublishedSection, published_sections
@@ -270,14 +271,21 @@ def _sections(
                 maps=map_findings(rows),
                 sets=sets_table(rows),
                 asked=_ask_dataset(rows, name, evaluations, drawings) if name in drawn else (),
-                unstable=tuple(
-                    f"{row.model}: {_shortened(row.timing_reasons)}"
-                    for row in rows_of(rows)
-                    if row.timing_reasons
-                ),
+                unstable=_about_timing(data, name, rows),
             )
         )
     return sections
+
+
+def _about_timing(data: ReportData, dataset: str, rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return what must be known of a data set's latencies: other machines, disturbed timings."""
+    machines = about_latencies(data.timed_on, dataset)
+    disturbed = [
+        f"{row.model}: {_shortened(row.timing_reasons)}"
+        for row in rows_of(rows)
+        if row.timing_reasons
+    ]
+    return (*([machines] if machines else []), *disturbed)
 
 
 def _shortened(reasons: str) -> str:

@@ -81,6 +81,7 @@ class ReportData:
         timing_problems: runs that have scores but no timing, with the reason.
         runs: number of runs that were completed, failed, ...
         machines: hardware and software the runs were made on, most frequent first.
+        timed_on: dataset, machine and model of each timing there is, sorted.
         weights: how those of each model's checkpoint were read, where a record says so.
         label_names: class names by dataset.
         notes: by dataset, what its runs say of the rows: left out, held out, masked.
@@ -96,6 +97,7 @@ class ReportData:
     timing_problems: tuple[Problem, ...] = ()
     runs: Counter[str] = field(default_factory=Counter)
     machines: tuple[str, ...] = ()
+    timed_on: tuple[tuple[str, str, str], ...] = ()
     weights: dict[str, str] = field(default_factory=dict)
     label_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)

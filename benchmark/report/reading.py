@@ -31,7 +31,7 @@ from benchmark.report.data import (
     is_shown,
     with_columns,
 )
-from benchmark.report.machines import describe_machine
+from benchmark.report.machines import describe_machine, describe_timer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +121,7 @@ class _Reader:
         self.timing_problems: list[Problem] = []
         self.runs: Counter[str] = Counter()
         self.machines: Counter[str] = Counter()
+        self.timed_on: set[tuple[str, str, str]] = set()
         self.weights: dict[str, str] = {}
         self.label_names: dict[str, tuple[str, ...]] = {}
         self.notes: dict[str, dict[str, None]] = defaultdict(dict)
@@ -177,6 +178,9 @@ class _Reader:
         self.names.add(record.name)
         self.runs[record.status] += 1
         self.machines[describe_machine(record.provenance)] += 1
+        if record.timing is not None:
+            timer = describe_timer(record.timing.setting)
+            self.timed_on.add((visible(record.dataset), timer, visible(record.model)))
         if record.provenance.get("weights"):
             self.weights.setdefault(record.model, str(record.provenance["weights"]))
         self.finished.append(record.finished_at.isoformat(timespec="seconds"))
@@ -236,6 +240,7 @@ def _combine(
         timing_problems=tuple(problem for part in parts for problem in part.timing_problems),
         runs=runs,
         machines=tuple(name for name, _ in machines.most_common()),
+        timed_on=tuple(sorted(set().union(*(part.timed_on for part in parts)))),
         weights={model: text for part in parts for model, text in part.weights.items()},
         label_names=labels,
         notes={dataset: tuple(some) for dataset, some in notes.items() if some},

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from faults import command, environment, launch, start, wait_until
 
+import benchmark.records.claim as claims
 from benchmark import RunSpec, execute
 from benchmark.execution import needs_work, workers
 from benchmark.records import RunFolder, try_claim
@@ -229,7 +230,7 @@ def test_half_a_message_is_a_death(make_spec: Callable[..., RunSpec], tmp_path: 
     process.start()
     worker._process = process
     death = worker.next_event()
-    assert isinstance(death, workers._Death)
+    assert isinstance(death, workers.Death)
     assert death.message == "the worker process ended unexpectedly with exit code 3"
 
 
@@ -267,7 +268,10 @@ def test_a_crash_while_timing_costs_one_timing(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:
+def test_what_a_dead_owner_was_writing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WATCH_S", 0.0)
     run = run_of(tmp_path)
     run.path.mkdir(parents=True)
     for name in (".record.json.x.tmp", ".claim.x.new"):
@@ -275,6 +279,7 @@ def test_what_a_dead_owner_was_writing_is_removed(tmp_path: Path) -> None:
     (run.path / ".model-x").mkdir()
     run.claim.write_text('{"host": "elsewhere", "pid": 1, "token": "x"}')
     os.utime(run.claim, (0, 0))
+    assert try_claim(run) is None  # it is watched first
     claim = try_claim(run)
     assert claim is not None
     assert [path.name for path in run.path.iterdir()] == [".claim"]

@@ -353,7 +353,7 @@ def test_timing_enters_the_record_that_is_there_now(
 
 def test_a_worker_that_dies_after_its_record_has_completed(tree: Tree) -> None:
     spec = tree.specs[0]
-    death = workers._Death(spec, "the worker process was ended by SIGKILL")
+    death = workers.Death(spec, "the worker process was ended by SIGKILL")
     before = spec.folder(tree.results).read_record()
     assert before is not None
     assert death.record(tree.results) == before
