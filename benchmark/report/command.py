@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
+from benchmark.markup import file_name, to_csv, without_credentials
 from benchmark.records import (
     ResultsError,
     available_cores,
@@ -37,8 +37,6 @@ from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command, progress_apart
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from benchmark.report.contents import Contents
     from benchmark.report.drawings import Drawings
     from benchmark.report.summary import Summary
@@ -166,14 +164,19 @@ def _swapped(first: Path, second: Path) -> bool:
 
 def _write_pages(contents: Contents, folder: Path) -> None:
     from benchmark.report import pages
+    from benchmark.report.methods import describe_methods
+    from benchmark.report.table_files import write_tables
 
     for name in ("figures", "tables", "models/rows"):
         (folder / name).mkdir(parents=True)
     _write(folder / "README.md", pages.render_readme(contents))
     _write(folder / "index.html", pages.render_html(contents))
+    methods = describe_methods(contents)
+    _write(folder / "methods.md", methods.page)
+    _write(folder / "references.bib", methods.bibtex)
     for drawing in contents.drawings:
         _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
-    _write_tables(contents, folder / "tables")
+    write_tables(contents, folder / "tables")
     for page in contents.pages:
         name = file_name(page.model)
         _write(folder / "models" / f"{name}.md", pages.render_model_page(page, contents.data))
@@ -185,27 +188,6 @@ def _write_pages(contents: Contents, folder: Path) -> None:
                 if mistake.image is not None:
                     file = folder / "models" / "rows" / f"{dataset}-{mistake.row_id}.png"
                     file.write_bytes(mistake.image)
-
-
-def _write_tables(contents: Contents, folder: Path) -> None:
-    data = contents.data
-    for section in contents.sections:
-        rows = data.in_distribution[data.in_distribution["dataset"] == section.dataset]
-        _write_frame(folder / f"{section.file}.csv", data, rows)
-        caption = f"{section.dataset}: calibration of {section.summary}"
-        _write(
-            folder / f"{section.file}.tex",
-            section.quality.to_latex(caption, f"tab:{section.file}")
-            + section.detail.to_latex(f"{section.dataset}: details", f"tab:{section.file}-detail"),
-        )
-    _write_frame(folder / "runs.csv", data, data.frame)
-    problems = contents.problem_table
-    header = [column.key for column in problems.columns]
-    _write(
-        folder / "problems.csv", to_csv(header, [[c.text for c in row] for row in problems.rows])
-    )
-    if contents.claim_json:
-        _write(folder / "claim.json", contents.claim_json)
 
 
 def write_comparison(first: Path, second: Path, reports: Path) -> Path:
@@ -228,22 +210,6 @@ def write_comparison(first: Path, second: Path, reports: Path) -> Path:
         rows = [[cell.text for cell in row] for row in changed.rows]
         _write(folder / "changes.csv", to_csv(header, rows))
     return target
-
-
-def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
-    """Write rows at full precision, without empty columns."""
-    # Arrow writes a hundred thousand rows in a second, pandas and csv take ten.
-    import pandas as pd
-    import pyarrow as pa
-    from pyarrow import csv
-
-    frame = frame.dropna(axis="columns", how="all")
-    if "folder" in frame:  # not where no record can be read
-        frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
-    for name in frame.columns:
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            frame[name] = frame[name].map(escape_csv, na_action="ignore")
-    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -94,6 +94,7 @@ class Contents:
     verdict: tuple[str, ...] = ()
     verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
+    claim_result: ClaimResult | None = None
     passages: list[Passage] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     across_tables: tuple[AcrossTable, ...] = ()
@@ -239,6 +240,7 @@ def add_claim(
         drawings.ask(claim_figures.variance_shares, result.variance_shares, "variance-shares"),
         drawings.ask(claim_figures.specification_curve, result, "specification-curve"),
     ]
+    contents.claim_result = result
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *notes)
     contents.verdict_numbers = result.verdict.numbers

@@ -175,4 +175,4 @@ def _version(package: str) -> str:
 
 
 def _sources(root: Path) -> Iterable[Path]:
-    return (path for path in root.rglob("*") if path.suffix in {".py", ".jinja"})
+    return (path for path in root.rglob("*") if path.suffix in {".py", ".jinja", ".bib"})

@@ -25,6 +25,7 @@ from .metrics import METRICS as METRICS
 from .metrics import metrics_for as metrics_for
 from .metrics import score as score
 from .predictions import Predictions as Predictions
+from .resampling import RESAMPLES as RESAMPLES
 from .resampling import ErrorParts as ErrorParts
 from .resampling import RefittedTemperatures as RefittedTemperatures
 from .resampling import TemperaturePath as TemperaturePath

@@ -75,13 +75,13 @@ METRICS = (
     Metric(
         "debiased_calibration_error", "debiased calibration error", "debiased error",
         _of_confidence(lambda *rows: debiased_calibration_error(*rows).root), "lower",
-        Debiased(squared=False), POINTS, "Kumar et al. 2019; Sun et al. 2023",
+        Debiased(squared=False), POINTS, "Kumar et al. 2019; Sun et al. 2024",
         over_seeds="root_mean_square", outcome="error",
     ),
     Metric(
         "debiased_calibration_error_squared", "debiased squared calibration error",
         "debiased squared error", _of_confidence(lambda *r: debiased_calibration_error(*r).squared),
-        "lower", Debiased(squared=True), PLAIN, "Kumar et al. 2019; Sun et al. 2023",
+        "lower", Debiased(squared=True), PLAIN, "Kumar et al. 2019; Sun et al. 2024",
     ),
     Metric(
         "smooth_ece", "smooth calibration error", "smooth ECE",
