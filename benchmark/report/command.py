@@ -2,6 +2,7 @@
 
 python -m benchmark.report [--results results] [--reports reports] [--suite NAME]
 python -m benchmark.report --compare results-a results-b
+python -m benchmark.report --samples
 python -m benchmark.report --table FILE.csv --columns MAP.yaml
 """
 
@@ -20,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import file_name, to_csv, without_credentials
+from benchmark.markup import file_name, to_csv, visible, without_credentials
 from benchmark.records import (
     ResultsError,
     available_cores,
@@ -51,6 +52,7 @@ def write_report(
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
     redraw: bool = False,
+    pdf: bool = False,
     processes: int = 0,
 ) -> Summary:
     """Write the report of one suite to `reports/<suite>` and return what it says in short.
@@ -66,6 +68,7 @@ def write_report(
         published: figures of earlier publications to show beside those of the runs.
         row_sources: files and data sets whose rows may be shown; none but embedded ones.
         redraw: draw everything, whatever is there.
+        pdf: write the figures as PDF, too; a report that has them keeps them while it is kept.
         processes: how many may draw beside this one, where that is worth their start.
 
     Raises:
@@ -77,7 +80,7 @@ def write_report(
 
     target, key = reports / file_name(suite), key_now()
     stored = None if redraw else StoredReport.read(target)
-    if stored and stored.still_holds(key, target):
+    if stored and stored.still_holds(key, target) and not (pdf and stored.lacks_pdf):
         return replace(stored.summary, folder=target, is_new=False)
     data = replace(read_suite(results, suite), row_sources=row_sources)
     from benchmark.report.drawings import Drawings, kept_drawings
@@ -85,6 +88,8 @@ def write_report(
     asked = Drawings(kept_drawings(stored, target), processes)
     with replaced_folder(target) as folder, asked:
         contents = _draw(data, claim, published, asked, folder)
+        if pdf:
+            asked.write_pdfs(folder)
         is_final = contents.is_final and key == key_now()  # nothing changed meanwhile
         return StoredReport.write(folder, target, contents, asked, key if is_final else None)
 
@@ -240,7 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--redraw", action="store_true", help="draw also what has not changed since the last time"
     )
+    parser.add_argument("--pdf", action="store_true", help="write the figures as PDF, too")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--samples",
+        action="store_true",
+        help="write the prediction of every row as parquet instead",
+    )
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -268,6 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.json and options.compare:
         parser.error("--json and --compare do not go together")
+    if options.samples and (options.json or options.compare or options.table or options.pdf):
+        parser.error("--samples goes with none of --json, --compare, --table and --pdf")
+    if options.pdf and (options.compare or options.table):
+        parser.error("--pdf goes with neither --compare nor --table")
     if (options.table is None) != (options.columns is None):
         parser.error("--table and --columns go together: the map explains the table's columns")
     if options.table and (options.compare or options.suite):
@@ -278,6 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             page = write_comparison(first, second, options.reports) / "README.md"
             print(page.read_text(encoding="utf-8"))
             print(page)
+            return 0
+        if options.samples:
+            _show_samples(options)
             return 0
         with progress_apart(options.json):
             summaries = (
@@ -290,6 +308,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _show_samples(options: argparse.Namespace) -> None:
+    """Write the rows of each suite, and print where they are and what is not among them."""
+    from benchmark.report.samples import write_samples
+
+    for suite in _suites(options):
+        folder, left_out = write_samples(options.results, options.reports, suite)
+        for line in left_out:
+            print(f"left out: {visible(line)}", file=sys.stderr)
+        print(folder)
 
 
 def _suites(options: argparse.Namespace) -> list[str]:
@@ -308,6 +337,7 @@ def _write_one(options: argparse.Namespace, suite: str) -> Summary:
         published=declared_published(registry, suite) if registry else (),
         row_sources=RowSources.named_by(registry, options.data_root),
         redraw=options.redraw,
+        pdf=options.pdf,
         processes=available_cores(),
     )
 

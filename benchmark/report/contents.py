@@ -204,7 +204,7 @@ def _describe(data: ReportData, published: Sequence[Published], drawings: Drawin
         contents.across_tables = across_tables(table, contents.choice, drawings)
         contents.sections = _sections(data, table, evaluations, drawings)
         drawings.start()
-    contents.published = published_sections(data, published)
+    contents.published = published_sections(data, published, drawings)
     contents.pages = model_pages(data, evaluations)
     return contents
 

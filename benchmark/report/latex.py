@@ -62,14 +62,36 @@ _SYMBOLS = {
     "“": "``",
     "”": "''",
     "⚠": "!",
-    **{"ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "œ": r"{\oe}", "Œ": r"{\OE}"},
-    **{"ø": r"{\o}", "Ø": r"{\O}", "ł": r"{\l}", "Ł": r"{\L}", "ı": r"{\i}"},
 }
-_LATEX = _SYMBOLS | _GREEK
+_LETTERS = {
+    "\N{LATIN SMALL LETTER DOTLESS I}": r"{\i}",
+    "ß": r"{\ss}",
+    "æ": r"{\ae}",
+    "Æ": r"{\AE}",
+    "œ": r"{\oe}",
+    "Œ": r"{\OE}",
+    "ø": r"{\o}",
+    "Ø": r"{\O}",
+    "ł": r"{\l}",
+    "Ł": r"{\L}",
+}
+_LATEX = _SYMBOLS | _GREEK | _LETTERS
 _ACCENTS = {
-    **{"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0307": "."},
-    **{"\u0306": "u ", "\u0308": '"', "\u030a": "r ", "\u030b": "H ", "\u030c": "v "},
-    "\u0327": "c ",
+    unicodedata.lookup(f"COMBINING {name}"): command
+    for name, command in (
+        ("GRAVE ACCENT", "`"),
+        ("ACUTE ACCENT", "'"),
+        ("CIRCUMFLEX ACCENT", "^"),
+        ("TILDE", "~"),
+        ("MACRON", "="),
+        ("BREVE", "u "),
+        ("DOT ABOVE", "."),
+        ("DIAERESIS", '"'),
+        ("RING ABOVE", "r "),
+        ("DOUBLE ACUTE ACCENT", "H "),
+        ("CARON", "v "),
+        ("CEDILLA", "c "),
+    )
 }
 
 

@@ -74,11 +74,13 @@ def describe_methods(contents: Contents) -> Methods:
 def describe_table_methods(contents: Contents, published: PublishedTable) -> Methods:
     """Return the same of a report on a published table, whose figures are others'."""
     works = Bibliography()
-    cited = works.of_reference(published.source, published.title) if published.source else ""
+    source = works.in_text(published.source)
+    if source and not works.cited:
+        source += f" {works.of_reference(published.source, published.title)}"
     head = (
-        f"The figures of this report are those of a published table {cited}".rstrip()
-        + f", read by {program(works)}: no model was trained, scored or timed for it. "
-        "`[@key]` cites [references.bib](references.bib)."
+        f"The figures of this report are others': a published table ({source or 'source not said'})"
+        f", read by {program(works)}. No model was trained, scored or timed for it. `[@key]` cites "
+        "[references.bib](references.bib)."
     )
     frame = contents.data.in_distribution
     counts = [
