@@ -110,9 +110,9 @@ def _character(character: str) -> str:
         return _LATEX[character]
     if character.isascii():
         return character
-    letter, *marks = unicodedata.normalize("NFD", character)
-    if letter.isascii() and len(marks) == 1 and marks[0] in _ACCENTS:
-        return rf"{{\{_ACCENTS[marks[0]]}{letter}}}"
+    parts = unicodedata.normalize("NFD", character)
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
+        return rf"{{\{_ACCENTS[parts[1]]}{parts[0]}}}"
     return "".join(map(_character, character.encode("unicode_escape").decode("ascii")))
 
 

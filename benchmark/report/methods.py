@@ -271,15 +271,16 @@ def _about_data(data: ReportData, name: str, runs: Sequence[RunMethod]) -> Itera
 def _splits(entry: DatasetEntry) -> Iterator[str]:
     """Yield how the rows of a data set were divided and cut."""
     splits = entry.splits
-    if entry.embedded is None:
-        held = "test" if splits.train is None else "training"
-        parts = {"calibration": splits.calibration, "test": splits.test}
-        for part, place in parts.items():
-            if isinstance(place, str):
-                yield f"{part} rows are those of its split {escape_inline(place)}"
-            else:
-                rest = f"a share of {place:g} held out of the {held} rows"
-                yield f"{part} rows are {rest}, split seed {entry.split_seed}"
+    if entry.embedded is None:  # those of embedded data are pinned, whatever the entry says
+        parts = {"training": splits.train, "calibration": splits.calibration, "test": splits.test}
+        told = [
+            f"{part} {escape_inline(place) if isinstance(place, str) else f'a share of {place:g}'}"
+            for part, place in parts.items()
+            if place is not None
+        ]
+        shares = any(isinstance(place, float) for place in parts.values())
+        seed = f" (chosen with split seed {entry.split_seed})" if shares else ""
+        yield f"declared splits: {', '.join(told)}{seed}"
     if entry.config:
         yield f"configuration {escape_inline(entry.config)}"
     if entry.max_length is not None:
@@ -297,7 +298,7 @@ def _training(runs: Sequence[RunMethod], works: Bibliography) -> str:
         *("warm-up", "weight decay", "gradient norm at most", "label smoothing", "precision"),
         "more",
     )
-    recipes = _by(trained, lambda run: f"{run.spec.model.recipe} {run.spec.recipe}")
+    recipes = _by(trained, _recipe_of)
     rows = [_recipe_row(own, works) for _, own in recipes]
     heads = sum(run.spec is not None and run.spec.recipe is None for run in runs)
     imported = sum(run.is_imported for run in runs)
@@ -313,6 +314,10 @@ def _training(runs: Sequence[RunMethod], works: Bibliography) -> str:
         ]
     )
     return f"{pipe_table(header, rows) if rows else ''}\n{told}"
+
+
+def _recipe_of(run: RunMethod) -> str:
+    return "" if run.spec is None else f"{run.spec.model.recipe} {run.spec.recipe}"
 
 
 def _recipe_row(runs: Sequence[RunMethod], works: Bibliography) -> tuple[str, ...]:
