@@ -31,8 +31,9 @@ PACKAGES = (
     *("contourpy", "fonttools", "jinja2", "kiwisolver", "markupsafe", "matplotlib", "numpy"),
     *("pandas", "pillow", "pyarrow", "pydantic", "pydantic_core", "safetensors", "scipy"),
     *("seaborn", "threadpoolctl"),
+    "calibration-benchmark",  # methods.md names it
 )
-"""Whose versions decide what numbers, figures and pages look like."""
+"""Whose versions decide what numbers, figures and pages say and look like."""
 
 
 def inputs_key(
