@@ -14,6 +14,8 @@ from benchmark.markup import MISSING, Cell, Table, visible
 MAX_FLOAT_ROWS = 45
 """Rows that fit on a page; a longer table is broken over several (`longtable`)."""
 
+SMALL = r"\scriptsize\setlength{\tabcolsep}{3pt}"
+
 _GREEK = {
     unicodedata.lookup(f"GREEK SMALL LETTER {name.upper()}"): rf"$\{name}$"
     for name in (
@@ -145,7 +147,8 @@ def latex_table(
     if len(body) > MAX_FLOAT_ROWS:
         return _long(alignment, f"{title} {name}", head, body)
     return _lines(
-        *(r"\begin{table}", r"\centering", title, name),
+        # A float begins in the size of the text, so that it is made small inside.
+        *(r"\begin{table}", r"\centering", title, name, r"\smallskip", SMALL),
         *(rf"\begin{{tabular}}{{{alignment}}}", *head, *body, r"\bottomrule"),
         *(r"\end{tabular}", r"\end{table}"),
     )
@@ -153,8 +156,15 @@ def latex_table(
 
 def _long(alignment: str, title: str, head: Sequence[str], body: Sequence[str]) -> str:
     return _lines(
-        *(rf"\begin{{longtable}}{{{alignment}}}", title + r" \\", *head, r"\endfirsthead"),
-        *(*head, r"\endhead", r"\bottomrule", r"\endfoot", *body, r"\end{longtable}"),
+        *(
+            r"\begingroup",
+            SMALL,
+            rf"\begin{{longtable}}{{{alignment}}}",
+            title + r" \\",
+            *head,
+            r"\endfirsthead",
+        ),
+        *(*head, r"\endhead", r"\bottomrule", r"\endfoot", *body, r"\end{longtable}", r"\endgroup"),
     )
 
 

@@ -65,8 +65,8 @@ def describe_methods(contents: Contents) -> Methods:
     )
     head = (
         f"{plural(len(runs), 'record')} of suite {escape_inline(data.suite)}, read by "
-        f"{program(works)}. What was done, not what came out; `[@key]` cites "
-        "[references.bib](references.bib), revisions are cut to 12 digits."
+        f"{program(works)}. What was done, not what came out. Citation keys are those of "
+        "[references.bib](references.bib); revisions are cut to 12 digits."
     )
     return as_methods(f"Methods: {escape_inline(data.suite)}", head, sections, works)
 
@@ -79,8 +79,8 @@ def describe_table_methods(contents: Contents, published: PublishedTable) -> Met
         source += f" {works.of_reference(published.source, published.title)}"
     head = (
         f"The figures of this report are others': a published table ({source or 'source not said'})"
-        f", read by {program(works)}. No model was trained, scored or timed for it. `[@key]` cites "
-        "[references.bib](references.bib)."
+        f", read by {program(works)}. No model was trained, scored or timed for it. Citation keys "
+        "are those of [references.bib](references.bib)."
     )
     frame = contents.data.in_distribution
     counts = [
@@ -141,7 +141,7 @@ def _models(runs: Sequence[RunMethod], works: Bibliography) -> str:
     seeds = sorted({run.seed for run in runs})
     header = (
         *("model", "family", "mixer", "parameters", "weights at the start", "revision"),
-        *("pretraining examples", "distilled", "what is scored", "reference"),
+        *("pretraining examples", "pretraining", "twin", "what is scored", "reference"),
     )
     counts = [plural(len(models), "model")]
     counts += [plural(len(families), "family", "families")] if families else []
@@ -177,7 +177,8 @@ def _model_row(name: str, runs: Sequence[RunMethod], works: Bibliography) -> tup
         " to ".join(dict.fromkeys(compact(value) for value in (min(examples), max(examples))))
         if examples
         else "",
-        distinct({True: "yes", False: "no", None: None}[one.distillation] for one in facts),
+        distinct(_pretraining(run) for run in runs),
+        distinct(one.twin for one in facts),
         distinct(_scored(run) for run in runs),
         " ".join(cited),
     )
@@ -198,12 +199,28 @@ def _start(run: RunMethod) -> str:
     return run.spec.model.hub or "local checkpoint"
 
 
+def _pretraining(run: RunMethod) -> str:
+    """Say what is known of how a checkpoint was made; empty of weights that were random."""
+    if _start(run) == "random":
+        return ""
+    facts, told = run.facts, []
+    if run.spec is not None:
+        told += [run.spec.model.pretraining.corpus, run.spec.model.pretraining.objective]
+    told += [] if facts.loss is None else [f"loss {facts.loss.replace('_', ' ')}"]
+    flags = ("label_smoothing", "mixup", "cutmix", "distillation")
+    told += [name.replace("_", " ") for name in flags if getattr(facts, name)]
+    told += [] if facts.teacher_mixer is None else [f"teacher {facts.teacher_mixer}"]
+    return "; ".join(text for text in told if text)
+
+
 def _scored(run: RunMethod) -> str:
     if run.is_imported:
         return "imported logits"
     if run.spec is not None:
-        return "published head" if run.spec.recipe is None else "fine-tuned"
-    return "fine-tuned" if run.training is not None else ""
+        if run.spec.recipe is None:
+            return "published head"
+        return "trained" if run.spec.model.scratch is not None else "fine-tuned"
+    return "trained" if run.training is not None else ""
 
 
 def _data(data: ReportData, runs: Sequence[RunMethod], works: Bibliography) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from benchmark.claim import ClaimResult, covariate_list, estimator_name, when
 from benchmark.markup import escape_inline, plural
+from benchmark.records import MapFacts
 from benchmark.report.bibliography import Bibliography
 from benchmark.report.data import SHOWN
 from benchmark.report.methods_text import (
+    MAX_LISTED,
     bullets,
     counted,
     distinct,
@@ -66,11 +68,10 @@ def _other_maps(runs: Sequence[RunMethod], works: Bibliography) -> Iterator[str]
     fitted: Counter[str] = Counter()
     left: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
-        for name, facts in run.maps.items():
-            if name in MAPS and name not in ("none", "temperature"):
-                fitted[name] += facts.unsuitable is None
-                if facts.unsuitable is not None:
-                    left[facts.unsuitable][name] += 1
+        for name, facts in _other_maps_of(run).items():
+            fitted[name] += facts.unsuitable is None
+            if facts.unsuitable is not None:
+                left[facts.unsuitable][name] += 1
     told = [
         f"{MAPS[name].title} {works.in_text(MAPS[name].source)} ({plural(count, 'run')})"
         for name, count in fitted.items()
@@ -81,6 +82,11 @@ def _other_maps(runs: Sequence[RunMethod], works: Bibliography) -> Iterator[str]
     for reason, names in left.items():
         which = "; ".join(f"{MAPS[n].title} ({plural(k, 'run')})" for n, k in names.items())
         yield f"Not fitted ({escape_inline(reason)}): {which}."
+
+
+def _other_maps_of(run: RunMethod) -> dict[str, MapFacts]:
+    known = {name: facts for name, facts in run.maps.items() if name in MAPS}
+    return {name: facts for name, facts in known.items() if name not in ("none", "temperature")}
 
 
 def metrics_section(contents: Contents, runs: Sequence[RunMethod], works: Bibliography) -> str:
@@ -98,11 +104,15 @@ def metrics_section(contents: Contents, runs: Sequence[RunMethod], works: Biblio
     rooted = [metric.title for metric in known if metric.over_seeds == "root_mean_square"]
     sentences = [
         f"Tables and figures show {escape_inline(shown)}; `tables/runs.csv` has all of them.",
-        f"Averages over seeds: of {escape_inline(', '.join(rooted))} by the signed root of the "
+        f"Averages over seeds: of {escape_inline('; '.join(rooted))} by the signed root of the "
         "mean of signed squares, of all others by their mean."
         if rooted and len({run.seed for run in runs}) > 1
         else "",
         *_resampling(known, runs),
+        "Intervals are of scores before and after temperature scaling; those after other maps have "
+        "none, but what they win over the temperature has, with both maps held fixed."
+        if any(_other_maps_of(run) for run in runs)
+        else "",
         works.in_text(
             f"Reliability diagrams: {BINS} equal-width bins, bands binomial at a bin's mean "
             "confidence (Brocker & Smith 2007)."
@@ -241,7 +251,13 @@ def _secondary(result: ClaimResult, works: Bibliography) -> Iterator[str]:
         yield f"Matched pairs: {count:,}{holm}."
     shift = result.under_shift.primary
     if shift is not None:
-        yield f"Under shift: {shift.rows:,} rows on test sets {distinct(shift.shifts, most=20)}."
+        sets = distinct(shift.shifts, most=40)
+        yield f"Under shift: {shift.rows:,} rows, on clean test sets and on {sets}."
+    priors = result.prior_sensitivity.posteriors
+    if priors:
+        names = distinct(one.prior for one in priors)
+        prior = "Priors of the deviation between units (Gelman 2006)"
+        yield f"{works.in_text(prior)}: {names}."
     curve = result.specification_curve
     if curve.specifications:
         yield f"Specification curve: {len(curve.specifications):,} analyses."
@@ -268,7 +284,9 @@ def timing_section(runs: Sequence[RunMethod]) -> str:
     disturbed = sum(one.is_disturbed for one in timed.values())
     sentences = [
         f"{plural(len(timed), 'measurement')}, shared by the seeds of a model and data set.",
-        f"Latency: one row at a time, {spread(queries)} queries." if queries else "",
+        f"Latency: of the forward pass, one row at a time, {spread(queries)} queries."
+        if queries
+        else "",
         f"Sample: {spread(one.sample_rows for one in timed.values())} test rows.",
         f"Marked as disturbed: {disturbed:,}.",
     ]
@@ -288,18 +306,22 @@ def software_section(data: ReportData, runs: Sequence[RunMethod], works: Bibliog
         + (f" {works.in_text(SOFTWARE[name])}" if name in SOFTWARE else "")
         for name, found in versions.items()
     ]
-    commits = [shortened(run.provenance.get("git_commit")) for run in runs]
+    commits = Counter(shortened(run.provenance.get("git_commit")) for run in runs)
+    code = [f"{one} ({plural(count, 'run')})" for one, count in commits.most_common() if one]
     dirty = sum(str(run.provenance.get("git_commit")).endswith("-dirty") for run in runs)
     systems = distinct(run.provenance.get("platform") for run in runs)
     first, last = data.finished
     return bullets(
         [
+            "As each record tells of the command that wrote it last, which may not have trained."
+            if told
+            else "",
             f"Software: {', '.join(told)}." if told else "",
             *(f"Machine: {escape_inline(machine)}." for machine in data.machines),
             f"Operating system: {systems}." if systems else "",
-            f"Code: commit {counted(filter(None, commits))} runs." if any(commits) else "",
+            f"Code: commit {', '.join(code[:MAX_LISTED])}." if code else "",
             f"{plural(dirty, 'run')} of code that differed from its commit." if dirty else "",
-            f"Runs finished from {first} to {last}." if first else "",
+            f"Records were written from {first} to {last}." if first else "",
         ]
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.markup import escape_csv, plural, to_csv, without_credentials
+from benchmark.markup import escape_csv, to_csv, without_credentials
 from benchmark.report.data import over_seeds
 from benchmark.report.latex import latex_table
-from benchmark.report.tabulation import overall_table
+from benchmark.report.overall_table import caption, overall_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from benchmark.report.data import ReportData
 
 PACKAGES = "% In the preamble: \\usepackage{booktabs,longtable}\n"
-SMALL = "\\begingroup\\scriptsize\\setlength{\\tabcolsep}{2pt}\n"
-CAPTION = (
-    "Means over seeds, ± is the standard deviation over seeds; brackets hold 95% intervals; arrows "
-    "lead from before to after temperature scaling. ECE: 15 equal-width bins; debiased: debiased "
-    "calibration error; both in percentage points. NLL in nats. T: temperature. p50 / p90: latency "
-    "of one row, !: disturbed. Bold: best, where its interval is clear of every other model's."
-)
 
 
 def write_tables(contents: Contents, folder: Path) -> None:
@@ -32,12 +25,12 @@ def write_tables(contents: Contents, folder: Path) -> None:
     for section in contents.sections:
         rows = data.in_distribution[data.in_distribution["dataset"] == section.dataset]
         _write_frame(folder / f"{section.file}.csv", data, rows)
-        caption = f"{section.dataset}: calibration of {section.summary}"
+        about = f"{section.dataset}: calibration of {section.summary}"
         details = f"{section.dataset}: details"
         _write(
             folder / f"{section.file}.tex",
             PACKAGES
-            + latex_table(section.quality, caption, f"tab:{section.file}")
+            + latex_table(section.quality, about, f"tab:{section.file}")
             + latex_table(section.detail, details, f"tab:{section.file}-detail"),
         )
     if len(data.in_distribution):
@@ -56,9 +49,7 @@ def overall_latex(data: ReportData) -> str:
     """Return all models on all datasets as one table in LaTeX."""
     averaged = over_seeds(data.in_distribution)
     table, groups = overall_table(averaged)
-    seeds = plural(int(averaged["seeds"].max()), "seed")
-    caption = f"Calibration of {plural(averaged['model'].nunique(), 'model')}, {seeds}. {CAPTION}"
-    return PACKAGES + SMALL + latex_table(table, caption, "tab:overall", groups) + "\\endgroup\n"
+    return PACKAGES + latex_table(table, caption(averaged), "tab:overall", groups)
 
 
 def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:

@@ -229,34 +229,14 @@ DETAIL_FIELDS = (
 )
 
 
-OVERALL_KEYS = (
-    *("model", "mixer", "accuracy", "nll", "ece", "debiased_before", "debiased_after"),
-    *("temperature", "latency_ms"),
-)
-"""Columns of the table for a paper; the tables of a dataset have the others."""
-
-
 def _build(rows: pd.DataFrame, fields: Sequence[_Field]) -> Table:
-    cells = _cells(rows, fields)
-    told = _told(cells)
-    return Table(tuple(fields[k].column for k in told), _picked(cells, told))
-
-
-def _cells(rows: pd.DataFrame, fields: Sequence[_Field]) -> list[tuple[Cell, ...]]:
-    """Return one dataset's cells, most accurate model first."""
     best = supported_best(rows)
     ordered = rows.sort_values(["accuracy_none", "model"], ascending=[False, True])
-    return [tuple(field.cell(row, best) for field in fields) for row in rows_of(ordered)]
-
-
-def _told(cells: Sequence[tuple[Cell, ...]]) -> list[int]:
-    """Return the positions of the columns in which any row says anything."""
-    width = len(cells[0]) if cells else 0
-    return [k for k in range(width) if any(row[k].text not in _NOTHING for row in cells)]
-
-
-def _picked(cells: Sequence[tuple[Cell, ...]], kept: Sequence[int]) -> list[tuple[Cell, ...]]:
-    return [tuple(row[k] for k in kept) for row in cells]
+    cells = [[field.cell(row, best) for field in fields] for row in rows_of(ordered)]
+    told = [k for k in range(len(fields)) if any(row[k].text not in _NOTHING for row in cells)]
+    return Table(
+        tuple(fields[k].column for k in told), [tuple(row[k] for k in told) for row in cells]
+    )
 
 
 def quality_table(rows: pd.DataFrame) -> Table:
@@ -271,20 +251,3 @@ def quality_table(rows: pd.DataFrame) -> Table:
 def detail_table(rows: pd.DataFrame) -> Table:
     """Return one dataset's table of likelihoods, speed and memory, in the same order."""
     return _build(rows, DETAIL_FIELDS)
-
-
-def overall_table(table: pd.DataFrame) -> tuple[Table, dict[int, str]]:
-    """Return one table of all models on all datasets, and the dataset above each block of rows.
-
-    Args:
-        table: test rows of `data.over_seeds`.
-    """
-    fields = [f for f in (*QUALITY_FIELDS, *DETAIL_FIELDS[1:]) if f.column.key in OVERALL_KEYS]
-    fields.sort(key=lambda field: OVERALL_KEYS.index(field.column.key))
-    rows: list[tuple[Cell, ...]] = []
-    groups = {}
-    for dataset, own in table.groupby("dataset", observed=True):
-        groups[len(rows)] = f"{dataset} ({int(own['n'].max()):,} test rows)"
-        rows += _cells(own, fields)
-    told = _told(rows)
-    return Table(tuple(fields[k].column for k in told), _picked(rows, told)), groups
