@@ -70,8 +70,33 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(results, tmp_path_factory.mktemp("reports"), pdf=True).folder
+def plain(results: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a report without PDFs."""
+    folder = write_report(results, tmp_path_factory.mktemp("plain")).folder
+    return files(folder)
+
+
+@pytest.fixture(scope="module")
+def written(
+    results: Path, plain: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same report, to which PDFs were added later."""
+    reports = tmp_path_factory.mktemp("reports")
+    for name, content in plain.items():
+        path = reports / "embedded" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    summary = write_report(results, reports, pdf=True)
+    assert summary.is_new
+    return summary.folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def cited_in(page: str) -> set[str]:
@@ -172,7 +197,7 @@ def test_methods_are_those_of_the_records(written: Path) -> None:
     assert "- 4 fits: 4 converged; 500 calibration rows." in page
     assert "0123456789ab " in page
     row = next(line for line in page.splitlines() if line.startswith("| vit-tiny "))
-    for cell in ("ViT", "attention", "184,906", "random", "fine-tuned", "[@dosovitskiy2021image]"):
+    for cell in ("ViT", "attention", "184,906", "random", "trained", "[@dosovitskiy2021image]"):
         assert f"| {cell} " in row
     recipe = next(line for line in page.splitlines() if line.startswith("| image-scratch "))
     assert [cell.strip() for cell in recipe.split("|")[4:9]] == [
@@ -209,10 +234,9 @@ def test_methods_of_a_published_table_say_whose_the_figures_are(tmp_path: Path) 
     rows = [f"m{k},f{k % 6},{'cnn' if k % 6 < 3 else 'vit'},.8,.0{k % 7 + 1}" for k in range(24)]
     (tmp_path / "t.csv").write_text("model,family,mixer,accuracy,ece\n" + "\n".join(rows))
     (tmp_path / "map.yaml").write_text(
-        "title: A table\nsource: Nobody et al. 2031\ncolumns:\n  model: {column: model}\n"
-        "  family: {column: family}\n  accuracy: {column: accuracy}\n"
-        "  error_before: {column: ece}\n  mixer:\n    column: mixer\n"
-        "    rules: [{match: cnn, value: convolution}, {match: vit, value: attention}]\n"
+        "title: A table\nsource: Nobody et al. 2031\ncolumns:\n  model: model\n"
+        "  family: family\n  accuracy: accuracy\n  error_before: ece\n"
+        "  mixer: {from: mixer, rules: {cnn: convolution, vit: attention}}\n"
     )
     folder = write_table_report(
         tmp_path / "t.csv", tmp_path / "map.yaml", tmp_path / "reports"
@@ -287,15 +311,12 @@ def test_figures_as_pdf_have_text_and_stay_while_nothing_changes(
     assert (written / "figures" / "front.pdf").read_bytes() == first
 
 
-def test_pdfs_are_added_to_a_report_that_lacks_them(written: Path, tmp_path: Path) -> None:
-    results = written.parent / "few"
-    write_tree(results, SHOWN, rows=60, shifts=(), seeds=[0])
-    plain = write_report(results, tmp_path).folder
-    assert list(plain.glob("figures/*.svg"))
-    assert not list(plain.glob("figures/*.pdf"))
-    assert write_report(results, tmp_path, pdf=True).is_new
-    names = [path.stem for path in plain.glob("figures/*.svg")]
-    assert all((plain / "figures" / f"{name}.pdf").exists() for name in names)
+def test_pdfs_are_added_and_nothing_else_changes(plain: dict[str, bytes], written: Path) -> None:
+    assert not [name for name in plain if name.endswith(".pdf")]
+    now = files(written)
+    added = {name for name in now if name not in plain}
+    assert added == {f"{name[:-4]}.pdf" for name in plain if name.startswith("figures/")}
+    assert {name for name in plain if now[name] != plain[name]} == {"report.json"}
 
 
 # --- rows -----------------------------------------------------------------------------------------

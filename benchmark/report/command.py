@@ -40,6 +40,7 @@ from benchmark.shell import as_folder, command, progress_apart
 if TYPE_CHECKING:
     from benchmark.report.contents import Contents
     from benchmark.report.drawings import Drawings
+    from benchmark.report.stored_report import StoredReport
     from benchmark.report.summary import Summary
 
 
@@ -68,7 +69,7 @@ def write_report(
         published: figures of earlier publications to show beside those of the runs.
         row_sources: files and data sets whose rows may be shown; none but embedded ones.
         redraw: draw everything, whatever is there.
-        pdf: write the figures as PDF, too; a report that has them keeps them while it is kept.
+        pdf: write the figures as PDF, too.
         processes: how many may draw beside this one, where that is worth their start.
 
     Raises:
@@ -83,13 +84,8 @@ def write_report(
     if stored and stored.still_holds(key, target) and not (pdf and stored.lacks_pdf):
         return replace(stored.summary, folder=target, is_new=False)
     data = replace(read_suite(results, suite), row_sources=row_sources)
-    from benchmark.report.drawings import Drawings, kept_drawings
-
-    asked = Drawings(kept_drawings(stored, target), processes)
-    with replaced_folder(target) as folder, asked:
+    with replaced_folder(target) as folder, _drawings(stored, target, processes, pdf) as asked:
         contents = _draw(data, claim, published, asked, folder)
-        if pdf:
-            asked.write_pdfs(folder)
         is_final = contents.is_final and key == key_now()  # nothing changed meanwhile
         return StoredReport.write(folder, target, contents, asked, key if is_final else None)
 
@@ -99,6 +95,12 @@ def _only_suite(results: Path) -> str:
     if len(names) > 1:
         raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
     return names[0]
+
+
+def _drawings(stored: StoredReport | None, target: Path, processes: int, pdf: bool) -> Drawings:
+    from benchmark.report.drawings import Drawings, kept_drawings
+
+    return Drawings(kept_drawings(stored, target), processes, with_pdf=pdf)
 
 
 def _draw(
@@ -112,6 +114,8 @@ def _draw(
 
     contents = gather(data, claim, published, drawings)
     _write_pages(contents, folder)
+    if drawings.with_pdf:
+        drawings.write_pdfs(folder)
     return contents
 
 

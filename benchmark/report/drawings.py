@@ -65,10 +65,12 @@ class Drawings:
     Attributes:
         kept: the last report's figures by their keys.
         processes: how many may draw beside this one.
+        with_pdf: whether the report has its figures as PDF, too.
     """
 
     kept: Mapping[str, Drawing | None] = field(default_factory=dict)
     processes: int = 0
+    with_pdf: bool = False
     asked: list[Asked] = field(default_factory=list)
     _pool: ProcessPoolExecutor | None = None
 

@@ -126,9 +126,8 @@ def metrics_section(contents: Contents, runs: Sequence[RunMethod], works: Biblio
 
 def _resampling(known: Sequence[Metric], runs: Sequence[RunMethod]) -> Iterator[str]:
     """Say how many resamples there were, which only this version's scores are known to have."""
-    current = sum(run.is_current is True for run in runs)
-    older = sum(run.is_current is False for run in runs)
-    unknown = sum(run.is_completed and run.is_current is None for run in runs)
+    versions = Counter(run.is_current for run in runs if run.is_completed)
+    current, older, unknown = versions[True], versions[False], versions[None]
     if current:
         floor = any(isinstance(metric.interval, SimulatedFloor) for metric in known)
         noise = f", and noise floors are means of {RESAMPLES:,} simulations" if floor else ""

@@ -29,9 +29,9 @@ MAY_BE_UNKNOWN = ("mixer", "p50_ms")
 CAPTION = (
     "Means over seeds{spread}; brackets hold 95% intervals over test rows; before and after are "
     "those of temperature scaling, the arrow leads from one to the other. NLL: after scaling, "
-    "nats. ECE: 15 equal-width bins, and debiased: debiased calibration error, in percentage points; < its "
-    "upper limit where it is not told from 0. T: temperature. p50: median latency of one row"
-    "{disturbed}. Bold: best, where its interval is clear of every other model's."
+    "nats. ECE: 15 equal-width bins, and debiased: debiased calibration error, in percentage "
+    "points; < its upper limit where it is not told from 0. T: temperature. p50: median latency of "
+    "one row{disturbed}. Bold: best, where its interval is clear of every other model's."
 )
 
 
