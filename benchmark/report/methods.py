@@ -207,8 +207,9 @@ def _pretraining(run: RunMethod) -> str:
     if run.spec is not None:
         told += [run.spec.model.pretraining.corpus, run.spec.model.pretraining.objective]
     told += [] if facts.loss is None else [f"loss {facts.loss.replace('_', ' ')}"]
-    flags = ("label_smoothing", "mixup", "cutmix", "distillation")
+    flags = ("label_smoothing", "mixup", "cutmix")
     told += [name.replace("_", " ") for name in flags if getattr(facts, name)]
+    told += ["distilled"] if facts.distillation else []
     told += [] if facts.teacher_mixer is None else [f"teacher {facts.teacher_mixer}"]
     return "; ".join(text for text in told if text)
 
