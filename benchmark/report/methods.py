@@ -93,7 +93,7 @@ def describe_table_methods(contents: Contents, published: PublishedTable) -> Met
     sections = (
         ("Table", bullets([*about, f"{', '.join(counts)}: {mixers}."])),
         ("Test of the claim", claim_section(contents, works)),
-        ("What is left out", problems_section(contents)),
+        ("What is left out", problems_section(contents, "Rows")),
     )
     return as_methods(f"Methods: {escape_inline(published.title)}", head, sections, works)
 

@@ -325,8 +325,8 @@ def software_section(data: ReportData, runs: Sequence[RunMethod], works: Bibliog
     )
 
 
-def problems_section(contents: Contents) -> str:
-    """Return which runs have no result, or lack a part of it, and why."""
+def problems_section(contents: Contents, what: str = "Runs") -> str:
+    """Return which runs, or rows of a table, have no result, or lack a part of it, and why."""
     statuses = {name: count for name, count in contents.data.runs.items() if count}
     counts = ", ".join(f"{count:,} {escape_inline(name)}" for name, count in statuses.items())
     problems = contents.problems
@@ -337,4 +337,4 @@ def problems_section(contents: Contents) -> str:
     ]
     rest = len(problems) - MAX_PROBLEMS
     more = f"{plural(rest, 'more problem')} in `tables/problems.csv`." if rest > 0 else ""
-    return bullets([f"Runs: {counts}.", *listed, more] if counts or listed else [])
+    return bullets([f"{what}: {counts}.", *listed, more] if counts or listed else [])
