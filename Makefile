@@ -81,6 +81,7 @@ imports: install
 # The pages that are generated from the code.
 docs: install
 	$(BIN)/python scripts/write_metrics_page.py
+	$(BIN)/python scripts/write_columns_page.py
 	$(BIN)/python scripts/write_api_page.py
 	$(BIN)/python -m benchmark.registry schema > docs/registry.schema.json
 

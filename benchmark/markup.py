@@ -1,4 +1,4 @@
-"""Table, escaping and number formats: one description, written as markdown, LaTeX or CSV.
+"""Table, escaping and number formats: one description, written as markdown or CSV.
 
 Text from the registry or the data never reaches a page unescaped: a `Table` holds plain
 strings, and every writer escapes them for its own format.
@@ -96,29 +96,6 @@ class Table:
             padded.append(fill + text if column.align == "right" else text + fill)
         return f"| {' | '.join(padded)} |"
 
-    def to_latex(self, caption: str, label: str) -> str:
-        """Return a booktabs table environment; `caption` is plain text."""
-        alignment = "".join("r" if column.align == "right" else "l" for column in self.columns)
-        header = " & ".join(escape_latex(column.header) for column in self.columns)
-        body = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in self.rows]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{escape_latex(caption)}}}",
-                rf"\label{{{label}}}",
-                rf"\begin{{tabular}}{{{alignment}}}",
-                r"\toprule",
-                header + r" \\",
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
-        )
-
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return CSV text with full precision; text that a spreadsheet would run is defused."""
@@ -136,11 +113,6 @@ def _markdown_cell(cell: Cell, column: Column) -> str:
     if cell.link:
         text = f"[{text}]({cell.link})"
     return f"**{text}**" if cell.bold else text
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = escape_latex(cell.text)
-    return rf"\textbf{{{text}}}" if cell.bold else text
 
 
 def _width(text: str) -> int:
@@ -224,26 +196,6 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("***@", text) if "://" in text else text
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\N{EN DASH}": "--",
-    "→": r"$\rightarrow$",
-    "±": r"$\pm$",
-    "\N{MULTIPLICATION SIGN}": r"$\times$",
-    "\N{MINUS SIGN}": "$-$",
-    "⚠": "!",
-}
-
-
 def ascii_json(document: str) -> str:
     r"""Return a JSON document with all but plain ASCII escaped (`\u202e`), of the same content."""
     return re.sub(r"[^\n -~]", lambda found: _json_escape(found[0]), document)
@@ -252,11 +204,6 @@ def ascii_json(document: str) -> str:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
-
-
-def escape_latex(text: str) -> str:
-    """Return `text` so that LaTeX typesets it as it is."""
-    return "".join(_LATEX.get(character, character) for character in visible(text))
 
 
 _FORMULA_START = frozenset("=+-@" + "＝＋－＠")  # noqa: RUF001 (spreadsheets take the wide ones, too)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import write_api_page
+import write_columns_page
 import write_metrics_page
 
 
@@ -12,3 +13,7 @@ def test_metrics_and_maps() -> None:
 
 def test_api() -> None:
     assert write_api_page.PAGE.read_text(encoding="utf-8") == write_api_page.page()
+
+
+def test_columns() -> None:
+    assert write_columns_page.PAGE.read_text(encoding="utf-8") == write_columns_page.page()

@@ -279,11 +279,12 @@ def test_the_version_is_of_all_sources(tmp_path: Path) -> None:
         ).stdout
 
     found = {version()}
-    for name in ("report/templates/readme.md.jinja", "statistics/temperature.py", "markup.py"):
+    changed = ("report/templates/readme.md.jinja", "statistics/temperature.py", "markup.py")
+    for name in (*changed, "report/works.bib"):
         with (tmp_path / "benchmark" / name).open("a") as file:
             file.write("\n")
         found.add(version())
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_the_version_is_of_every_library_that_draws(study: Study) -> None:
@@ -305,7 +306,7 @@ def test_the_version_is_of_every_library_that_draws(study: Study) -> None:
     bystanders = {
         # Reading and checking of input: what they hand on is the content of files.
         *("annotated-types", "typing_extensions", "typing-inspection", "PyYAML", "ruamel.yaml"),
-        *("lazy_loader", "packaging", "calibration-benchmark", "xxhash", "psutil", "tabulate"),
+        *("lazy_loader", "packaging", "xxhash", "psutil", "tabulate"),
         # Dates and versions that matplotlib and pandas ask for, drawing none.
         *("python-dateutil", "six", "pytz", "tzdata", "cycler", "pyparsing", "setuptools"),
         # The terminal's.

@@ -131,6 +131,7 @@ def test_what_needs_rows_or_records_is_absent(report: Path) -> None:
         assert word not in text, word
     assert {path.name for path in report.iterdir()} == {
         *("README.md", "index.html", "figures", "tables", "report.json"),
+        *("methods.md", "references.bib"),
     }
     assert not [path for path in report.rglob("*") if path.is_file() and not path.stat().st_size]
 
@@ -280,7 +281,8 @@ def test_the_published_report_is_what_its_table_gives(tmp_path: Path) -> None:
     kept = ROOT / "reports" / "imagenet-1116"
     assert summary.folder.name == kept.name
     assert summary.outcome == "undecided"
-    for path in ("README.md", "tables/families.csv", "tables/models.csv"):
+    told = ("README.md", "methods.md", "references.bib")
+    for path in (*told, "tables/families.csv", "tables/models.csv"):
         assert (summary.folder / path).read_text() == (kept / path).read_text(), path
 
 

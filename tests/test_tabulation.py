@@ -22,7 +22,6 @@ from benchmark.markup import (
     decimals,
     escape_csv,
     escape_inline,
-    escape_latex,
     escape_markdown,
     file_name,
     interval,
@@ -114,14 +113,6 @@ def test_visible_text_has_no_control_characters(text: str) -> None:
     assert "\n" not in shown
     assert "\x1b" not in shown
     shown.encode("utf-8")  # would raise on a lone surrogate
-
-
-@given(st.text(max_size=30))
-def test_latex_has_no_active_characters(text: str) -> None:
-    escaped = escape_latex(text)
-    known = r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]"
-    rest = re.sub(known + r"|\$(\\rightarrow|\\pm|\\times|-)\$", "", escaped)
-    assert not re.search(r"[\\&%$#_{}~^]", rest)
 
 
 def test_csv_is_defused_and_keeps_precision() -> None:

@@ -18,6 +18,12 @@ from .claim_stamp import ClaimStamp as ClaimStamp
 from .claim_stamp import read_stamp as read_stamp
 from .claim_stamp import stamp_claim as stamp_claim
 from .claim_stamp import write_text_once as write_text_once
+from .columns import ENDINGS as ENDINGS
+from .columns import RUN_COLUMNS as RUN_COLUMNS
+from .columns import ColumnFacts as ColumnFacts
+from .columns import column_facts as column_facts
+from .columns import gain_columns as gain_columns
+from .columns import score_columns as score_columns
 from .files import DamagedError as DamagedError
 from .files import OtherVersionError as OtherVersionError
 from .files import ResultsError as ResultsError

@@ -44,7 +44,8 @@ def load_results(
     `temperature_high`, `temperature_status`, `calibration_rows`; `latency_p50_ms`,
     `latency_p90_ms`, `throughput` (samples/s), `peak_memory_mb`, `timing_unstable`; `folder`,
     where the record and the logits lie; `reason`, why a run has no result. A run without scores
-    has one row with an empty split, so that it can be listed; never imputed.
+    has one row with an empty split, so that it can be listed; never imputed. Each is described in
+    docs/columns.md, and by `column_facts`.
 
     Raises:
         ResultsError: the tree holds several suites and none is named, or not the one that is.

@@ -2,6 +2,7 @@
 
 python -m benchmark.report [--results results] [--reports reports] [--suite NAME]
 python -m benchmark.report --compare results-a results-b
+python -m benchmark.report --samples
 python -m benchmark.report --table FILE.csv --columns MAP.yaml
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.arguments import Parser, parse, program
-from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
+from benchmark.markup import file_name, to_csv, visible, without_credentials
 from benchmark.records import (
     ResultsError,
     available_cores,
@@ -38,10 +39,9 @@ from benchmark.report.row_sources import RowSources
 from benchmark.shell import as_folder, command, progress_apart
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from benchmark.report.contents import Contents
     from benchmark.report.drawings import Drawings
+    from benchmark.report.stored_report import StoredReport
     from benchmark.report.summary import Summary
 
 
@@ -54,6 +54,7 @@ def write_report(
     published: Sequence[Published] = (),
     row_sources: RowSources = RowSources(),  # noqa: B008 (it is frozen)
     redraw: bool = False,
+    pdf: bool = False,
     processes: int = 0,
 ) -> Summary:
     """Write the report of one suite to `reports/<suite>` and return what it says in short.
@@ -69,6 +70,7 @@ def write_report(
         published: figures of earlier publications to show beside those of the runs.
         row_sources: files and data sets whose rows may be shown; none but embedded ones.
         redraw: draw everything, whatever is there.
+        pdf: write the figures as PDF, too.
         processes: how many may draw beside this one, where that is worth their start.
 
     Raises:
@@ -80,13 +82,10 @@ def write_report(
 
     target, key = reports / file_name(suite), key_now()
     stored = None if redraw else StoredReport.read(target)
-    if stored and stored.still_holds(key, target):
+    if stored and stored.still_holds(key, target) and not (pdf and stored.lacks_pdf):
         return replace(stored.summary, folder=target, is_new=False)
     data = replace(read_suite(results, suite), row_sources=row_sources)
-    from benchmark.report.drawings import Drawings, kept_drawings
-
-    asked = Drawings(kept_drawings(stored, target), processes)
-    with replaced_folder(target) as folder, asked:
+    with replaced_folder(target) as folder, _drawings(stored, target, processes, pdf) as asked:
         contents = _draw(data, claim, published, asked, folder)
         is_final = contents.is_final and key == key_now()  # nothing changed meanwhile
         return StoredReport.write(folder, target, contents, asked, key if is_final else None)
@@ -97,6 +96,12 @@ def _only_suite(results: Path) -> str:
     if len(names) > 1:
         raise ReportError(f"{results} holds several suites, choose one: {', '.join(names)}")
     return names[0]
+
+
+def _drawings(stored: StoredReport | None, target: Path, processes: int, pdf: bool) -> Drawings:
+    from benchmark.report.drawings import Drawings, kept_drawings
+
+    return Drawings(kept_drawings(stored, target), processes, with_pdf=pdf)
 
 
 def _draw(
@@ -110,6 +115,8 @@ def _draw(
 
     contents = gather(data, claim, published, drawings)
     _write_pages(contents, folder)
+    if drawings.with_pdf:
+        drawings.write_pdfs(folder)
     return contents
 
 
@@ -167,14 +174,19 @@ def _swapped(first: Path, second: Path) -> bool:
 
 def _write_pages(contents: Contents, folder: Path) -> None:
     from benchmark.report import pages
+    from benchmark.report.methods import describe_methods
+    from benchmark.report.table_files import write_tables
 
     for name in ("figures", "tables", "models/rows"):
         (folder / name).mkdir(parents=True)
     _write(folder / "README.md", pages.render_readme(contents))
     _write(folder / "index.html", pages.render_html(contents))
+    methods = describe_methods(contents)
+    _write(folder / "methods.md", methods.page)
+    _write(folder / "references.bib", methods.bibtex)
     for drawing in contents.drawings:
         _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
-    _write_tables(contents, folder / "tables")
+    write_tables(contents, folder / "tables")
     for page in contents.pages:
         name = file_name(page.model)
         _write(folder / "models" / f"{name}.md", pages.render_model_page(page, contents.data))
@@ -186,27 +198,6 @@ def _write_pages(contents: Contents, folder: Path) -> None:
                 if mistake.image is not None:
                     file = folder / "models" / "rows" / f"{dataset}-{mistake.row_id}.png"
                     file.write_bytes(mistake.image)
-
-
-def _write_tables(contents: Contents, folder: Path) -> None:
-    data = contents.data
-    for section in contents.sections:
-        rows = data.in_distribution[data.in_distribution["dataset"] == section.dataset]
-        _write_frame(folder / f"{section.file}.csv", data, rows)
-        caption = f"{section.dataset}: calibration of {section.summary}"
-        _write(
-            folder / f"{section.file}.tex",
-            section.quality.to_latex(caption, f"tab:{section.file}")
-            + section.detail.to_latex(f"{section.dataset}: details", f"tab:{section.file}-detail"),
-        )
-    _write_frame(folder / "runs.csv", data, data.frame)
-    problems = contents.problem_table
-    header = [column.key for column in problems.columns]
-    _write(
-        folder / "problems.csv", to_csv(header, [[c.text for c in row] for row in problems.rows])
-    )
-    if contents.claim_json:
-        _write(folder / "claim.json", contents.claim_json)
 
 
 def write_comparison(first: Path, second: Path, reports: Path) -> Path:
@@ -229,22 +220,6 @@ def write_comparison(first: Path, second: Path, reports: Path) -> Path:
         rows = [[cell.text for cell in row] for row in changed.rows]
         _write(folder / "changes.csv", to_csv(header, rows))
     return target
-
-
-def _write_frame(path: Path, data: ReportData, frame: pd.DataFrame) -> None:
-    """Write rows at full precision, without empty columns."""
-    # Arrow writes a hundred thousand rows in a second, pandas and csv take ten.
-    import pandas as pd
-    import pyarrow as pa
-    from pyarrow import csv
-
-    frame = frame.dropna(axis="columns", how="all")
-    if "folder" in frame:  # not where no record can be read
-        frame = frame.assign(folder=[data.relative(folder) for folder in frame["folder"]])
-    for name in frame.columns:
-        if not pd.api.types.is_numeric_dtype(frame[name]):
-            frame[name] = frame[name].map(escape_csv, na_action="ignore")
-    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def _write(path: Path, text: str) -> None:
@@ -276,7 +251,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--redraw", action="store_true", help="draw also what has not changed since the last time"
     )
+    parser.add_argument("--pdf", action="store_true", help="write the figures as PDF, too")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--samples",
+        action="store_true",
+        help="write the prediction of every row as parquet instead",
+    )
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -304,6 +285,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(parser, arguments)
     if options.json and options.compare:
         parser.error("--json and --compare do not go together")
+    if options.samples and (options.json or options.compare or options.table or options.pdf):
+        parser.error("--samples goes with none of --json, --compare, --table and --pdf")
+    if options.pdf and (options.compare or options.table):
+        parser.error("--pdf goes with neither --compare nor --table")
     if (options.table is None) != (options.columns is None):
         parser.error("--table and --columns go together: the map explains the table's columns")
     if options.table and (options.compare or options.suite):
@@ -314,6 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             page = write_comparison(first, second, options.reports) / "README.md"
             print(page.read_text(encoding="utf-8"))
             print(page)
+            return 0
+        if options.samples:
+            _show_samples(options)
             return 0
         with progress_apart(options.json):
             summaries = (
@@ -326,6 +314,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _show_samples(options: argparse.Namespace) -> None:
+    """Write the rows of each suite, and print where they are and what is not among them."""
+    from benchmark.report.samples import write_samples
+
+    for suite in _suites(options):
+        folder, left_out = write_samples(options.results, options.reports, suite)
+        for line in left_out:
+            print(f"left out: {visible(line)}", file=sys.stderr)
+        print(folder)
 
 
 def _suites(options: argparse.Namespace) -> list[str]:
@@ -344,6 +343,7 @@ def _write_one(options: argparse.Namespace, suite: str) -> Summary:
         published=declared_published(registry, suite) if registry else (),
         row_sources=RowSources.named_by(registry, options.data_root),
         redraw=options.redraw,
+        pdf=options.pdf,
         processes=available_cores(),
     )
 

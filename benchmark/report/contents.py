@@ -95,6 +95,7 @@ class Contents:
     verdict: tuple[str, ...] = ()
     verdict_numbers: tuple[str, ...] = ()
     claim_json: str = ""
+    claim_result: ClaimResult | None = None
     passages: list[Passage] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     across_tables: tuple[AcrossTable, ...] = ()
@@ -204,7 +205,7 @@ def _describe(data: ReportData, published: Sequence[Published], drawings: Drawin
         contents.across_tables = across_tables(table, contents.choice, drawings)
         contents.sections = _sections(data, table, evaluations, drawings)
         drawings.start()
-    contents.published = published_sections(data, published)
+    contents.published = published_sections(data, published, drawings)
     contents.pages = model_pages(data, evaluations)
     return contents
 
@@ -240,6 +241,7 @@ def add_claim(
         drawings.ask(claim_figures.variance_shares, result.variance_shares, "variance-shares"),
         drawings.ask(claim_figures.specification_curve, result, "specification-curve"),
     ]
+    contents.claim_result = result
     contents.outcome = result.verdict.outcome
     contents.verdict = (*result.verdict.sentences, *notes)
     contents.verdict_numbers = result.verdict.numbers

@@ -16,6 +16,7 @@ from benchmark.records import (
     average_seeds,
 )
 from benchmark.report.row_sources import RowSources
+from benchmark.report.run_method import RunMethod
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,7 @@ class ReportData:
         finished: first and last time a run finished, ISO 8601.
         majority: by dataset, the share of its test rows that are of their most frequent class.
         members: the runs that the suite consists of; None: whatever is there.
+        methods: how each run was made.
     """
 
     suite: str
@@ -105,6 +107,7 @@ class ReportData:
     row_sources: RowSources = field(default_factory=RowSources)
     majority: dict[str, float] = field(default_factory=dict)
     members: SuiteMembers | None = None
+    methods: tuple[RunMethod, ...] = ()
 
     @property
     def incomplete(self) -> str:

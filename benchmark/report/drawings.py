@@ -20,7 +20,7 @@ import xxhash
 
 from benchmark.records import ResultsError, reading
 from benchmark.report.content_key import content_key
-from benchmark.report.figure_style import Drawing
+from benchmark.report.figure_style import Drawing, drawn_pdf
 from benchmark.report.stored_report import StoredDrawing, StoredReport
 
 Draw = Callable[..., Drawing | None]
@@ -65,10 +65,12 @@ class Drawings:
     Attributes:
         kept: the last report's figures by their keys.
         processes: how many may draw beside this one.
+        with_pdf: whether the report has its figures as PDF, too.
     """
 
     kept: Mapping[str, Drawing | None] = field(default_factory=dict)
     processes: int = 0
+    with_pdf: bool = False
     asked: list[Asked] = field(default_factory=list)
     _pool: ProcessPoolExecutor | None = None
 
@@ -123,6 +125,14 @@ class Drawings:
                 mp_context=multiprocessing.get_context("spawn"),
             )
         return self._pool
+
+    def write_pdfs(self, folder: Path) -> None:
+        """Draw every figure once more, as PDF, into the folder of a report."""
+        for one in self.asked:
+            drawing = one.drawing
+            if drawing is not None:
+                content = drawn_pdf(one.function, one.arguments)
+                figure_file(folder, drawing.name).with_suffix(".pdf").write_bytes(content)
 
     def stored(self) -> dict[str, StoredDrawing | None]:
         """Return what `report.json` is to say of the figures, all of which are done."""

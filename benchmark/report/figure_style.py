@@ -6,7 +6,8 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ STYLE: dict[Any, Any] = {
     # Text as paths looks the same everywhere; the salt makes element names reproducible.
     "svg.fonttype": "path",
     "svg.hashsalt": "calibration-benchmark",
+    # TrueType, so that text in a PDF can be searched and edited; journals refuse Type 3.
+    "pdf.fonttype": 42,
     # A dollar sign in a family's name is a dollar sign, not mathematics.
     "text.parse_math": False,
 }
@@ -100,8 +103,37 @@ class Drawing:
     method: str = ""
 
 
+_PDFS: ContextVar[list[bytes] | None] = ContextVar("_PDFS", default=None)
+"""Where figures are put as PDF, too, while they are rendered; None: nowhere."""
+
+
+def drawn_pdf(draw: Callable[..., Drawing | None], arguments: tuple[Any, ...]) -> bytes:
+    """Return the figure that a function draws as PDF, whose text is text.
+
+    Args:
+        draw: that renders one figure with `to_svg`.
+        arguments: with which it is called.
+    """
+    rendered: list[bytes] = []
+    token = _PDFS.set(rendered)
+    try:
+        draw(*arguments)
+    finally:
+        _PDFS.reset(token)
+    return rendered[-1]
+
+
+def _to_pdf(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
 def to_svg(figure: Figure) -> str:
     """Render a figure as SVG text without date or random names."""
+    pdfs = _PDFS.get()
+    if pdfs is not None:
+        pdfs.append(_to_pdf(figure))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().decode("utf-8")

@@ -31,8 +31,9 @@ PACKAGES = (
     *("contourpy", "fonttools", "jinja2", "kiwisolver", "markupsafe", "matplotlib", "numpy"),
     *("pandas", "pillow", "pyarrow", "pydantic", "pydantic_core", "safetensors", "scipy"),
     *("seaborn", "threadpoolctl"),
+    "calibration-benchmark",  # methods.md names it
 )
-"""Whose versions decide what numbers, figures and pages look like."""
+"""Whose versions decide what numbers, figures and pages say and look like."""
 
 
 def inputs_key(
@@ -175,4 +176,4 @@ def _version(package: str) -> str:
 
 
 def _sources(root: Path) -> Iterable[Path]:
-    return (path for path in root.rglob("*") if path.suffix in {".py", ".jinja"})
+    return (path for path in root.rglob("*") if path.suffix in {".py", ".jinja", ".bib"})

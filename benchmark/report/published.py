@@ -13,6 +13,7 @@ import numpy as np
 from benchmark.markup import MISSING, Cell, Column, Table, decimals, file_name, interval, plural
 from benchmark.records import ResultsError, RunFolder, read_split
 from benchmark.registry import Published, did_you_mean
+from benchmark.report.drawings import Asked, Drawings
 from benchmark.report.figure_style import MIXER_COLORS, MUTED, Drawing, new_figure, styled, to_svg
 from benchmark.statistics import (
     METRICS,
@@ -45,7 +46,12 @@ class PublishedSection:
     sentences: tuple[str, ...]
     metrics: Table | None = None
     temperatures: Table | None = None
-    drawing: Drawing | None = None
+    asked: Asked | None = None
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """How the publication's fit went on our rows."""
+        return None if self.asked is None else self.asked.drawing
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,14 @@ class RepeatedFit:
         return (self.descent.temperature - 1) / way if way else math.nan
 
 
-def published_sections(data: ReportData, published: Sequence[Published]) -> list[PublishedSection]:
+def published_sections(
+    data: ReportData, published: Sequence[Published], drawings: Drawings
+) -> list[PublishedSection]:
     """Return a section for each publication."""
-    return [_section(data, entry) for entry in published]
+    return [_section(data, entry, drawings) for entry in published]
 
 
-def _section(data: ReportData, entry: Published) -> PublishedSection:
+def _section(data: ReportData, entry: Published, drawings: Drawings) -> PublishedSection:
     title = f"{entry.model} on {entry.dataset}"
     scored = data.in_distribution
     runs = scored[(scored["model"] == entry.model) & (scored["dataset"] == entry.dataset)]
@@ -90,7 +98,7 @@ def _section(data: ReportData, entry: Published) -> PublishedSection:
         (*opening, *_unknown_metrics(entry), *unreadable, *_why_sentences(entry, runs, fits)),
         metrics=_metric_table(entry, runs),
         temperatures=_temperature_table(entry, runs, fits),
-        drawing=_draw(entry, fits[0]) if fits else None,
+        asked=drawings.ask(_draw, entry, fits[0]) if fits else None,
     )
 
 

@@ -32,6 +32,7 @@ from benchmark.report.data import (
     with_columns,
 )
 from benchmark.report.machines import describe_machine, describe_timer
+from benchmark.report.run_method import RunMethod, run_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +129,7 @@ class _Reader:
         self.finished: list[str] = []
         self.names: set[str] = set()
         self.majority: dict[str, float] = {}
+        self.methods: list[RunMethod] = []
 
     def add(self, folder: RunFolder) -> None:
         name = folder.name.partition("/")[2]
@@ -147,6 +149,7 @@ class _Reader:
                 self._leave_out(name, "damaged", "logits", error)
                 return
         self._note(record)
+        self.methods.append(run_method(folder, record))
         self._count_classes(folder, record)
         for row in tidy_rows(folder, record, is_shown):
             # Names of a tree from elsewhere can be any text, and reach figures and file names.
@@ -247,4 +250,5 @@ def _combine(
         finished=(times[0], times[-1]) if times else ("", ""),
         majority=majority,
         members=members,
+        methods=tuple(method for part in parts for method in part.methods),
     )

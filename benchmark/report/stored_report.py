@@ -87,6 +87,12 @@ class StoredReport(BaseModel):
         (folder / MARKER).write_text(text, encoding="utf-8")
         return summary
 
+    @property
+    def lacks_pdf(self) -> bool:
+        """Whether any figure is there without its PDF."""
+        figures = [name.removesuffix(".svg") for name in self.files if name.startswith("figures/")]
+        return any(f"{name.removesuffix('.pdf')}.pdf" not in self.files for name in figures)
+
     def still_holds(self, key: str | None, folder: Path) -> bool:
         """Say whether a report of `key` lies in a folder, whole and with nothing beside it."""
         if key is None or self.key != key:

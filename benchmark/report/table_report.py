@@ -245,12 +245,16 @@ def _sizes(group: pd.DataFrame) -> Cell:
 def _write_pages(
     contents: Contents, page: TablePage, published: PublishedTable, folder: Path
 ) -> None:
+    from benchmark.report.methods import describe_table_methods
     from benchmark.report.pages import render_table_html, render_table_readme
 
     for name in ("figures", "tables"):
         (folder / name).mkdir()
     _write(folder / "README.md", render_table_readme(contents, page))
     _write(folder / "index.html", render_table_html(contents, page))
+    methods = describe_table_methods(contents, published)
+    _write(folder / "methods.md", methods.page)
+    _write(folder / "references.bib", methods.bibtex)
     for drawing in contents.drawings:
         _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
     if contents.claim_json:

@@ -21,10 +21,12 @@ from .metric import Debiased as Debiased
 from .metric import Influence as Influence
 from .metric import Metric as Metric
 from .metric import Share as Share
+from .metric import SimulatedFloor as SimulatedFloor
 from .metrics import METRICS as METRICS
 from .metrics import metrics_for as metrics_for
 from .metrics import score as score
 from .predictions import Predictions as Predictions
+from .resampling import RESAMPLES as RESAMPLES
 from .resampling import ErrorParts as ErrorParts
 from .resampling import RefittedTemperatures as RefittedTemperatures
 from .resampling import TemperaturePath as TemperaturePath

@@ -271,7 +271,7 @@ def debiased_calibration_error(
     With d = confidence - correct and n_b rows in bin b, the mean of d_i d_j over pairs i != j in a
     bin is an unbiased estimate of that bin's squared gap; bins are weighted by n_b / n (Kumar et
     al. 2019 "Verified Uncertainty Calibration"; Lee et al. 2023 "T-Cal"). The interval is normal,
-    as in Sun et al. 2023 "A Confidence Interval for the l2 Expected Calibration Error", with the
+    as in Sun et al. 2024 "A Confidence Interval for the l2 Expected Calibration Error", with the
     variance of the U-statistic at each hypothesised value, so that it holds for a calibrated model
     (where the statistic is degenerate) and for a miscalibrated one.
 

@@ -171,6 +171,7 @@ METRICS = (
     Metric(
         "classwise_ece", "class-wise calibration error, equal-width bins", "class-wise ECE",
         classwise_ece, "lower", POSITIVE, POINTS, "Kull et al. 2019; Nixon et al. 2019",
+        bins=CLASSWISE_BINS,
     ),
     Metric(
         "classwise_equal_mass_error", "class-wise calibration error, equal-mass bins",
@@ -181,6 +182,6 @@ METRICS = (
         "debiased_classwise_error", "debiased class-wise calibration error, root mean square",
         "debiased class-wise error", debiased_classwise_error, "lower",
         Debiased(squared=False, by_class=True), POINTS, "Kumar et al. 2019",
-        over_seeds="root_mean_square", outcome="error", bins=CLASSWISE_BINS,
+        over_seeds="root_mean_square", outcome="error", bins=CLASSWISE_BINS, bounds=(-1, 1),
     ),
 )  # fmt: skip

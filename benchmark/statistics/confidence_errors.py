@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmark.statistics.calibration_error import (
+    DEFAULT_BINS,
     Scheme,
     debiased_calibration_error,
     expected_calibration_error,
@@ -59,29 +60,31 @@ METRICS = (
     Metric(
         "signed_gap", "mean confidence minus accuracy", "signed gap", signed_gap, "zero",
         Influence(lambda p: p.confidence - p.correct), POINTS,
-        "calibration in the large; Cox 1958",
+        "calibration in the large; Cox 1958", bounds=(-1, 1),
     ),
     binned_ece("ece_15", 15, "equal_width"),
     binned_ece("ece_100_equal_mass", 100, "equal_mass"),
     Metric(
-        "max_calibration_error", "largest gap of a bin", "MCE",
+        "max_calibration_error", f"largest gap of {DEFAULT_BINS} equal-width bins", "MCE",
         _of_confidence(max_calibration_error), "lower", POSITIVE, POINTS, "Naeini et al. 2015",
+        bins=DEFAULT_BINS,
     ),
     Metric(
-        "rms_calibration_error", "root mean square gap of bins", "RMS error",
-        _of_confidence(rms_calibration_error), "lower", POSITIVE, POINTS,
-        "Nguyen & O'Connor 2015",
+        "rms_calibration_error", f"root mean square gap of {DEFAULT_BINS} equal-mass bins",
+        "RMS error", _of_confidence(rms_calibration_error), "lower", POSITIVE, POINTS,
+        "Nguyen & O'Connor 2015", bins=DEFAULT_BINS,
     ),
     Metric(
         "debiased_calibration_error", "debiased calibration error", "debiased error",
         _of_confidence(lambda *rows: debiased_calibration_error(*rows).root), "lower",
-        Debiased(squared=False), POINTS, "Kumar et al. 2019; Sun et al. 2023",
-        over_seeds="root_mean_square", outcome="error",
+        Debiased(squared=False), POINTS, "Kumar et al. 2019; Sun et al. 2024",
+        over_seeds="root_mean_square", outcome="error", bounds=(-1, 1),
     ),
     Metric(
         "debiased_calibration_error_squared", "debiased squared calibration error",
         "debiased squared error", _of_confidence(lambda *r: debiased_calibration_error(*r).squared),
-        "lower", Debiased(squared=True), PLAIN, "Kumar et al. 2019; Sun et al. 2023",
+        "lower", Debiased(squared=True), PLAIN, "Kumar et al. 2019; Sun et al. 2024",
+        bins=DEFAULT_BINS, bounds=(-1, 1),
     ),
     Metric(
         "smooth_ece", "smooth calibration error", "smooth ECE",

@@ -158,6 +158,6 @@ METRICS = (
         "aps_set_size_90", "mean size of the prediction sets (APS, 90%)", "size of 90% sets",
         mean_set_size, "lower",
         Influence(lambda p: prediction_sets(p).sizes, follows_temperature=False), CLASSES,
-        "Romano et al. 2020", scaling_only=True, lacking=lacking,
+        "Romano et al. 2020", scaling_only=True, lacking=lacking, bounds=(0, math.inf),
     ),
 )  # fmt: skip

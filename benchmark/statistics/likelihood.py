@@ -175,30 +175,33 @@ METRICS = (
     Metric(
         "nll", "negative log-likelihood", "NLL", nll, "lower",
         Influence(lambda predictions: predictions.nll), NATS,
-        "log score; Good 1952",
+        "log score; Good 1952", bounds=(0, math.inf),
     ),
     Metric(
         "brier", "Brier score, summed over classes", "Brier", brier, "lower",
         Influence(lambda predictions: predictions.brier), PLAIN,
-        "Brier 1950",
+        "Brier 1950", bounds=(0, 2),
     ),
     Metric(
         "nll_calibration", "NLL that a temperature could win", "NLL calibration", nll_calibration,
         "lower", Excess(nll_calibration_parts, lambda predictions: predictions.nll), NATS,
         "Berta et al. 2025", scaling_only=True, outcome="squared error",
+        bounds=(-math.inf, math.inf),
     ),
     Metric(
         "nll_refinement", "NLL after the best temperature", "NLL refinement", nll_refinement,
         "lower", _CROSS_FITTED, NATS, "Berta et al. 2025", scaling_only=True,
+        bounds=(0, math.inf),
     ),
     Metric(
         "brier_calibration", "Brier score that a temperature could win", "Brier calibration",
         brier_calibration, "lower",
         Excess(brier_calibration_parts, lambda predictions: predictions.brier), PLAIN,
-        "Berta et al. 2025", scaling_only=True, outcome="squared error",
+        "Berta et al. 2025", scaling_only=True, outcome="squared error", bounds=(-2, 2),
     ),
     Metric(
         "brier_refinement", "Brier score after the best temperature", "Brier refinement",
         brier_refinement, "lower", _CROSS_FITTED, PLAIN, "Berta et al. 2025", scaling_only=True,
+        bounds=(0, 2),
     ),
 )  # fmt: skip

@@ -160,6 +160,7 @@ class Metric:
         outcome: How the test of the claim takes it: as an `error`, as a `squared error` (a
             divergence that grows with the square), or not at all.
         bins: Number of bins of a binned error.
+        bounds: Its least and greatest value.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Metric:
     lacking: Callable[[Predictions], str | None] | None = None
     outcome: Literal["error", "squared error"] | None = None
     bins: int | None = None
+    bounds: tuple[float, float] = (0, 1)
 
     def __call__(self, predictions: Predictions) -> float:
         """Compute the metric."""
