@@ -94,7 +94,7 @@ def _source(run: FinishedRun) -> str:
         return dataset.hub
     if dataset.path is not None:
         return dataset.path.name
-    return f"{dataset.embedded} (carried by a Python package)"
+    return f"{dataset.embedded}, carried by a Python package"
 
 
 def _finite(value: float) -> float | None:

@@ -223,7 +223,9 @@ def _making(run: FinishedRun) -> Iterator[tuple[str, str]]:
     model, dataset, record = run.spec.model, run.spec.dataset, run.record
     rows = ", ".join(f"{count:,} {name}" for name, count in run.data.rows.items())
     yield "Checkpoint", _starting_point(run)
-    yield "Data", f"{dataset.name}, {calibration.describe(run)['fitted_on']['source']} ({rows})"
+    source = calibration.describe(run)["fitted_on"]["source"]
+    told = source if source.startswith(dataset.name) else f"{dataset.name}: {source}"
+    yield "Data", f"{told} ({rows})"
     if run.spec.data_revision is not None:
         yield "Data revision", run.spec.data_revision
     for note in run.data.notes:

@@ -104,12 +104,11 @@ def export_run(
     with explained_errors(target), _new_folder(target) as folder:
         write_checkpoint(run, folder, job.options, _code_of(job, form), weights=form != "onnx")
         labels = label_names(folder)
-        found, graph_check = None, None
+        graph, graph_check = None, None
         if form == "onnx":
-            graph, found = _write_graph(job, folder, labels)
-            graph_check = compare(graph, found, tolerance or SAME_MACHINE, "torch's")
-            found = graph
-        check = _check(job, folder, found, allowed_difference(run, tolerance))
+            graph, by_torch = _write_graph(job, folder, labels)
+            graph_check = compare(graph, by_torch, tolerance or SAME_MACHINE, "torch's")
+        check = _check(job, folder, graph, allowed_difference(run, tolerance))
         lines = usage_lines(
             run, target.name, form, job.options,
             has_own_code=bool(_code_of(job, form)), is_grey=job.is_grey,
@@ -153,9 +152,7 @@ def _check(job: _Job, folder: Path, graph: Float64Array | None, allowed: float) 
     """Compare an export with the cached logits; return why where that cannot be done."""
     if job.model is None or job.sample is None:
         return job.unchecked
-    found = graph
-    if found is None:
-        found = _as_loaded(job, folder, job.sample)
+    found = _as_loaded(job, folder, job.sample) if graph is None else graph
     ordered = in_data_order(found, job.run, job.model, job.sample)
     return compare(ordered, job.sample.expected, allowed, "those of the cached logits")
 
