@@ -297,7 +297,7 @@ def test_scaling_that_does_not_help_is_told(results: Path) -> None:
     other = replace(run, record=run.record.model_copy(update={"scores": {"test": swapped}}))
     assert describe(other)["helped"] is not helped[0]
     worse = other if helped[0] else run
-    assert "Scaling did not help on the 200 test rows" in notes(worse)[0]
+    assert "Scaling did not lower the NLL of the 200 test rows" in notes(worse)[0]
 
 
 def test_names_of_classes_are_not_lost(results: Path) -> None:

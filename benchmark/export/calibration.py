@@ -70,7 +70,7 @@ def notes(run: FinishedRun) -> list[str]:
         before, after = (_nll(run, name) for name in ("none", "temperature"))
         rows = plural(run.record.scores["test"].n, "test row")
         found.append(
-            f"Scaling did not help on the {rows}: NLL {decimals(before.value, 4)} before, "
+            f"Scaling did not lower the NLL of the {rows}: {decimals(before.value, 4)} before, "
             f"{decimals(after.value, 4)} after."
         )
     return found

@@ -238,14 +238,16 @@ def _making(run: FinishedRun) -> Iterator[tuple[str, str]]:
     if run.spec.recipe is not None and run.spec.recipe.lora is not None:
         yield "Adapters", "low-rank, merged into the weights"
     yield "Seed", str(run.spec.seed)
-    yield "Licence of the checkpoint", model.licence or "not stated"
+    if model.scratch is None:
+        yield "Licence of the checkpoint", model.licence or "not stated"
     yield "Licence of the data", dataset.licence or "not stated"
     packages = record.provenance.get("packages", {})
-    versions = [
-        f"{name} {packages[name]}" for name in ("torch", "transformers") if name in packages
-    ]
-    made_with = ["calibration-benchmark", f"commit {record.provenance.get('git_commit')}"]
-    yield "Made with", ", ".join([" ".join(made_with), *versions])
+    versions = [f"{one} {packages[one]}" for one in ("torch", "transformers") if one in packages]
+    commit = record.provenance.get("git_commit")
+    yield (
+        "Made with",
+        ", ".join([f"calibration-benchmark (commit {commit or 'unknown'})", *versions]),
+    )
     yield "Run", f"{run.name}, finished {record.finished_at:%Y-%m-%d}"
 
 
