@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmark.export.errors import ExportError
 from benchmark.failures import first_line
+from benchmark.hub import causes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +56,7 @@ def write_graph(
     import torch
 
     try:
-        with _quiet():
+        with _quiet(), _plain_attention(model):
             program = torch.onnx.export(
                 _calibrated(model, tuple(batch), temperature),
                 tuple(batch.values()),
@@ -67,8 +68,9 @@ def write_graph(
                 verbose=False,
             )
     except Exception as error:  # the exporter's own, and whatever the model's code raises
+        *_, cause = causes(error)  # the exporter's own texts tell where to report it
         raise ExportError(
-            f"{type(model).__name__} cannot be exported to ONNX ({first_line(error)[:300]}); "
+            f"{type(model).__name__} cannot be exported to ONNX ({first_line(cause)[:300]}); "
             "--format transformers exports its checkpoint"
         ) from None
     assert program is not None  # None is what the older exporter returns
@@ -125,6 +127,20 @@ def _require(*modules: str) -> None:
         raise ExportError(
             f"--format onnx needs {', '.join(missing)}: pip install 'calibration-benchmark[onnx]'"
         )
+
+
+@contextmanager
+def _plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Write attention out as products and a softmax; the exporter trips over fused kernels."""
+    before = getattr(model.config, "_attn_implementation", None)
+    if before is None or before == "eager":
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 @contextmanager

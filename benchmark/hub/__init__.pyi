@@ -1,5 +1,6 @@
 from .datasets import load_hub_dataset as load_hub_dataset
 from .errors import Kind as Kind
+from .errors import causes as causes
 from .files import fetch_checkpoint as fetch_checkpoint
 from .files import fetch_settings as fetch_settings
 from .files import is_missing_file as is_missing_file
