@@ -53,6 +53,7 @@ class Facts:
         check: against the cached logits; or why there was none.
         graph_check: of an ONNX graph against torch.
         has_own_code: whether the checkpoint comes with code of its own.
+        is_fixed: whether all texts are filled up to one length.
     """
 
     form: Form
@@ -61,6 +62,7 @@ class Facts:
     check: Check | str
     graph_check: Check | None = None
     has_own_code: bool = False
+    is_fixed: bool = False
 
 
 class Markdown(str):

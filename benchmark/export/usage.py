@@ -90,7 +90,8 @@ def _graph_of_images(place: str, is_grey: bool) -> list[str]:
         "from transformers import AutoImageProcessor",
         "",
         _processor(place),
-        *_session(place, f'processor({picture}{form}, return_tensors="np")'),
+        f"picture = {picture}",
+        *_session(place, f'processor(picture{form}, return_tensors="np")'),
     ]
 
 

@@ -109,11 +109,11 @@ def export_run(
             graph, by_torch = _write_graph(job, folder, labels)
             graph_check = compare(graph, by_torch, tolerance or SAME_MACHINE, "torch's")
         check = _check(job, folder, graph, allowed_difference(run, tolerance))
+        has_code = _code_of(job, form) is not None
         lines = usage_lines(
-            run, target.name, form, job.options,
-            has_own_code=bool(_code_of(job, form)), is_grey=job.is_grey,
-        )  # fmt: skip
-        facts = card.Facts(form, lines, labels, check, graph_check, bool(_code_of(job, form)))
+            run, target.name, form, job.options, has_own_code=has_code, is_grey=job.is_grey
+        )
+        facts = card.Facts(form, lines, labels, check, graph_check, has_code, job.options.is_fixed)
         _write_words(folder, run, facts)
     return Exported(target, check, graph_check)
 
