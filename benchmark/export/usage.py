@@ -32,35 +32,24 @@ def usage_lines(
         has_own_code: whether the checkpoint comes with code of its own.
         is_grey: whether the model takes images of one channel, which pipelines do not read.
     """
-    modality = run.spec.model.modality
+    modality, classes = run.spec.model.modality, len(run.data.label_names)
+    if modality == "image" and form == "onnx":
+        return _graph_of_images(place, is_grey)
+    if modality == "image" and is_grey:
+        return _grey_checkpoint(place, has_own_code)
     is_pair = run.spec.dataset.columns.text_pair is not None
     arguments = [f"{name}={_python(value)}" for name, value in options.arguments().items()]
-    if form == "onnx" and modality == "text":
-        texts = '["One"], ["Other"]' if is_pair else '["A text to classify"]'
-        arguments += [] if options.is_fixed else ["padding=True"]
-        call = ", ".join([texts, *arguments, 'return_tensors="np"'])
-        return [
-            "import onnxruntime",
-            "from transformers import AutoTokenizer",
-            "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
-            *_session(place, f"tokenizer({call})"),
-        ]
-    if modality == "text":
-        return pipeline_lines(
-            modality,
-            place,
-            classes=len(run.data.label_names),
-            has_own_code=has_own_code,
-            is_pair=is_pair,
-            options=arguments,
-        )
     if form == "onnx":
-        return _graph_of_images(place, is_grey)
-    if is_grey:
-        return _grey_checkpoint(place, has_own_code)
-    classes = len(run.data.label_names)
-    return pipeline_lines(modality, place, classes=classes, has_own_code=has_own_code)
+        arguments += [] if options.is_fixed else ["padding=True"]
+        return _graph_of_texts(place, arguments, is_pair)
+    return pipeline_lines(
+        modality,
+        place,
+        classes=classes,
+        has_own_code=has_own_code,
+        is_pair=is_pair,
+        options=arguments,
+    )
 
 
 def _python(value: object) -> str:
@@ -73,6 +62,18 @@ def _session(place: str, call: str) -> list[str]:
         f"inputs = {call}",
         "taken = {one.name: inputs[one.name] for one in session.get_inputs()}",
         "print(session.run(None, taken)[0])  # classes in the order of calibration.json",
+    ]
+
+
+def _graph_of_texts(place: str, arguments: list[str], is_pair: bool) -> list[str]:
+    texts = '["One"], ["Other"]' if is_pair else '["A text to classify"]'
+    call = ", ".join([texts, *arguments, 'return_tensors="np"'])
+    return [
+        "import onnxruntime",
+        "from transformers import AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
+        *_session(place, f"tokenizer({call})"),
     ]
 
 

@@ -174,11 +174,8 @@ def pipeline_lines(
     arguments = [] if classes is None else [f"top_k={classes}"]
     arguments += ["trust_remote_code=True"] if has_own_code else []
     if modality == "image":
-        first = [
-            "from transformers import AutoImageProcessor, pipeline",
-            "",
-            f'processor = AutoImageProcessor.from_pretrained({told}, backend="pil")',
-        ]
+        processor = f'processor = AutoImageProcessor.from_pretrained({told}, backend="pil")'
+        first = ["from transformers import AutoImageProcessor, pipeline", "", processor]
         arguments = ["image_processor=processor", *arguments]
         example = '"picture.png"'
     else:
