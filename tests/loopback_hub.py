@@ -2,11 +2,13 @@
 
 `huggingface_hub`, `transformers` and `datasets` talk to it through HF_ENDPOINT. Repositories
 hold commits and branches, every request is logged, and answers go wrong on request. As the real
-one does, it sends those who want a large file to a storage server, which is another host.
+one does, it sends those who want a large file, or bring one, to a storage server, which is another
+host. Who brings something needs a token, any.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -24,9 +26,13 @@ from urllib.parse import unquote, urlsplit
 
 Fault = Literal["gated", "forbidden", "bad-token", "error", "cut", "silence"]
 Kind = Literal["model", "dataset"]
-_API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?$")
+_API = re.compile(
+    r"^/api/(models|datasets)/([^/]+/[^/]+)"
+    r"(?:/(revision|tree|paths-info|preupload|commit)/(.+))?$"
+)
+_BATCH = re.compile(r"^/(?:datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch$")
 _DISCUSSIONS = re.compile(r"^/api/models/([^/]+/[^/]+)/discussions$")
-_IN_STORAGE = (".safetensors", ".bin", ".parquet")
+_IN_STORAGE = (".safetensors", ".bin", ".parquet", ".onnx")
 _REFUSALS = {
     "gated": (401, "GatedRepo", "Access to this repository is restricted."),
     "forbidden": (403, "GatedRepo", "You are not in the list of those who may read it."),
@@ -49,6 +55,12 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     pull_requests: list[PullRequest] = field(default_factory=list)
+    private: bool = False
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What its main branch holds."""
+        return self.commits[self.branches["main"]]
 
     def open_pull_request(
         self, files: Mapping[str, bytes], author: str = "SFconvertbot", status: str = "open"
@@ -107,6 +119,7 @@ class LoopbackHub:
     def __init__(self) -> None:
         self.repositories: dict[tuple[Kind, str], Repository] = {}
         self.requests: list[LoggedRequest] = []
+        self.uploads: dict[str, bytes] = {}
         self.silence_seconds = 30.0
         self._faults: list[PlannedFault] = []
         self._lock = threading.Lock()
@@ -199,12 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_HEAD = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def _serve(self) -> None:
         self.hub = self.server.hub
         length = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(length).decode()
+        self.content = self.rfile.read(length)
+        self.body = self.content.decode(errors="replace")
         path = urlsplit(self.path).path
         self.logged = LoggedRequest(
             self.command, path, dict(self.headers), to_storage=self.server.is_storage
@@ -221,6 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._route(path)
 
     def _route(self, path: str) -> None:
+        if self._brings(path):
+            return
         if found := _RESOLVE.match(path):
             dataset, name, revision, file = found.groups()
             self._with_commit("dataset" if dataset else "model", name, revision, self._file, file)
@@ -234,6 +250,78 @@ class _Handler(BaseHTTPRequestHandler):
             self._with_commit(kind, name, revision, answers.get(action, self._info), folder, name)
         else:
             self._refuse(404, "NotFound", "Not found")
+
+    # --- what clients bring ---------------------------------------------------------------------
+
+    def _brings(self, path: str) -> bool:
+        """Answer a request that brings something; say whether it is one."""
+        found = _API.match(path)
+        action = found[3] if found else None
+        if self.server.is_storage and self.command == "PUT":
+            self.hub.uploads[path.rpartition("/")[2]] = self.content
+            self._answer(200, b"")
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif path == "/api/repos/create" or _BATCH.match(path) or action in ("preupload", "commit"):
+            if not self.headers.get("Authorization"):
+                self._refuse(401, None, "Invalid username or password.")
+            elif path == "/api/repos/create":
+                self._create(json.loads(self.body))
+            elif found is None:
+                self._batch(json.loads(self.body))
+            else:
+                kind: Kind = "dataset" if found[1] == "datasets" else "model"
+                self._preupload() if action == "preupload" else self._commit(kind, found[2])
+        else:
+            return False
+        return True
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        kind: Kind = asked.get("type") or "model"
+        name = f"{asked['organization']}/{asked['name']}"
+        url = f"{self.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        if (kind, name) in self.hub.repositories:
+            self._refuse(409, None, "You already created this repo")
+            return
+        made = self.hub.repository(kind, name)
+        made.private = asked.get("visibility") == "private"
+        made.commit({".gitattributes": b""})
+        self._json({"url": url, "name": name})
+
+    def _preupload(self) -> None:
+        told = [
+            {
+                "path": file["path"], "shouldIgnore": False, "oid": None,
+                "uploadMode": "lfs" if file["path"].endswith(_IN_STORAGE) else "regular",
+            }
+            for file in json.loads(self.body)["files"]
+        ]  # fmt: skip
+        self._json({"files": told})
+
+    def _batch(self, asked: dict[str, Any]) -> None:
+        objects = [
+            one | {"actions": {"upload": {"href": f"{self.hub.storage_endpoint}/{one['oid']}"}}}
+            for one in asked["objects"]
+        ]
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _commit(self, kind: Kind, name: str) -> None:
+        repository = self.hub.repositories.get((kind, name))
+        if repository is None:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+            return
+        files = dict(repository.files)
+        for line in map(json.loads, self.body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+        commit = repository.commit(files)
+        url = f"{self.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        self._json({"commitUrl": f"{url}/commit/{commit}", "commitOid": commit})
+
+    # --- what clients want ----------------------------------------------------------------------
 
     def _with_commit(
         self, kind: Kind, name: str, revision: str, answer: Any, *arguments: str
@@ -271,7 +359,13 @@ class _Handler(BaseHTTPRequestHandler):
             for sibling in siblings:
                 entry = _entry(sibling["rfilename"], files[sibling["rfilename"]])
                 sibling |= {"size": entry["size"], "blobId": entry["oid"]}
-        self._json({"_id": "0", "id": name, "sha": commit, "siblings": siblings, "tags": []})
+        private = any(
+            commit in one.commits and one.private
+            for (_, known), one in self.hub.repositories.items()
+            if known == name
+        )
+        about = {"_id": "0", "id": name, "sha": commit, "tags": [], "private": private}
+        self._json({**about, "siblings": siblings})
 
     def _tree(self, files: dict[str, bytes], commit: str, folder: str, name: str) -> None:
         prefix = f"{unquote(folder)}/" if folder else ""

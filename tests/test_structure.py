@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 MOST_ROOMS, MOST_MODULE_LINES, MOST_FUNCTION_LINES = 21, 400, 45
 # Modules of extras that are looked for when needed, so that no environment need have them.
-OPTIONAL = {"mlperf_loadgen", "peft", "pynvml", "ray", "submitit"}
+OPTIONAL = {"mlperf_loadgen", "onnxruntime", "peft", "pynvml", "ray", "submitit"}
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:

@@ -1,4 +1,6 @@
 from .datasets import load_hub_dataset as load_hub_dataset
+from .errors import Kind as Kind
+from .errors import causes as causes
 from .files import fetch_checkpoint as fetch_checkpoint
 from .files import fetch_settings as fetch_settings
 from .files import is_missing_file as is_missing_file
@@ -13,5 +15,7 @@ from .revisions import resolve_hub_revision as resolve_hub_revision
 from .settings import access_token as access_token
 from .sizes import data_size as data_size
 from .sizes import weights_size as weights_size
+from .uploads import repository_page as repository_page
+from .uploads import upload_files as upload_files
 from .weights import CheckpointFiles as CheckpointFiles
 from .weights import local_checkpoint as local_checkpoint

@@ -2,6 +2,9 @@ from .command import main as main
 from .command import write_report as write_report
 from .data import ReportError as ReportError
 from .declared import declared_published as declared_published
+from .model_pages import OWN_ARCHITECTURES as OWN_ARCHITECTURES
+from .model_pages import pipeline_lines as pipeline_lines
+from .model_pages import run_diagram as run_diagram
 from .row_sources import RowSources as RowSources
 from .summary import Summary as Summary
 from .summary import json_document as json_document

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.markup import Cell, Column, Table, compact, decimals, estimate, percent
-from benchmark.records import RunFolder, SuiteMembers, average_seeds
+from benchmark.records import Record, RunFolder, SuiteMembers, average_seeds, read_split
 from benchmark.registry import DEFAULT_REGISTRY
-from benchmark.report.data import FACTS, MAX_LOGITS_FILES, ReportData, name_unknown, rows_of
+from benchmark.report.data import (
+    FACTS,
+    MAX_LOGITS_FILES,
+    UNKNOWN,
+    ReportData,
+    name_unknown,
+    rows_of,
+)
+from benchmark.report.diagram import diagram_svg
 from benchmark.report.evaluations import Evaluation
 from benchmark.report.metric_table import metric_table
+from benchmark.report.reliability import reliability, top_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LAUNCH = ("accelerate", "launch", "benchmark/run.py")
+
+OWN_ARCHITECTURES = ("lfm2-convolution", "metaformer-image", "metaformer-text", "text-cnn")
+"""Model types that transformers does not know; an export brings their code."""
+
+
+@dataclass(frozen=True)
+class TakeAlong:
+    """How a model is used elsewhere: the command that exports it, and what calls it there."""
+
+    command: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,7 @@ class ModelPage:
     Attributes:
         command: makes the model's runs anew.
         is_foreign: whether it stands in the results, rather than being made here.
+        take_along: how it is used elsewhere; None: no run has a checkpoint to export.
     """
 
     model: str
@@ -37,6 +58,7 @@ class ModelPage:
     evaluations: tuple[Evaluation, ...]
     command: str
     is_foreign: bool
+    take_along: TakeAlong | None = None
 
     @property
     def about_command(self) -> str:
@@ -68,6 +90,7 @@ def model_pages(data: ReportData, evaluations: Iterable[Evaluation]) -> list[Mod
             evaluations=tuple(of_model.get(str(model), ())),
             command=commands[model][0],
             is_foreign=commands[model][1],
+            take_along=_take_along(own),
         )
         for model, own in runs.groupby("model", observed=True)
     ]
@@ -108,6 +131,92 @@ def _chosen(members: SuiteMembers, runs: pd.DataFrame) -> list[str]:
     is_default = members.registry in ("", DEFAULT_REGISTRY.name)
     registry = [] if is_default else [f"--registry={members.registry}"]
     return [*registry, "--datasets", datasets, "--seeds", seeds]
+
+
+def _take_along(runs: pd.DataFrame) -> TakeAlong | None:
+    """Return how the model's first completed run with a checkpoint is exported and used."""
+    for run in rows_of(runs[runs["status"] == "completed"].sort_values(["dataset", "seed"])):
+        folder = RunFolder(Path(run.folder))
+        model = folder.read_spec().get("model")
+        if not isinstance(model, dict):  # imported logits, which no checkpoint here gave
+            continue
+        place = f"{run.model}-{run.dataset}-seed-{run.seed}"
+        words = ["python", "-m", "benchmark.export", "export", folder.name, "--to", place]
+        is_own = (model.get("scratch") or {}).get("model_type") in OWN_ARCHITECTURES
+        lines = pipeline_lines(str(run.modality), place, has_own_code=is_own)
+        return TakeAlong(shlex.join(words), tuple(lines))
+    return None
+
+
+def pipeline_lines(
+    modality: str,
+    folder: str,
+    *,
+    classes: int | None = None,
+    has_own_code: bool = False,
+    is_pair: bool = False,
+    options: Sequence[str] = ("truncation=True",),
+) -> list[str]:
+    """Return lines of Python that print calibrated probabilities of an exported checkpoint.
+
+    The division by T is hooked onto the model, so that the pipeline's own softmax, batches and
+    `top_k` go on as they do without it.
+
+    Args:
+        modality: image or text.
+        folder: of the export, or its repository on the hub.
+        classes: whose probabilities are printed; None: as many as the library likes.
+        has_own_code: whether the checkpoint comes with code of its own.
+        is_pair: whether the model takes pairs of texts.
+        options: of the tokenizer, as arguments.
+    """
+    told = repr(folder) if '"' in folder else f'"{folder}"'
+    arguments = [] if classes is None else [f"top_k={classes}"]
+    arguments += ["trust_remote_code=True"] if has_own_code else []
+    if modality == "image":
+        processor = f'processor = AutoImageProcessor.from_pretrained({told}, backend="pil")'
+        first = ["from transformers import AutoImageProcessor, pipeline", "", processor]
+        arguments = ["image_processor=processor", *arguments]
+        example = '"picture.png"'
+    else:
+        first = ["from transformers import pipeline", ""]
+        arguments = [*options, *arguments]
+        example = '{"text": "One", "text_pair": "Other"}' if is_pair else '"A text to classify"'
+    call = ", ".join([f'"{modality}-classification"', told, *arguments])
+    return [
+        *first,
+        f"classify = pipeline({call})",
+        'T = classify.model.config.calibration["temperature"]',
+        "classify.model.register_forward_hook("
+        'lambda model, given, out: {**out, "logits": out.logits / T})',
+        f"print(classify({example}))",
+    ]
+
+
+def run_diagram(folder: RunFolder, record: Record) -> str:
+    """Return the small reliability diagram of one completed run's test rows as SVG text.
+
+    Raises:
+        ResultsError: its logits are gone or damaged.
+    """
+    from matplotlib.colors import to_hex
+
+    from benchmark.report.figure_style import MIXER_COLORS
+
+    assert record.temperature is not None  # every completed run has one
+    top = top_labels(read_split(folder, "test"), record.temperature.value)
+    mixer = record.facts.mixer or UNKNOWN
+    evaluation = Evaluation(
+        model=record.model,
+        mixer=mixer,
+        dataset=record.dataset,
+        n=len(top.ids),
+        seeds=(record.seed,),
+        before=reliability(top.before, top.correct),
+        after=reliability(top.after, top.correct),
+        mistakes=(),
+    )
+    return diagram_svg(evaluation, to_hex(MIXER_COLORS[mixer]))
 
 
 def _facts(runs: pd.DataFrame, weights: str | None) -> tuple[tuple[str, str], ...]:

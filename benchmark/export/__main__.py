@@ -1,0 +1,7 @@
+"""`python -m benchmark.export`."""
+
+import sys
+
+from benchmark.export.command import main
+
+sys.exit(main())
