@@ -96,7 +96,9 @@ def model_of(kind: str) -> Any:
     if kind == "bert":
         return t.BertForSequenceClassification(t.BertConfig(vocab_size=100, **SMALL))
     if kind == "albert":
-        config = t.AlbertConfig(vocab_size=100, embedding_size=8, **SMALL)
+        config = t.AlbertConfig(
+            vocab_size=100, embedding_size=8, classifier_dropout_prob=0.0, **SMALL
+        )
         return t.AlbertForSequenceClassification(config)
     if kind == "expert":
         return Expert()
@@ -122,7 +124,7 @@ def split_of(kind: str, rows: int) -> EncodedSplit:
 def train(case: Case) -> Arrays:
     """Return the steps' losses, logits of the trained model, and its weights that may be spare."""
     recipe = Recipe(
-        epochs=EPOCHS, batch_size=case.batch_size, learning_rate=1e-2, schedule="constant",
+        epochs=EPOCHS, batch_size=case.batch_size, learning_rate=3e-3, schedule="constant",
         **case.options,
     )  # fmt: skip
     model, split = model_of(case.model), split_of(case.model, case.rows)
