@@ -35,10 +35,10 @@ from benchmark.records import LogitsSplit, RunFolder, write_logits
 
 MARKERS = "growth"
 ROOT = Path(__file__).parents[1]
-MODELS = (8, 16, 32, 64, 128)
-ROWS = (1_000, 4_000, 16_000, 64_000, 256_000)
-CLASSES = (2, 10, 50, 250, 1_000)
-LIMITS = (250, 500, 1_000, 2_000, 4_000)
+MODELS = (8, 16, 32, 64)
+ROWS = (1_000, 4_000, 16_000, 64_000)
+CLASSES = (2, 10, 50, 250)
+LIMITS = (250, 500, 1_000, 2_000)
 PROCESSES = (1, 2, 3, 4)
 
 
