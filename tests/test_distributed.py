@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmark.records import RunFolder, find_records
+from benchmark.records import find_records
 from benchmark.records.logits import read_split
 
 ROOT = Path(__file__).parents[1]
@@ -84,56 +83,82 @@ def test_misunderstood_launch_is_refused(registry_file: Path, tmp_path: Path) ->
 
 
 ONE_RANK_FAILS = """
-import sys, os
+import sys, os, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import torch
 from benchmark import Registry, plan, execute
+import benchmark.execution.gradients as gradients
 import benchmark.execution.training as training
-import benchmark.failures as failures
 
-mode = sys.argv[1]
+MODES = {modes!r}
+gradients.BUCKET_BYTES = 1000  # several exchanges a step
 rank = int(os.environ["RANK"])
-backward = training._Loop._backward
-calls = 0
+mode, steps = "", 0
 
-def sometimes_failing(self, inputs, batch_rows):
-    global calls
-    calls += 1
-    if rank == 1 and mode == "crash" and calls == 3:
-        raise RuntimeError("device 1 had enough")
-    if rank == 1 and mode == "memory" and len(inputs["labels"]) > 6:
-        raise torch.OutOfMemoryError("fake")
-    return backward(self, inputs, batch_rows)
+def trouble(at):
+    if rank == 1 and mode == at and steps == 2:
+        print("TROUBLE", mode, time.time(), flush=True)
+        raise RuntimeError(f"device 1 had enough: {{at}}")
 
-training._Loop._backward = sometimes_failing
-if mode == "memory":
-    # Search as on a GPU: there is no memory to run out of here.
-    def search(self):
+class Loop(training._Loop):
+    def _step(self, *arguments):
+        global steps
+        steps += 1
+        return super()._step(*arguments)
+
+    def _backward(self, inputs, batch_rows):
+        trouble("before the exchanges")
+        if rank == 1 and mode.startswith("memory") and len(inputs["labels"]) > 6:
+            raise torch.OutOfMemoryError("fake")
+        if rank == 1 and mode == "no memory in a step" and steps == 2:
+            print("TROUBLE", mode, time.time(), flush=True)
+            raise torch.OutOfMemoryError("fake")
+        return super()._backward(inputs, batch_rows)
+
+    def _update(self):
+        trouble("after the exchanges")
+        super()._update()
+
+    def find_micro_batch_size(self):
+        if not mode.startswith("memory"):
+            return super().find_micro_batch_size()
+        # Search as on a GPU: there is no memory to run out of here.
         def attempt(rows):
-            inputs = next(self._load([__import__("numpy").arange(rows)]))
-            self._backward(inputs, rows)
+            self.gradients.begin()
+            self._backward(next(self._load([__import__("numpy").arange(rows)])), rows)
             self.optimizer.zero_grad()
         return training.largest_fitting(attempt, self._largest_share)
-    training._Loop.find_micro_batch_size = search
-spec = plan(Registry.load({registry!r}), models=["vit"], limit=96)[0]
-record = execute(spec, Path({results!r}))
-print("OUTCOME", rank, record.status, flush=True)
+
+arrived = gradients.GradientSum._arrived
+def arriving(self, *arguments):
+    arrived(self, *arguments)
+    if self._started == 2:
+        trouble("within the exchanges")
+gradients.GradientSum._arrived = arriving
+training._Loop = Loop
+
+for seed, mode in enumerate(MODES):
+    steps = 0
+    spec = plan(Registry.load({registry!r}), models=["vit"], limit=96, seeds=len(MODES))[seed]
+    record = execute(spec, Path({results!r}))
+    print("OUTCOME", mode, record.status, time.time(), flush=True)
 """
+STEPS_OF_TROUBLE = ("before the exchanges", "within the exchanges", "after the exchanges")
 
 
-@pytest.mark.parametrize(("mode", "status"), [("crash", "failed"), ("memory", "completed")])
-def test_trouble_on_one_rank_is_agreed_on(
-    registry_file: Path, tmp_path: Path, mode: str, status: str
-) -> None:
-    """One of two ranks raises in mid-training, or runs out of memory: neither waits forever."""
+def test_trouble_on_one_rank_is_agreed_on(registry_file: Path, tmp_path: Path) -> None:
+    """One of two ranks raises in a step, or runs out of memory: neither waits forever."""
     script = tmp_path / "script.py"
     results = tmp_path / "results"
+    modes = [*STEPS_OF_TROUBLE, "no memory in a step", "memory to search"]
     script.write_text(
-        ONE_RANK_FAILS.format(root=str(ROOT), registry=str(registry_file), results=str(results))
+        ONE_RANK_FAILS.format(
+            root=str(ROOT), registry=str(registry_file), results=str(results), modes=modes
+        )
     )
     result = subprocess.run(
-        [*TORCHRUN, str(script), mode],
+        [*TORCHRUN, str(script)],
         env=environment(ACCELERATE_USE_CPU="true"),
         capture_output=True,
         text=True,
@@ -141,17 +166,23 @@ def test_trouble_on_one_rank_is_agreed_on(
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("OUTCOME") == 2
-    record = RunFolder(results / "small-limit-96/vit/digits/seed-0").read_record()
-    assert record is not None
-    assert record.status == status
-    if mode == "crash":
-        assert record.failure is not None
-        assert record.failure.message == "device 1 had enough"
-    else:
-        assert record.training is not None
-        assert record.training.micro_batch_size == 4  # 16 -> 8 -> 4, on both ranks
-        assert record.training.batch_size == 32
+    lines = [line.rsplit(" ", 1) for line in result.stdout.splitlines()]
+    times = {what: float(time) for what, time in lines if what.startswith(("TROUBLE", "OUTCOME"))}
+    records = {record.seed: record for _, record in find_records(results)}
+    for seed, mode in enumerate(modes):
+        record = records[seed]
+        if mode == "memory to search":
+            assert record.status == "completed", record.failure
+            assert record.training is not None
+            assert record.training.micro_batch_size == 4  # 16 -> 8 -> 4, on both ranks
+            assert record.training.batch_size == 32
+            continue
+        assert record.failure is not None, mode
+        message = "fake" if mode == "no memory in a step" else f"device 1 had enough: {mode}"
+        assert record.failure.message == message
+        waited = times[f"OUTCOME {mode} failed"] - times[f"TROUBLE {mode}"]
+        print(f"{mode}: over on both after {waited:.2f} s")
+    assert result.stdout.count("OUTCOME") == 2 * len(modes)
 
 
 def test_help_answers_under_accelerate() -> None:

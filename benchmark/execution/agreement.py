@@ -9,10 +9,11 @@ within `COLLECTIVE_TIMEOUT`, or whose other end is gone, ends the launch with th
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from benchmark.execution.launch import COLLECTIVE_TIMEOUT, launched_processes, process_index
 from benchmark.failures import OtherProcessError, RunError, first_line
@@ -47,7 +48,7 @@ def vote(point: str, value: int = 0, error: BaseException | None = None) -> list
             raise error
         return [value]
     _votes += 1
-    ballots = _collective(lambda: _gather([int(error is not None), _votes, _number(point), value]))
+    ballots = collective(lambda: _gather([int(error is not None), _votes, _number(point), value]))
     if error is not None:
         setattr(error, _AGREED, True)
         raise error
@@ -65,6 +66,8 @@ def together(point: str, work: Callable[[], ResultT]) -> ResultT:
     """Do `work` on every process, then vote; if it failed on any, raise on all (see `vote`)."""
     try:
         result = work()
+    except ProcessesPartedError:
+        raise
     except Exception as error:
         vote(point, error=error)
         raise
@@ -118,7 +121,7 @@ def gather_objects(own: ResultT) -> list[ResultT]:
     return found
 
 
-def exchange(point: str, collective: Callable[[], ResultT]) -> ResultT:
+def exchange(point: str, call: Callable[[], ResultT]) -> ResultT:
     """Vote, then call a collective operation with nothing in between that could fail on one.
 
     Raises:
@@ -126,12 +129,17 @@ def exchange(point: str, collective: Callable[[], ResultT]) -> ResultT:
         ProcessesPartedError: another process is gone, or did not come within the timeout.
     """
     vote(point)
-    return _collective(collective)
+    return collective(call)
 
 
-def _collective(collective: Callable[[], ResultT]) -> ResultT:
+def collective(call: Callable[[], ResultT]) -> ResultT:
+    """Call a part of a collective operation, and tell its errors as what they mean.
+
+    Raises:
+        ProcessesPartedError: another process is gone, or did not come within the timeout.
+    """
     try:
-        return collective()
+        return call()
     except Exception as error:
         raise ProcessesPartedError(
             "another process of this launch is gone or did not answer within "
@@ -151,12 +159,21 @@ def _number(point: str) -> int:
 def _gather(values: list[int]) -> list[list[int]]:
     """Return the numbers of each process, in rank order."""
     import torch
+
+    own = torch.tensor(values, dtype=torch.int64)
+    rows = [torch.empty_like(own) for _ in range(launched_processes())]
+    torch.distributed.all_gather(rows, own, group=_hosts())
+    return [[int(number) for number in row.tolist()] for row in rows]
+
+
+@functools.cache
+def _hosts() -> Any:
+    """Return the group in which processes vote: on the host, so that no vote waits for a device."""
+    import torch
     from accelerate import PartialState
 
-    own = torch.tensor(values, dtype=torch.int64, device=PartialState().device)
-    rows = [torch.empty_like(own) for _ in range(launched_processes())]
-    torch.distributed.all_gather(rows, own)
-    return [[int(number) for number in row.tolist()] for row in rows]
+    PartialState()  # the launch's processes meet here, if they have not yet
+    return torch.distributed.new_group(timeout=COLLECTIVE_TIMEOUT, backend="gloo")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

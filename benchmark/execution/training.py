@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from benchmark.arrays import IntArray
 from benchmark.execution.agreement import exchange, largest_fitting, stop_point, together, vote
+from benchmark.execution.gradients import GradientSum
 from benchmark.execution.launch import overridden_settings
 from benchmark.execution.optimization import adamw, save_memory
 from benchmark.execution.progress import Progress
@@ -130,8 +131,7 @@ class _Loop:
         self.adapters = None if recipe.lora is None else add_adapters(model, recipe.lora, seed)
         if recipe.gradient_checkpointing:
             save_memory(model)
-        # No DDP wrapper: gradients are summed once a step, after every process has said
-        # that its part went well, so that trouble on one never leaves the others waiting.
+        # No DDP wrapper: it would leave the others waiting for a process in trouble.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         if recipe.compile:
             self.model = torch.compile(self.model)
@@ -142,6 +142,8 @@ class _Loop:
             reduction="sum", label_smoothing=recipe.label_smoothing
         )
         self.whole_batches = _has_batch_statistics(model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.gradients = GradientSum(trained if self._processes > 1 else [])
         self.micro_batch_size = self._largest_share
         self.losses: list[float] = []
         self.rates: list[float] = []
@@ -179,6 +181,7 @@ class _Loop:
         def attempt(rows: int) -> None:
             try:
                 positions = longest[: min(rows, len(longest))]
+                self.gradients.begin()
                 self._backward(next(self._load([positions])), rows)
                 reserve = [torch.zeros_like(p) for p in self.module.parameters() for _ in "mv"]
                 del reserve  # room for the optimiser's two moments
@@ -205,18 +208,15 @@ class _Loop:
         torch.manual_seed(_epoch_seed(self.seed, epoch, self.accelerator.process_index))
         # A loader of earlier versions drew one number here; so a seed's masks are what they were.
         torch.empty((), dtype=torch.int64).random_()
-        steps = self._steps(epoch)
-        micro_batches = [part for step in steps for part in step.micro_batches]
-        moves = image_moves(self.recipe, len(self.split), seed=self.seed, epoch=epoch)
-        inputs = self._load(micro_batches, moves)
-        loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
+        steps, inputs = together(f"batches of epoch {epoch}", lambda: self._batches(epoch))
         each, self.rates = [], []
         for number, step in enumerate(steps):
-            self.rates.append(float(self.schedule.get_last_lr()[0]))
-            each.append(self._step(step, inputs, f"epoch {epoch}, step {number}"))
-            loss_sum += each[-1]
-            progress.advance()
+            work = partial(self._step, step, inputs, progress)
+            each.append(together(f"epoch {epoch}, step {number}", work))
         self._share_buffers()
+        loss_sum = torch.zeros((), dtype=torch.float32, device=self.accelerator.device)
+        for one in each:
+            loss_sum += one
         # All losses leave the device in one piece, so that no step waits for it.
         sums = self._sum_over_processes(torch.stack([loss_sum, *each])).tolist()
         sizes = [step.batch_rows for step in steps]
@@ -228,6 +228,11 @@ class _Loop:
                 "learning rate, or use bf16 or no mixed precision instead of fp16"
             )
         return mean_loss
+
+    def _batches(self, epoch: int) -> tuple[list[_Step], Iterator[dict[str, Tensor]]]:
+        steps = self._steps(epoch)
+        moves = image_moves(self.recipe, len(self.split), seed=self.seed, epoch=epoch)
+        return steps, self._load([part for step in steps for part in step.micro_batches], moves)
 
     def _load(
         self, micro_batches: list[IntArray], moves: IntArray | None = None
@@ -253,24 +258,30 @@ class _Loop:
             share = share_of_process(batch, process, self._processes)
         return [share[start : start + size] for start in range(0, len(share), size)]
 
-    def _step(self, step: _Step, inputs: Iterator[dict[str, Tensor]], point: str) -> Tensor:
-        """Do one optimiser step; return the summed loss of this process's rows."""
-        loss_sum = torch.zeros((), device=self.accelerator.device)
+    def _step(self, step: _Step, inputs: Iterator[dict[str, Tensor]], progress: Progress) -> Tensor:
+        """Do one optimiser step; return the summed loss of this process's rows.
 
-        def gradients() -> Tensor | None:
-            for _ in step.micro_batches:
+        One vote follows, which is also the one before the exchanges of the next step. An error
+        anywhere in a step, on any process, is known to all by then; what the others have made of
+        the weights goes with the run.
+        """
+        with self.gradients.of_step():
+            loss_sum = torch.zeros((), device=self.accelerator.device)
+            for left in reversed(range(len(step.micro_batches))):
+                if left == 0:
+                    self.gradients.last_pass()
                 loss_sum.add_(self._backward(next(inputs), step.batch_rows))
-            return self._flat_gradients() if self._processes > 1 else None
+        self._update()
+        progress.advance()
+        return loss_sum
 
-        flat = together(point, gradients)
-        if flat is not None:
-            self._take_gradients(self._sum_over_processes(flat))
+    def _update(self) -> None:
+        self.rates.append(float(self.schedule.get_last_lr()[0]))
         if self.recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return loss_sum
 
     def _backward(self, inputs: dict[str, Tensor], batch_rows: int) -> Tensor:
         labels = inputs.pop("labels")
@@ -281,24 +292,6 @@ class _Loop:
         loss: Tensor = self.loss(logits.float(), labels)
         self.accelerator.backward(loss / batch_rows)
         return loss.detach()
-
-    @property
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.module.parameters() if p.requires_grad]
-
-    def _flat_gradients(self) -> Tensor:
-        """Return this process's gradients in one tensor, so that they are summed in one call."""
-        # A parameter has none where e.g. this process's share of a tiny batch is empty.
-        return torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self._trained]
-        )
-
-    def _take_gradients(self, flat: Tensor) -> None:
-        start = 0
-        for parameter in self._trained:
-            end = start + parameter.numel()
-            parameter.grad = flat[start:end].view_as(parameter).clone()
-            start = end
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         """Add up `values` of all processes, in place."""
@@ -314,6 +307,7 @@ class _Loop:
 
     def finish(self, first_epoch: int, seconds: float, final_loss: float | None) -> Training:
         """Leave a model like any other; return what the record tells of the training."""
+        self.gradients.close()
         if self.adapters is not None:
             self.adapters.merge()
         return Training(

@@ -29,7 +29,7 @@ def registry_text() -> str:
     content["recipes"]["long"] = {"epochs": 400, "batch_size": 8, "learning_rate": 3.0e-3}
     content["models"]["long"] = {**content["models"]["vit"], "recipe": "long"}
     content["suites"] = {
-        "seeds": {"models": ["vit"], "datasets": ["digits"], "seeds": 16},
+        "seeds": {"models": ["vit"], "datasets": ["digits"], "seeds": 24},
         "mixers": {"models": ["vit", "resnet"], "datasets": ["digits"]},
         "long": {"models": ["long"], "datasets": ["digits"]},
     }

@@ -6,6 +6,7 @@ logits of an undisturbed launch.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ STEPS = {
     "encode": (f"{STAGES}:encode_splits", None),
     "restore": (f"{TRAINING}.resume", None),
     "step": (f"{TRAINING}._backward", None),
-    "sum gradients": (f"{TRAINING}._take_gradients", None),
-    "optimiser": (f"{TRAINING}._share_buffers", None),
+    "backward pass": ("benchmark.execution.gradients:GradientSum._arrived", None),
+    "sum gradients": ("benchmark.execution.gradients:GradientSum._start_next", None),
+    "optimiser": (f"{TRAINING}._update", None),
+    "buffers": (f"{TRAINING}._share_buffers", None),
     "save state": (f"{TRAINING}.save", None),
     "save model": (f"{STAGES}:save_trained_model", 0),
     "columns": (f"{STAGES}:_Run._columns", None),
@@ -94,10 +97,22 @@ def test_gradients_of_different_seeds_are_never_summed(tmp_path: Path) -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_a_rank_that_is_killed_ends_the_launch(tmp_path: Path, ranks: int) -> None:
-    fault = {"at": f"{TRAINING}._backward", "rank": ranks - 1, "call": 2, "do": "kill"}
-    result = launch(tmp_path, *ARGUMENTS, ranks=ranks, faults=[fault])
+@pytest.mark.parametrize(
+    ("ranks", "step"),
+    [(2, "before its sums"), (3, "before its sums"), (2, "a sum begun"), (2, "before its vote")],
+)
+def test_a_rank_that_is_killed_ends_the_launch(tmp_path: Path, ranks: int, step: str) -> None:
+    place = {
+        "before its sums": {"at": f"{TRAINING}._backward"},
+        "a sum begun": {"at": "benchmark.execution.gradients:GradientSum._start_next"},
+        "before its vote": {"at": f"{TRAINING}._update"},
+    }[step]
+    fault = {**place, "rank": ranks - 1, "call": 2, "after": step == "a sum begun"}
+    note = tmp_path / "killed"
+    faults = [{**fault, "do": "note", "file": str(note)}, {**fault, "do": "kill"}]
+    result = launch(tmp_path, *ARGUMENTS, ranks=ranks, faults=faults)
+    waited = time.time() - float(note.read_text().split()[2])
+    print(f"rank {ranks - 1} of {ranks} killed, {step}: the launch ended after {waited:.1f} s")
     assert result.returncode == 1
     again = launch(tmp_path, *ARGUMENTS, ranks=ranks)
     assert again.returncode == 0, again.stderr
