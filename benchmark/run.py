@@ -57,7 +57,6 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         ProcessesPartedError,
         choose_trackers,
         part_of,
-        preview,
         quiet_libraries,
         use_device,
     )
@@ -82,7 +81,7 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         choose_trackers(options.log_with)
         if options.dry_run:
             part = part_of(selection, options.shard, options.results, keep=False)
-            print(preview(part, options.results, options.timing, force=options.force))
+            print(_preview(part, options))
             return 0, None
         return _run(selection, options)
     except ProcessesPartedError as error:
@@ -90,6 +89,18 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
         return 2, None
+
+
+def _preview(selection: Selection, options: argparse.Namespace) -> str:
+    from benchmark.execution import preview
+
+    return preview(
+        selection,
+        options.results,
+        options.timing,
+        force=options.force,
+        workers=options.workers,
+    )
 
 
 def _select(registry: Registry, options: argparse.Namespace) -> Selection:

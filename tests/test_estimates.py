@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from loopback_hub import LoopbackHub
+from synthetic import MODELS, make_record
 from test_hub import data_entry, model_entry, run, write_registry
 from test_registry_content import BACKBONES, IMAGE_MODELS, shipped
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +23,9 @@ from benchmark.execution.estimates import (
     OPERATIONS_PER_SECOND,
     estimate_cost,
     split_rows,
+    training_time,
 )
+from benchmark.records import DataFacts, Record, Training
 
 
 def planned(model: str, dataset: str, **options: Any) -> RunSpec:
@@ -158,3 +162,33 @@ def test_sizes_are_those_that_the_hub_tells(tmp_path: Path) -> None:
     assert {"all 0.8 MB", "other 0.1 MB", "some 0.5 MB"} <= set(lines)
     assert "5.9 MB to download (1 of 6 repositories not told)" in result.stdout
     assert not (tmp_path / "results").exists()
+
+
+def test_the_time_of_training_is_told_from_earlier_runs(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    """Two models that took 600 and 60 s before, three seeds each, on two workers: 16.5 minutes."""
+    specs = [make_spec(model, seed=seed) for seed in range(3) for model in ("vit", "resnet")]
+    unknown = training_time(specs, tmp_path, 2)
+    assert unknown == (
+        "How long the training takes is not known: no run like these has been finished here."
+    )
+    for spec, seconds in ((specs[0], 600.0), (specs[1], 60.0)):
+        spec.folder(tmp_path).write_record(trained_record(spec, seconds))
+    assert training_time(specs, tmp_path, 2) == (
+        "The training takes about 16 minutes with 2 at once; earlier runs of the same model and "
+        "data tell of 6 of 6 runs."
+    )
+    assert "about 33 minutes with 1 at once" in training_time(specs, tmp_path, 1)
+    assert training_time([], tmp_path, 2) == ""
+
+
+def trained_record(spec: RunSpec, seconds: float) -> Record:
+    training = Training(
+        epochs=1, steps=1, seconds=seconds, final_loss=1.0, batch_size=1, micro_batch_size=1,
+        world_size=1, resumed_at_epoch=0, device="cpu",
+    )  # fmt: skip
+    record = make_record(MODELS[0], spec.dataset.name, spec.seed, {}, suite=spec.suite)
+    data = DataFacts(label_names=("a", "b"), rows={"test": 1}, limit=spec.limit)
+    named = {"model": spec.model.name, "training": training, "data": data}
+    return record.model_copy(update=named)

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmark.execution.launch import gpu_count
 from benchmark.execution.resolution import usable_head
 from benchmark.hub import data_size, weights_size
+from benchmark.markup import plural
 from benchmark.plan import RunSpec
-from benchmark.records import RunFolder
+from benchmark.records import RunFolder, available_cores
 
 OPERATIONS_PER_SECOND = 10e12
 """Sustained in float32: about half of the peak of an A100, a sixth of an H100's."""
@@ -193,8 +195,51 @@ def relative_costs(specs: Sequence[RunSpec], results: Path) -> dict[tuple[str, s
         specs: the runs.
         results: the results tree that earlier runs lie in.
     """
-    pairs = {(spec.model.name, spec.dataset.name, spec.limit): spec for spec in specs}
-    measured = {pair: _measured_seconds(spec, results) for pair, spec in pairs.items()}
+    return _costs(specs, _measured(specs, results))
+
+
+def training_time(specs: Sequence[RunSpec], results: Path, workers: int | None) -> str:
+    """Say how long runs will train, as far as earlier runs of the same results tree tell.
+
+    Args:
+        specs: the runs that are to be trained.
+        results: the results tree.
+        workers: runs side by side; None: as many as there are GPUs, or else cores.
+    """
+    if not specs:
+        return ""
+    measured = _measured(specs, results)
+    told = sum(measured[_pair(spec)] is not None for spec in specs)
+    if not told:
+        return "How long the training takes is not known: no run like these has been finished here."
+    workers = min(workers or gpu_count() or available_cores(), len(specs))
+    seconds = sum(_costs(specs, measured).values()) / workers
+    whole = (
+        f"{seconds / 3600:.1f} hours" if seconds > 5400 else plural(round(seconds / 60), "minute")
+    )
+    whole = whole if seconds > 90 else plural(round(seconds), "second")
+    return (
+        f"The training takes about {whole} with {workers} at once; earlier runs of the same model "
+        f"and data tell of {told} of {plural(len(specs), 'run')}."
+    )
+
+
+_Pair = tuple[str, str, int | None]
+
+
+def _pair(spec: RunSpec) -> _Pair:
+    return spec.model.name, spec.dataset.name, spec.limit
+
+
+def _measured(specs: Sequence[RunSpec], results: Path) -> dict[_Pair, float | None]:
+    pairs = {_pair(spec): spec for spec in specs}
+    return {pair: _measured_seconds(spec, results) for pair, spec in pairs.items()}
+
+
+def _costs(
+    specs: Sequence[RunSpec], measured: dict[_Pair, float | None]
+) -> dict[tuple[str, str], float]:
+    pairs = {_pair(spec): spec for spec in specs}
     costs = {pair: estimate_cost(spec) for pair, spec in pairs.items()}
     estimated = {pair: cost.hours * 3600 for pair, cost in costs.items() if cost is not None}
     ratios = [
@@ -206,10 +251,7 @@ def relative_costs(specs: Sequence[RunSpec], results: Path) -> dict[tuple[str, s
     known = {pair: seconds for pair, seconds in measured.items() if seconds is not None}
     known = {pair: scale * seconds for pair, seconds in estimated.items()} | known
     usual = median(known.values()) if known else 1.0
-    return {
-        (spec.suite, spec.name): known.get((spec.model.name, spec.dataset.name, spec.limit), usual)
-        for spec in specs
-    }
+    return {(spec.suite, spec.name): known.get(_pair(spec), usual) for spec in specs}
 
 
 def _measured_seconds(spec: RunSpec, results: Path) -> float | None:

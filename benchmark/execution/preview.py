@@ -7,7 +7,7 @@ from typing import Literal
 
 from tabulate import tabulate
 
-from benchmark.execution.estimates import cost_table
+from benchmark.execution.estimates import cost_table, training_time
 from benchmark.execution.own_code import note_on_code
 from benchmark.execution.resolution import resolve, stale_stages
 from benchmark.execution.stages import SCORED_STAGES
@@ -23,17 +23,20 @@ def preview(
     timing: Literal["quick", "full", "off"],
     *,
     force: bool,
+    workers: int | None,
 ) -> str:
     """Return a table of the runs with what is to do of each, and what that costs."""
-    rows, to_do = [], []
+    rows, to_do, to_train = [], [], []
     for spec in selection.specs:
         stages = _stages_to_do(spec, results, timing, force=force)
         name = spec.name if spec.suite == selection.suite else f"{spec.name} (of {spec.suite})"
         rows.append((name, ", ".join(stages) if stages else "nothing"))
         to_do += [spec] if stages else []
+        to_train += [spec] if "training" in stages else []
     parts = [
         tabulate(rows, headers=("run", "to do")),
         f"{len(rows)} runs of suite {selection.suite}; {len(to_do)} have something to do.",
+        training_time(to_train, results, workers),
         cost_table([_resolved(spec, results) for spec in to_do]),
     ]
     return "\n\n".join(part for part in parts if part)
