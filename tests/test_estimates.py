@@ -169,18 +169,21 @@ def test_the_time_of_training_is_told_from_earlier_runs(
 ) -> None:
     """Two models that took 600 and 60 s before, three seeds each, on two workers: 16.5 minutes."""
     specs = [make_spec(model, seed=seed) for seed in range(3) for model in ("vit", "resnet")]
-    unknown = training_time(specs, tmp_path, 2)
+    unknown = training_time(specs, specs, tmp_path, 2)
     assert unknown == (
-        "How long the training takes is not known: no run like these has been finished here."
+        "How long the training takes is not known: none of these runs was finished here."
     )
     for spec, seconds in ((specs[0], 600.0), (specs[1], 60.0)):
         spec.folder(tmp_path).write_record(trained_record(spec, seconds))
-    assert training_time(specs, tmp_path, 2) == (
-        "The training takes about 16 minutes with 2 at once; earlier runs of the same model and "
-        "data tell of 6 of 6 runs."
+    assert training_time(specs, specs, tmp_path, 2) == (
+        "The training takes about 16 minutes with 2 at once: 6 of 6 runs as the same model "
+        "and data took before."
     )
-    assert "about 33 minutes with 1 at once" in training_time(specs, tmp_path, 1)
-    assert training_time([], tmp_path, 2) == ""
+    assert "about 33 minutes with 1 at once" in training_time(specs, specs, tmp_path, 1)
+    assert training_time([], specs, tmp_path, 2) == ""
+    others = [make_spec("bert", "bbc"), make_spec("vit", limit=50)]
+    by_size = training_time(others, [*specs, *others], tmp_path, 2)
+    assert by_size.endswith("at once: by parameters and rows beside runs that are finished.")
 
 
 def trained_record(spec: RunSpec, seconds: float) -> Record:

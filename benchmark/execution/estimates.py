@@ -198,30 +198,34 @@ def relative_costs(specs: Sequence[RunSpec], results: Path) -> dict[tuple[str, s
     return _costs(specs, _measured(specs, results))
 
 
-def training_time(specs: Sequence[RunSpec], results: Path, workers: int | None) -> str:
+def training_time(
+    specs: Sequence[RunSpec], among: Sequence[RunSpec], results: Path, workers: int | None
+) -> str:
     """Say how long runs will train, as far as earlier runs of the same results tree tell.
 
     Args:
         specs: the runs that are to be trained.
+        among: all runs of the command; those that are finished tell of the others.
         results: the results tree.
         workers: runs side by side; None: as many as there are GPUs, or else cores.
     """
     if not specs:
         return ""
-    measured = _measured(specs, results)
+    measured = _measured(among, results)
+    if all(seconds is None for seconds in measured.values()):
+        return "How long the training takes is not known: none of these runs was finished here."
     told = sum(measured[_pair(spec)] is not None for spec in specs)
-    if not told:
-        return "How long the training takes is not known: no run like these has been finished here."
     workers = min(workers or gpu_count() or available_cores(), len(specs))
-    seconds = sum(_costs(specs, measured).values()) / workers
+    costs = _costs(among, measured)
+    seconds = sum(costs[spec.suite, spec.name] for spec in specs) / workers
     whole = (
         f"{seconds / 3600:.1f} hours" if seconds > 5400 else plural(round(seconds / 60), "minute")
     )
     whole = whole if seconds > 90 else plural(round(seconds), "second")
-    return (
-        f"The training takes about {whole} with {workers} at once; earlier runs of the same model "
-        f"and data tell of {told} of {plural(len(specs), 'run')}."
-    )
+    as_before = f"{told} of {plural(len(specs), 'run')} as the same model and data took before"
+    others = "by parameters and rows beside runs that are finished"
+    how = as_before if told == len(specs) else f"{as_before}, the others {others}"
+    return f"The training takes about {whole} with {workers} at once: {how if told else others}."
 
 
 _Pair = tuple[str, str, int | None]

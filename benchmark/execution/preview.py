@@ -36,7 +36,7 @@ def preview(
     parts = [
         tabulate(rows, headers=("run", "to do")),
         f"{len(rows)} runs of suite {selection.suite}; {len(to_do)} have something to do.",
-        training_time(to_train, results, workers),
+        training_time(to_train, selection.specs, results, workers),
         cost_table([_resolved(spec, results) for spec in to_do]),
     ]
     return "\n\n".join(part for part in parts if part)
