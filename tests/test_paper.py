@@ -425,6 +425,14 @@ def test_runs_without_logits_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert SHOWN[0].name in told.err
 
 
+def test_an_unknown_suite_is_told(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--results", str(results), "--reports", str(tmp_path), "--suite", "embeded"]
+    assert main([*options, "--samples"]) == 2
+    assert "no suite 'embeded'; there are: embedded" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("other", [["--json"], ["--pdf"], ["--compare", "a", "b"]])
 def test_options_that_do_not_go_with_rows_are_refused(other: list[str]) -> None:
     with pytest.raises(SystemExit):

@@ -62,6 +62,17 @@ def suite_names(results: Path) -> list[str]:
     return names
 
 
+def require_suite(results: Path, suite: str) -> None:
+    """Refuse a name that no suite below `results` has.
+
+    Raises:
+        ReportError: naming those that there are.
+    """
+    known = suite_names(results)
+    if suite not in known:
+        raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
+
+
 def read_suite(results: Path, suite: str) -> ReportData:
     """Read the records of a suite, one at a time, so that memory stays small.
 
@@ -76,9 +87,7 @@ def read_suite(results: Path, suite: str) -> ReportData:
         ReportError: there is no such suite, or it has no record.
         ResultsError: the list of the suite's runs cannot be used.
     """
-    known = suite_names(results)
-    if suite not in known:
-        raise ReportError(f"{results}: no suite '{suite}'; there are: {', '.join(known)}")
+    require_suite(results, suite)
     root = results / suite
     folders = runs_of_suite(results, suite)
     if len(folders) <= PARALLEL_RECORDS:

@@ -25,6 +25,7 @@ from benchmark.records import (
     split_names,
 )
 from benchmark.report.data import ReportError
+from benchmark.report.reading import require_suite
 from benchmark.statistics import Predictions, log_probabilities
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def write_samples(results: Path, reports: Path, suite: str) -> tuple[Path, list[
         The folder, and a line for each run that has no rows, with the reason.
 
     Raises:
-        ReportError: no run has any, or the folder holds something else.
+        ReportError: there is no such suite, no run has any, or the folder holds something else.
     """
     from benchmark.report.command import replaced_folder
 
+    require_suite(results, suite)
     runs, left_out = _completed(results, suite)
     target = reports / f"{file_name(suite)}+samples"
     written = 0
