@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 from document_tables import replace_table
-from measure_parallel import ask
 from measure_scale import measure, report_command, run_command
 from scale_trees import Size, write_tree
 from tabulate import tabulate
@@ -36,8 +35,8 @@ from benchmark.records import LogitsSplit, RunFolder, write_logits
 MARKERS = "growth"
 ROOT = Path(__file__).parents[1]
 MODELS = (8, 16, 32, 64)
-ROWS = (1_000, 4_000, 16_000, 64_000)
-CLASSES = (2, 10, 50, 250)
+ROWS = (1_000, 4_000, 16_000, 64_000, 256_000)
+CLASSES = (10, 40, 160, 640, 2_560)
 LIMITS = (250, 500, 1_000, 2_000)
 PROCESSES = (1, 2, 3, 4)
 
@@ -136,6 +135,9 @@ def whole_run(folder: Path, limit: int) -> Point:
 
 def processes(number: int) -> Point:
     """Return what a step of bert-tiny takes on all cores, and one process's memory."""
+    # Not above: torch in this process would count as memory of the commands that it starts.
+    from measure_parallel import ask
+
     model = ("--model", "bert-tiny", "--ways", "ours")
     _, cores = ask(number, "time", *model)["ours"]
     return Point(number, cores, ask(number, "memory", *model))
@@ -150,7 +152,7 @@ def curves(folder: Path) -> dict[str, Callable[[], dict[str, Iterator[Point]]]]:
             "a run of vit-tiny, rows of each split": (whole_run(folder, n) for n in LIMITS),
         },
         "classes": lambda: {
-            "scores, classes (x 2,000 rows)": (scoring(folder, n, 2_000, n) for n in CLASSES)
+            "scores, classes (x 5,000 rows)": (scoring(folder, n, 5_000, n) for n in CLASSES)
         },
         "processes": lambda: {
             "a step of bert-tiny, processes": (processes(n) for n in PROCESSES)

@@ -48,7 +48,7 @@ TOKENS_OF_A_TEXT = 110
 LARGE = 200_000_000
 """Parameters from which a text model has 24 layers, so twice the kernels to launch."""
 SECONDS_A_RUN = 60
-"""To start, load, verify, encode texts, score and save; scores of 10 classes take most of it."""
+"""To start, load, verify, encode texts, score (seconds) and save."""
 BYTES_OF_AN_IMAGE = 3 * 224 * 224
 DOWNLOAD_GB = {
     "cifar10": 0.2, "cifar100": 0.2, "oxford-pets": 0.8, "food101": 5.0, "imagenet-1k": 6.7,
