@@ -2,7 +2,9 @@ from .agreement import ProcessesPartedError as ProcessesPartedError
 from .console import DisplayProgress as DisplayProgress
 from .console import RunDisplay as RunDisplay
 from .console import TimingDisplay as TimingDisplay
+from .console import busy as busy
 from .console import describe as describe
+from .doctor import doctor as doctor
 from .engine_options import add_engine_options as add_engine_options
 from .engine_options import check_engine_options as check_engine_options
 from .engines import Engine as Engine
@@ -17,6 +19,7 @@ from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator
 from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
+from .launch import use_device as use_device
 from .machine import alone as alone
 from .machine import shared as shared
 from .own_code import note_on_code as note_on_code
@@ -24,6 +27,7 @@ from .own_code import run_apart as run_apart
 from .preview import preview as preview
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
+from .run_options import parse_run_options as parse_run_options
 from .scoring import score_run as score_run
 from .shards import part_of as part_of
 from .shards import summarise_shard as summarise_shard

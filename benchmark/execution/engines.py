@@ -183,11 +183,12 @@ def _time_here(specs: Sequence[RunSpec], results: Path, orders: TimingOrders) ->
         if not groups:
             return
         print(f"timing {len(groups)} models, one after the other ({orders.level})")
-        display = TimingDisplay(len(groups))
-        for group, result in time_groups(
-            groups, results, orders.level, cross_check=orders.cross_check
-        ):
-            display.finished(group[0].name, result)
+        if orders.level == "quick":
+            print("first the peak memory of each, side by side")
+        timed = time_groups(groups, results, orders.level, cross_check=orders.cross_check)
+        with TimingDisplay([group[0].name for group in groups]) as display:
+            for group, result in timed:
+                display.finished(group[0].name, result)
 
 
 def _time_there(
@@ -197,8 +198,10 @@ def _time_there(
     if not groups:
         return
     print(f"timing {len(groups)} models, one after the other ({orders.level}), on one node")
-    display = TimingDisplay(len(groups))
-    with closing(engine.time(specs, orders)) as timings:
+    with (
+        closing(engine.time(specs, orders)) as timings,
+        TimingDisplay([group[0].name for group in groups]) as display,
+    ):
         for name, result in timings:
             display.finished(name, result)
 
