@@ -21,11 +21,11 @@ from benchmark.execution.engine_options import Shard
 from benchmark.execution.engines import engine_of
 from benchmark.execution.estimates import estimate_cost, relative_costs
 from benchmark.execution.launch import LaunchError
+from benchmark.execution.run_options import parse_run_options
 from benchmark.execution.shards import divide, longest_first, part_of
 from benchmark.execution.shared_folder import SharedFolder, answer_mark, require_mark
 from benchmark.plan import select
 from benchmark.records import ResultsError
-from benchmark.run import parse_arguments
 
 SMALL = ("--limit", "96", "--timing", "off")
 
@@ -64,21 +64,21 @@ def test_options_that_do_not_go_together(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        parse_arguments(arguments.split())
+        parse_run_options(arguments.split())
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_settings_for_slurm_are_merged() -> None:
     settings = ("partition=gpu,time=2:00:00", "mem-per-cpu=4G")
-    options = parse_arguments(
+    options = parse_run_options(
         ["--executor", "slurm", "--slurm", settings[0], "--slurm", settings[1]]
     )
     assert options.slurm == {"partition": "gpu", "time": "2:00:00", "mem_per_cpu": "4G"}
 
 
 def options(tmp_path: Path, executor: str) -> argparse.Namespace:
-    return parse_arguments(["--executor", executor, "--results", str(tmp_path)])
+    return parse_run_options(["--executor", executor, "--results", str(tmp_path)])
 
 
 @pytest.mark.parametrize("executor", ["ray", "slurm"])
@@ -248,7 +248,7 @@ def test_a_machine_proves_that_it_sees_the_folder(
 
 def test_options_cost_no_import_of_torch() -> None:
     code = (
-        "import sys; from benchmark.run import parse_arguments; parse_arguments([]); "
-        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
+        "import sys; from benchmark.execution import parse_run_options; parse_run_options([]); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -177,7 +177,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on(registry_file: Path, tmp_pa
     assert record is not None
     assert record.training is not None
     assert record.training.resumed_at_epoch > 0
-    logs = list((results / ".cache/slurm").glob("*/*_log.err"))
+    logs = list((results / ".cache/slurm").glob("*/*_log.out"))
     assert any("Requeued job" in log.read_text() for log in logs), logs
 
 

@@ -41,7 +41,16 @@ MOST_LOSSES = 5
 _LOOK_S = 0.5
 _CHECK_S = 120.0
 _ENDING_S = 20.0
-_PASSED_ON = ("HF_", "BENCHMARK_", "TOKENIZERS_", "TRANSFORMERS_", "WANDB_", "MLFLOW_", "TRACKIO_")
+_PASSED_ON = (
+    "HF_",
+    "BENCHMARK_",
+    "TOKENIZERS_",
+    "TRANSFORMERS_",
+    "WANDB_",
+    "MLFLOW_",
+    "TRACKIO_",
+    "ACCELERATE_USE_CPU",
+)
 _OF_ONE_MACHINE = {"BENCHMARK_MACHINE_LOCKS"}
 
 
@@ -224,7 +233,9 @@ def _nodes() -> list[_Node]:
 def _gpus_per_run(nodes: Sequence[_Node], asked: float | None) -> float:
     most = max((node.resources.get("GPU", 0.0) for node in nodes), default=0.0)
     if asked is None:
-        return min(1.0, most)
+        from accelerate.utils import parse_flag_from_env
+
+        return 0.0 if parse_flag_from_env("ACCELERATE_USE_CPU") else min(1.0, most)
     if asked > most:
         raise LaunchError(
             f"--gpus-per-run {asked:g}: no node of the Ray cluster has as many (the most: {most:g})"
