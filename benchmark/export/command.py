@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.arguments import Parser, parse, program
 from benchmark.export.errors import ExportError
 from benchmark.shell import as_folder, command
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.export", description=_DESCRIPTION)
+    parser = Parser(prog=program("", "python -m benchmark.export"), description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_export(commands)
     push = commands.add_parser("push", help="an export's folder, as a model of the hub")
@@ -52,10 +53,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     results.add_argument("--with-logits", action="store_true", help="upload the logits as well")
     for one in (push, results):
         _add_repository(one)
-    return parser.parse_args(arguments)
+    return parse(parser, arguments)
 
 
-def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_export(commands: argparse._SubParsersAction[Parser]) -> None:
     export = commands.add_parser("export", help="a run's fine-tuned model with its calibration")
     export.add_argument("run", help="<suite>/<model>/<dataset>/seed-<n>, or the run's folder")
     export.add_argument(
@@ -85,10 +86,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_repository(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
     seen = parser.add_mutually_exclusive_group()
-    seen.add_argument("--private", dest="private", action="store_true", default=True)
-    seen.add_argument(
-        "--public", dest="private", action="store_false", help="everybody may read it (default: no)"
-    )
+    seen.add_argument("--private", action="store_true", help="only its owner may read it (default)")
+    seen.add_argument("--public", action="store_true", help="everybody may read it")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     parser.add_argument("--yes", action="store_true", help="do not ask before the upload")
 
@@ -135,11 +134,11 @@ def _push(options: argparse.Namespace) -> int:
     from benchmark.export.publishing import confirm, model_upload, results_upload, send
 
     if options.command == "push":
-        upload = model_upload(options.folder, options.repo, private=options.private)
+        upload = model_upload(options.folder, options.repo, private=not options.public)
     else:
         upload = results_upload(
             options.results, options.suite, options.repo,
-            private=options.private, with_logits=options.with_logits,
+            private=not options.public, with_logits=options.with_logits,
         )  # fmt: skip
     print(upload.described())
     if options.dry_run:
