@@ -38,9 +38,7 @@ COMMANDS = {
     "show": _Command("benchmark.importing", "what the logits of runs hold", ("show",)),
     "export": _Command("benchmark.export", "a run as a checkpoint or ONNX graph", ("export",)),
     "push": _Command("benchmark.export", "an export, to the hub", ("push",)),
-    "push-results": _Command(
-        "benchmark.export", "a suite's records, to it", ("push-results",)
-    ),
+    "push-results": _Command("benchmark.export", "a suite's records, to it", ("push-results",)),
     "registry": _Command("benchmark.registry", "check a registry, look into it, add to it"),
     "doctor": _Command("benchmark.execution", "what this machine has, and what is amiss"),
     "completion": _Command("benchmark.__main__", "what a shell needs to complete commands"),

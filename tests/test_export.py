@@ -266,6 +266,19 @@ def test_every_own_architecture_is_known_to_the_report() -> None:
     assert ours == set(OWN_ARCHITECTURES)
 
 
+def test_the_model_page_says_how_to_take_it_along(results: Path) -> None:
+    from benchmark.report.model_pages import _take_along
+
+    frame = load_results(results)
+    page = _take_along(frame[(frame["model"] == "cnn") & (frame["split"] == "test")])
+    assert page is not None
+    words = page.command.split()
+    assert words[:4] == ["python", "-m", "benchmark.export", "export"]
+    assert find_run(words[4], results).folder == RunFolder((results / RUNS["cnn"]).resolve())
+    assert "trust_remote_code=True" in "\n".join(page.lines)
+    assert f'"{words[-1]}"' in "\n".join(page.lines)
+
+
 # --- what is said of the temperature --------------------------------------------------------------
 
 
