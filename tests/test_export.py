@@ -85,9 +85,9 @@ RUNS = {
 # What a process without this program does with exports: the lines of their READMEs, but for the
 # last, which prints; then the test's rows instead of the example.
 ELSEWHERE = """
-import importlib.util, json, re, sys
+import json, re, sys
 sys.path += json.loads(sys.argv[2])
-assert importlib.util.find_spec("benchmark") is None
+sys.modules["benchmark"] = None  # importing it fails, however it is installed
 import numpy as np
 from PIL import Image
 
@@ -98,7 +98,8 @@ for name, inputs in json.loads(sys.argv[1]).items():
     assert lines[-1].startswith("print(") and len(lines) <= 10
     names = {}
     if "onnxruntime" in readme:
-        kept = [line for line in lines[:-1] if not line.startswith(("inputs", "taken"))]
+        made_here = ("picture", "inputs", "taken")
+        kept = [line for line in lines[:-1] if line.split(" ")[0] not in made_here]
         exec("\\n".join(kept), names)
         calibration = json.load(open(f"{name}/calibration.json"))
         about = names["session"].get_modelmeta().custom_metadata_map
@@ -152,7 +153,7 @@ def export(results: Path, run: str, target: Path, *options: str) -> None:
 def elsewhere(folder: Path, inputs: dict[str, list[str]]) -> dict[str, list[dict[str, float]]]:
     """Return the probabilities by label that a process without this program gets of exports."""
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    # -S: no .pth file of the environment is read, so that an editable install is not found.
+    # -S: no .pth file of the environment is read, which is how an editable install is found.
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", ELSEWHERE, json.dumps(inputs), json.dumps(packages)],
         cwd=folder, capture_output=True, text=True, timeout=300, check=False,
@@ -263,6 +264,19 @@ def test_every_own_architecture_is_known_to_the_report() -> None:
         if kind.__module__.startswith("benchmark.")
     }
     assert ours == set(OWN_ARCHITECTURES)
+
+
+def test_the_model_page_says_how_to_take_it_along(results: Path) -> None:
+    from benchmark.report.model_pages import _take_along
+
+    frame = load_results(results)
+    page = _take_along(frame[(frame["model"] == "cnn") & (frame["split"] == "test")])
+    assert page is not None
+    words = page.command.split()
+    assert words[:4] == ["python", "-m", "benchmark.export", "export"]
+    assert find_run(words[4], results).folder == RunFolder((results / RUNS["cnn"]).resolve())
+    assert "trust_remote_code=True" in "\n".join(page.lines)
+    assert f'"{words[-1]}"' in "\n".join(page.lines)
 
 
 # --- what is said of the temperature --------------------------------------------------------------

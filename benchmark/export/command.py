@@ -86,10 +86,8 @@ def _add_export(commands: argparse._SubParsersAction[Parser]) -> None:
 def _add_repository(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME")
     seen = parser.add_mutually_exclusive_group()
-    seen.add_argument("--private", dest="private", action="store_true", default=True)
-    seen.add_argument(
-        "--public", dest="private", action="store_false", help="everybody may read it (default: no)"
-    )
+    seen.add_argument("--private", action="store_true", help="only its owner may read it (default)")
+    seen.add_argument("--public", action="store_true", help="everybody may read it")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     parser.add_argument("--yes", action="store_true", help="do not ask before the upload")
 
@@ -136,11 +134,11 @@ def _push(options: argparse.Namespace) -> int:
     from benchmark.export.publishing import confirm, model_upload, results_upload, send
 
     if options.command == "push":
-        upload = model_upload(options.folder, options.repo, private=options.private)
+        upload = model_upload(options.folder, options.repo, private=not options.public)
     else:
         upload = results_upload(
             options.results, options.suite, options.repo,
-            private=options.private, with_logits=options.with_logits,
+            private=not options.public, with_logits=options.with_logits,
         )  # fmt: skip
     print(upload.described())
     if options.dry_run:
