@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-timm test-trackio install lint audit format types imports docs example clean
+.PHONY: run test test-timm test-trackio test-wheel install lint audit format types imports docs example clean
 
 run: install
 	$(BIN)/accelerate launch --quiet --config_file accelerate.yaml benchmark/run.py --models all
@@ -29,6 +29,18 @@ test-trackio: install
 	test -d $(TRACKIO) || $(BIN)/pip install --quiet --disable-pip-version-check --target $(TRACKIO) trackio==0.43.0
 	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(TRACKIO) \
 		$(BIN)/pytest tests/test_trackers.py
+
+# What a wheel holds, away from the checkout: the registry comes along.
+WHEEL := $(abspath $(VENV))/wheel
+
+test-wheel: install
+	rm -rf $(WHEEL)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(WHEEL)/site $(WHEEL)/*.whl
+	cd $(WHEEL) && PYTHONPATH=$(WHEEL)/site $(abspath $(BIN))/python -c \
+		'import benchmark; assert benchmark.__file__.startswith("$(WHEEL)"), benchmark.__file__'
+	cd $(WHEEL) && PYTHONPATH=$(WHEEL)/site $(abspath $(BIN))/python -m benchmark registry validate
+	cd $(WHEEL) && PYTHONPATH=$(WHEEL)/site $(abspath $(BIN))/python -m benchmark run --suite smoke --dry-run
 
 install: $(STAMP)
 

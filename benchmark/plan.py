@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import re
@@ -18,7 +19,9 @@ from benchmark.registry import (
     ModelEntry,
     Recipe,
     Registry,
+    Settings,
     Suite,
+    changed,
     did_you_mean,
 )
 
@@ -39,7 +42,7 @@ weights that it lacks are refused: the runs that start from one are redone."""
 _NOT_KEYED = {
     # Facts about an entry that do not change what is computed from it,
     *("name", "licence", "reference", "note", "mixer", "family", "pretraining", "parameters"),
-    *("evaluation_resolution", "twin", "rows"),
+    *("evaluation_resolution", "twin", "rows", "class_count"),
     # which datasets it meets, and what may be read of it,
     *("datasets", "allow_pickle"),
     # and names of inputs, whose resolved identity is keyed instead.
@@ -160,7 +163,8 @@ def plan(
     Args:
         registry: the entries to choose from.
         suite: a suite's name; None: the registry's first suite.
-        models: names, or "all" for those of the suite. A name may be any of the registry's.
+        models: names, or "all" for those of the suite. A name may be any of the registry's; a
+            pattern such as `vit-*` means the suite's that match, or if none does, the registry's.
         datasets: likewise.
         seeds: runs per model and dataset, seeds 0 ... seeds-1; None: as the suite says.
         limit: use at most this many rows of each split. Limited runs are kept in a results
@@ -184,6 +188,7 @@ def select(
     datasets: Sequence[str] = ("all",),
     seeds: int | None = None,
     limit: int | None = None,
+    settings: Settings = {},  # noqa: B006 (it is only read)
 ) -> Selection:
     """Return the runs that `plan` returns, and whose report they make.
 
@@ -192,8 +197,12 @@ def select(
     extends the file that declares the suite, one named after the registry's file; and then the
     report, too, is that of the selection.
 
+    Arguments are those of `plan`, and `settings`: fields of recipes, data sets and models other
+    than in the registry (`parse_settings`). No run that they change is the suite's.
+
     Raises:
         SelectionError: see `plan`.
+        RegistryError: a setting has a value that its field cannot have.
     """
     chosen = _choose_suite(registry, suite)
     name = _suite_name(registry, chosen.name, limit)
@@ -202,25 +211,40 @@ def select(
     seeds = chosen.seeds if seeds is None else seeds
     wanted = _specs(registry, name, model_entries, dataset_entries, seeds, limit)
     if not wanted:
-        raise SelectionError(
-            "nothing to run: no selected model meets a selected dataset (one modality; the "
-            "model's 'datasets' and the dataset's training split allow it). "
-            f"Models: {_modalities(model_entries)}; datasets: {_modalities(dataset_entries)}"
-        )
+        raise SelectionError(_no_run(model_entries, dataset_entries))
+    wanted = _with_settings(wanted, settings)
     home = registry.declaring(chosen.name)
     own = {spec.name: spec for spec in _declared(home, chosen.name, name, limit)}
+    runs = dict.fromkeys(own, name)
     members = SuiteMembers(
-        suite=name,
-        base=chosen.name,
-        registry=home.file,
-        declared=True,
-        runs=dict.fromkeys(own, name),
+        suite=name, base=chosen.name, registry=home.file, declared=True, runs=runs
     )
     is_redeclared = registry.suites[chosen.name] != home.suites[chosen.name]
     if not is_redeclared and all(own.get(spec.name) == spec for spec in wanted):
         return Selection(name, wanted, home, (members,))
     apart = _suite_name(registry, _name_apart(registry, home, chosen), limit)
     return _chosen_beyond(registry, members, apart, wanted, own)
+
+
+def _no_run(models: Iterable[ModelEntry], datasets: Iterable[DatasetEntry]) -> str:
+    return (
+        "nothing to run: no selected model meets a selected dataset (one modality; the "
+        "model's 'datasets' and the dataset's training split allow it). "
+        f"Models: {_modalities(models)}; datasets: {_modalities(datasets)}"
+    )
+
+
+def _with_settings(specs: Sequence[RunSpec], settings: Settings) -> list[RunSpec]:
+    if "recipe" in settings and not any(spec.recipe for spec in specs):
+        raise SelectionError("a recipe is set, but no chosen run has one: nothing is fine-tuned")
+    return [_set(spec, settings) for spec in specs]
+
+
+def _set(spec: RunSpec, settings: Settings) -> RunSpec:
+    recipe = spec.recipe and changed(spec.recipe, settings.get("recipe", {}))
+    model = changed(spec.model, settings.get("model", {}))
+    dataset = changed(spec.dataset, settings.get("dataset", {}))
+    return spec.model_copy(update={"recipe": recipe, "model": model, "dataset": dataset})
 
 
 def _chosen_beyond(
@@ -328,10 +352,25 @@ def _select(
 ) -> list[EntryT]:
     wanted: list[str] = []
     for name in names:
-        if name != "all" and name not in entries:
+        if name == "all":
+            wanted.extend(of_suite)
+        elif name in entries:
+            wanted.append(name)
+        elif set(name) & set("*?["):
+            wanted.extend(_matches(kind, name, of_suite, entries))
+        else:
             raise SelectionError(f"unknown {kind} '{name}'{did_you_mean(name, entries)}")
-        wanted.extend(of_suite if name == "all" else [name])
     return [entries[name] for name in dict.fromkeys(wanted)]
+
+
+def _matches(
+    kind: str, pattern: str, of_suite: Sequence[str], entries: Mapping[str, EntryT]
+) -> list[str]:
+    """Return the suite's names that match a pattern, or where none does, the registry's."""
+    found = fnmatch.filter(of_suite, pattern) or fnmatch.filter(entries, pattern)
+    if not found:
+        raise SelectionError(f"no {kind} matches '{pattern}'")
+    return found
 
 
 def _modalities(entries: Iterable[ModelEntry | DatasetEntry]) -> str:

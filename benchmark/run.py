@@ -6,7 +6,6 @@ registry is wrong; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM (the same comm
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -21,8 +20,8 @@ if __name__ == "__main__" and sys.path[0] == str(Path(__file__).resolve().parent
     # Started as a file: sys.path[0] is this folder, where our modules would shadow others'.
     sys.path[0] = str(ROOT)
 
+from benchmark.execution import parse_run_options  # noqa: E402
 from benchmark.shell import (  # noqa: E402
-    as_folder,
     command,
     end_with_launcher,
     heed_signals,
@@ -31,115 +30,18 @@ from benchmark.shell import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from benchmark.plan import RunSpec, Selection
     from benchmark.records import SuiteMembers
     from benchmark.registry import Registry
     from benchmark.report import Summary
 
 
-_LONGEST_NUMBER = 9
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line. Nothing heavy is imported before this is done."""
-    parser = argparse.ArgumentParser(
-        prog="benchmark/run.py",
-        description="Fine-tune, calibrate and time the models of a registry; write a report.",
-        epilog="Start it with: accelerate launch benchmark/run.py --models all",
-    )
-    choose = parser.add_argument_group("what to run")
-    choose.add_argument("--suite", help="a suite of the registry (default: its first)")
-    choose.add_argument("--models", type=_names, default=["all"], help="names with commas, or all")
-    choose.add_argument(
-        "--datasets", type=_names, default=["all"], help="names with commas, or all"
-    )
-    choose.add_argument("--seeds", type=_positive, help="runs per model and dataset")
-    choose.add_argument("--limit", type=_positive, help="rows of each split, for a quick try")
-    _add_how(parser)
-    where = parser.add_argument_group("where")
-    where.add_argument("--registry", type=Path, default=ROOT / "registry.yaml")
-    where.add_argument("--results", type=as_folder, default=ROOT / "results")
-    where.add_argument("--reports", type=as_folder, default=ROOT / "reports")
-    where.add_argument(
-        "--log-with",
-        type=_names,
-        default=[],
-        metavar="TRACKERS",
-        help="tell trackers of each run: tensorboard, wandb, trackio, mlflow (extras); with commas",
-    )
-    options = parser.parse_args(arguments)
-    if options.json and (options.dry_run or options.list):
-        parser.error("--json tells what a run gave: it goes with neither --dry-run nor --list")
-    return options
-
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
-    how = parser.add_argument_group("how")
-    how.add_argument("--workers", type=_positive, help="runs side by side (default: cores or GPUs)")
-    how.add_argument("--timing", choices=("quick", "full", "off"), default="quick")
-    how.add_argument(
-        "--timing-backend",
-        choices=("own", "loadgen"),
-        default="own",
-        help="loadgen: cross-check with MLCommons' load generator (extra: loadgen)",
-    )
-    how.add_argument(
-        "--retries",
-        type=_count,
-        default=1,
-        help="how often a run whose worker process died is tried again, alone (default: 1)",
-    )
-    how.add_argument(
-        "--grace",
-        type=_positive,
-        default=25,
-        metavar="SECONDS",
-        help="on SIGTERM or Ctrl-C: end after the epoch or stage under way, or this (default: 25)",
-    )
-    how.add_argument(
-        "--allow-remote-code",
-        action="store_true",
-        help="let checkpoints run the code they bring, where the registry says trust_remote_code",
-    )
-    how.add_argument("--force", action="store_true", help="redo what is cached")
-    how.add_argument(
-        "--redraw", action="store_true", help="draw the report also where nothing in it changed"
-    )
-    how.add_argument("--dry-run", action="store_true", help="show what would be done")
-    how.add_argument("--list", action="store_true", help="show what the registry holds")
-    how.add_argument(
-        "--json",
-        action="store_true",
-        help="print the result as one JSON document, and progress to standard error",
-    )
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("give at least one name")
-    return names
-
-
-def _positive(text: str) -> int:
-    # Longer numbers make names of folders that no file system takes.
-    if not text.isdecimal() or len(text) > _LONGEST_NUMBER or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a whole number of at least 1 (and {_LONGEST_NUMBER} digits)"
-        )
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = parse_arguments(arguments)
+    options = parse_run_options(arguments)
     with progress_apart(options.json):
         code, summary = _main(options)
     if summary is not None:
@@ -155,9 +57,10 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         choose_trackers,
         preview,
         quiet_libraries,
+        use_device,
     )
     from benchmark.hub import allow_remote_code
-    from benchmark.plan import SelectionError, select
+    from benchmark.plan import SelectionError
     from benchmark.records import ResultsError
     from benchmark.registry import Registry, RegistryError
     from benchmark.report import ReportError
@@ -171,14 +74,8 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
         if options.list:
             _print_registry(registry)
             return 0, None
-        selection = select(
-            registry,
-            suite=options.suite,
-            models=options.models,
-            datasets=options.datasets,
-            seeds=options.seeds,
-            limit=options.limit,
-        )
+        selection = _select(registry, options)
+        use_device(options.device)
         _check_backend(options)
         choose_trackers(options.log_with)
         if options.dry_run:
@@ -190,6 +87,21 @@ def _main(options: argparse.Namespace) -> tuple[int, Summary | None]:
     except (RegistryError, SelectionError, LaunchError, ResultsError, ReportError) as error:
         print(error, file=sys.stderr)
         return 2, None
+
+
+def _select(registry: Registry, options: argparse.Namespace) -> Selection:
+    from benchmark.plan import select
+    from benchmark.registry import parse_settings
+
+    return select(
+        registry,
+        suite=options.suite,
+        models=options.models,
+        datasets=options.datasets,
+        seeds=options.seeds,
+        limit=options.limit,
+        settings=parse_settings(options.set),
+    )
 
 
 def _check_backend(options: argparse.Namespace) -> None:
@@ -207,18 +119,33 @@ def _check_backend(options: argparse.Namespace) -> None:
 def _print_registry(registry: Registry) -> None:
     from tabulate import tabulate
 
-    models = [(m.name, m.modality, m.mixer, m.family, m.recipe) for m in registry.models.values()]
-    datasets = [(d.name, d.modality, ", ".join(d.shifts)) for d in registry.datasets.values()]
+    models = [
+        (m.name, m.modality, m.mixer, m.family, m.parameters, m.recipe)
+        for m in registry.models.values()
+    ]
+    datasets = [
+        (
+            d.name,
+            d.modality,
+            d.class_count,
+            d.all_rows,
+            ", ".join(d.shifts),
+        )
+        for d in registry.datasets.values()
+    ]
     suites = [
         (s.name, len(s.models), ", ".join(s.datasets), s.seeds) for s in registry.suites.values()
     ]
-    print(tabulate(models, headers=("model", "modality", "mixer", "family", "recipe")), end="\n\n")
-    print(tabulate(datasets, headers=("dataset", "modality", "shifted tests")), end="\n\n")
+    of_models = ("model", "modality", "mixer", "family", "parameters", "recipe")
+    of_datasets = ("dataset", "modality", "classes", "rows", "shifted tests")
+    for rows, headers in ((models, of_models), (datasets, of_datasets)):
+        print(tabulate(rows, headers=headers, intfmt=",", missingval="-"), end="\n\n")
     print(tabulate(suites, headers=("suite", "models", "datasets", "seeds")))
 
 
 def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summary | None]:
     from benchmark.execution import (
+        busy,
         check_launch,
         launched_processes,
         make_accelerator,
@@ -247,7 +174,7 @@ def _run(selection: Selection, options: argparse.Namespace) -> tuple[int, Summar
         _execute_in_workers(selection, options)
     if options.timing != "off":
         _time(specs, options)
-    with shared():
+    with shared(), busy("writing the report"):
         summary = _report(selection, options)
     return summarise(specs, options.results, timed=options.timing != "off"), summary
 
@@ -357,11 +284,12 @@ def _time(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
         if not groups:
             return
         print(f"timing {len(groups)} models, one after the other ({options.timing})")
-        display = TimingDisplay(len(groups))
-        for group, result in time_groups(
-            groups, options.results, options.timing, cross_check=cross_check
-        ):
-            display.finished(group[0].name, result)
+        if options.timing == "quick":
+            print("first the peak memory of each, side by side")
+        timed = time_groups(groups, options.results, options.timing, cross_check=cross_check)
+        with TimingDisplay([group[0].name for group in groups]) as display:
+            for group, result in timed:
+                display.finished(group[0].name, result)
 
 
 def _report(selection: Selection, options: argparse.Namespace) -> Summary:

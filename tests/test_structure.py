@@ -19,7 +19,7 @@ TREES = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for
 FACES = sorted(path.relative_to(ROOT).parent for path in (ROOT / "benchmark").rglob("*.pyi"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-MOST_ROOMS, MOST_MODULE_LINES, MOST_FUNCTION_LINES = 20, 400, 45
+MOST_ROOMS, MOST_MODULE_LINES, MOST_FUNCTION_LINES = 21, 400, 45
 # Modules of extras that are looked for when needed, so that no environment need have them.
 OPTIONAL = {"mlperf_loadgen", "peft", "pynvml"}
 

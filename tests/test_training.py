@@ -73,12 +73,17 @@ class StopAfter(SilentProgress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("model", ["vit", "resnet", "bert"])
+MOVING = {"random_flip": True, "random_shift": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "options"), [("vit", {}), ("vit", MOVING), ("resnet", {}), ("bert", {})]
+)
 def test_resumed_training_equals_one_that_never_stopped(
-    make_spec: Callable[..., RunSpec], tmp_path: Path, model: str
+    make_spec: Callable[..., RunSpec], tmp_path: Path, model: str, options: dict[str, Any]
 ) -> None:
     spec = make_spec(model, "bbc" if model == "bert" else "digits", limit=96)
-    recipe = spec.recipe.model_copy(update={"epochs": 3})
+    recipe = spec.recipe.model_copy(update={"epochs": 3, **options})
     straight = Prepared(spec, tmp_path)
     straight.train(recipe, tmp_path / "straight")
     stopped = Prepared(spec, tmp_path)
@@ -98,15 +103,20 @@ def test_state_of_another_key_is_ignored(make_spec: Callable[..., RunSpec], tmp_
     assert training.resumed_at_epoch == 0
 
 
+@pytest.mark.parametrize("options", [{}, MOVING])
 def test_micro_batches_change_nothing_but_rounding(
-    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: Callable[..., RunSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
 ) -> None:
     spec = make_spec()
+    recipe = spec.recipe.model_copy(update=options)
     whole = Prepared(spec, tmp_path)
-    loss = whole.train(spec.recipe, tmp_path / "a").final_loss
+    loss = whole.train(recipe, tmp_path / "a").final_loss
     cut = Prepared(spec, tmp_path)
     monkeypatch.setattr("benchmark.execution.training._Loop.find_micro_batch_size", lambda self: 5)
-    training = cut.train(spec.recipe, tmp_path / "b")
+    training = cut.train(recipe, tmp_path / "b")
     assert training.micro_batch_size == 5
     assert training.final_loss == pytest.approx(loss, rel=1e-4)
 
@@ -257,6 +267,21 @@ def test_computing_activations_again_changes_nothing(
     plain = trained_with(Prepared(spec, tmp_path), tmp_path / "a")
     again = trained_with(Prepared(spec, tmp_path), tmp_path / "b", gradient_checkpointing=True)
     assert same(plain, again)
+
+
+def test_images_are_moved_in_training_only_where_the_recipe_says(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec("vit", "digits", limit=96)
+    plain = trained_with(Prepared(spec, tmp_path), tmp_path / "a")
+    moving = trained_with(Prepared(spec, tmp_path), tmp_path / "b", **MOVING)
+    assert not same(plain, moving)
+
+
+def test_texts_cannot_be_mirrored(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    spec = make_spec("bert", "bbc", limit=96)
+    with pytest.raises(RunError, match="these are texts"):
+        trained_with(Prepared(spec, tmp_path), tmp_path / "a", random_flip=True)
 
 
 def test_no_gradient_checkpointing_is_said(

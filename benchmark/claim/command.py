@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.arguments import Parser, parse, program
 from benchmark.markup import ascii_json
 from benchmark.shell import as_folder, command
 
@@ -48,7 +49,7 @@ def evaluate_claim(
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code, 2 when the input cannot be used."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     if (options.table is None) != (options.columns is None):
         _parser().error("--table and --columns go together: the map explains the table's columns")
     from benchmark.claim.data import ClaimError
@@ -63,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.claim",
+def _parser() -> Parser:
+    parser = Parser(
+        prog=program("claim", "python -m benchmark.claim"),
         description="Test whether attention models are better calibrated than convolution models.",
     )
     parser.add_argument(

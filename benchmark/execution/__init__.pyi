@@ -2,7 +2,9 @@ from .agreement import ProcessesPartedError as ProcessesPartedError
 from .console import DisplayProgress as DisplayProgress
 from .console import RunDisplay as RunDisplay
 from .console import TimingDisplay as TimingDisplay
+from .console import busy as busy
 from .console import describe as describe
+from .doctor import doctor as doctor
 from .estimates import cost_table as cost_table
 from .launch import LaunchError as LaunchError
 from .launch import check_launch as check_launch
@@ -11,6 +13,7 @@ from .launch import launched_processes as launched_processes
 from .launch import make_accelerator as make_accelerator
 from .launch import process_index as process_index
 from .launch import quiet_libraries as quiet_libraries
+from .launch import use_device as use_device
 from .machine import alone as alone
 from .machine import shared as shared
 from .own_code import note_on_code as note_on_code
@@ -18,6 +21,7 @@ from .own_code import run_apart as run_apart
 from .preview import preview as preview
 from .resolution import resolve as resolve
 from .resolution import stale_stages as stale_stages
+from .run_options import parse_run_options as parse_run_options
 from .scoring import score_run as score_run
 from .stages import RETRY_S as RETRY_S
 from .stages import SCORED_STAGES as SCORED_STAGES

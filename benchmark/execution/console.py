@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+)
+from rich.table import Column
 
 from benchmark.execution.progress import StageProgress
 from benchmark.markup import visible
@@ -20,6 +31,32 @@ _STAGE_SHARE = {"training": 0.8, "logits": 0.15, "scores": 0.05}
 """Rough shares of a run's time, for the time left."""
 
 
+_SILENCE_S = 60.0
+"""How long a log, which has no bars, may say nothing while a run goes on."""
+_WIDE = 90
+"""Columns from which on a line holds the name and the figures of a run, and a bar is long."""
+_TOLD_FROM = 0.1
+"""Of the work: what is left is not reckoned from less."""
+
+
+def _make_bars(console: Console, *columns: ProgressColumn, auto_refresh: bool = True) -> Progress:
+    """Return bars as wide as the terminal; names are cut where it is narrow."""
+    name = TextColumn(
+        "{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
+    return Progress(
+        SpinnerColumn(),
+        name,
+        BarColumn(bar_width=24 if console.width >= _WIDE else 8),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        expand=True,
+        auto_refresh=auto_refresh,
+    )
+
+
 class RunDisplay:
     """Shows runs as they go on, with the time left."""
 
@@ -29,18 +66,11 @@ class RunDisplay:
             file=unguarded_output(), highlight=False, soft_wrap=True, quiet=silent
         )
         self._total, self._done = total, 0
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         self._fractions: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
+        note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True))
+        self._bars = _make_bars(self.console, MofNCompleteColumn(), note)
         self._overall = self._bars.add_task("runs", total=total, note="")
 
     def __enter__(self) -> RunDisplay:
@@ -56,7 +86,7 @@ class RunDisplay:
         self._bars.stop()
 
     def progress(self, event: StageProgress) -> None:
-        """Show that a run has advanced."""
+        """Show that a run has advanced, or entered a stage."""
         if event.run not in self._tasks:
             self._tasks[event.run] = self._bars.add_task(escape(visible(event.run)), note="")
         self._bars.update(
@@ -65,6 +95,9 @@ class RunDisplay:
         share = _STAGE_SHARE.get(event.stage, 0.0) * event.done / event.total
         self._fractions[event.run] = _STAGE_START.get(event.stage, 0.0) + share
         self._bars.update(self._overall, note=self._time_left())
+        if not self.console.is_terminal and time.monotonic() - self._told > _SILENCE_S:
+            percent = f"{100 * event.done // event.total}%"
+            self._say(f"{event.run}  {event.stage} {percent}", self._time_left())
 
     def finished(self, record: Record) -> None:
         """Print one line for a run that has ended."""
@@ -75,17 +108,23 @@ class RunDisplay:
             self._bars.remove_task(task)
         left = self._time_left() if self._done < self._total else ""
         self._bars.update(self._overall, completed=self._done, note=left)
-        self.console.print(
-            f"[{self._done:>{len(str(self._total))}}/{self._total}] {visible(describe(record))}"
-            + (f"  ({left})" if left else ""),
-            markup=False,
-        )
+        self._say(f"[{self._done:>{len(str(self._total))}}/{self._total}] {describe(record)}", left)
+
+    def _say(self, text: str, left: str) -> None:
+        """Print a line; the figures go to one of their own where a terminal is narrow."""
+        self._told = time.monotonic()
+        name, gap, figures = visible(text).partition("  ")
+        left = f"  ({left})" if left else ""
+        line = f"{name}{gap}{figures}{left}"
+        if self.console.is_terminal and len(line) > self.console.width:
+            line = f"{name}{left}\n    {figures}"
+        self.console.print(line, markup=False)
 
     def _time_left(self) -> str:
         done = self._done + sum(self._fractions.values())
-        elapsed = time.monotonic() - self._started
-        if done <= 0 or elapsed < 2:
+        if done < _TOLD_FROM * self._total:
             return ""
+        elapsed = time.monotonic() - self._started
         return f"{_clock(elapsed * (self._total - done) / done)} left"
 
 
@@ -108,21 +147,63 @@ class DisplayProgress:
 
 
 class TimingDisplay:
-    """Shows the timing of one model after the other."""
+    """Shows the timing of one model after the other.
 
-    def __init__(self, total: int) -> None:
+    Args:
+        names: of the models, in the order in which they are timed.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
         self._console = Console(file=unguarded_output(), highlight=False, soft_wrap=True)
-        self._total, self._done, self._started = total, 0, time.monotonic()
+        self._names, self._done = names, 0
+        self._first: float | None = None  # when the first was done: what led to it is not repeated
+        # A bar that is drawn anew would take part of what is measured: it stands still.
+        self._bars = _make_bars(self._console, MofNCompleteColumn(), auto_refresh=False)
+        self._task = self._bars.add_task(self._under_way(), total=len(names))
+
+    def __enter__(self) -> TimingDisplay:
+        self._bars.start()
+        self._bars.refresh()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
 
     def finished(self, name: str, result: Timing | Failure) -> None:
         """Print one line for a model that has been measured."""
         self._done += 1
-        elapsed = time.monotonic() - self._started
-        left = _clock(elapsed * (self._total - self._done) / self._done)
-        note = f"  ({left} left)" if self._done < self._total else ""
-        count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
+        now, total = time.monotonic(), len(self._names)
+        self._first = self._first or now
+        note = ""
+        if self._done > 1 and _TOLD_FROM * total <= self._done < total:
+            left = (now - self._first) * (total - self._done) / (self._done - 1)
+            note = f"  ({_clock(left)} left)"
+        count = f"[{self._done:>{len(str(total))}}/{total}]"
         line = visible(f"{name}  {_timing_line(result)}")
         self._console.print(f"{count} {line}{note}", markup=False)
+        self._bars.update(self._task, completed=self._done, description=self._under_way())
+        self._bars.refresh()
+
+    def _under_way(self) -> str:
+        rest = self._names[self._done :]
+        return f"timing {escape(visible(rest[0]))}" if rest else ""
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say what is being done while nothing else is printed: on a terminal, with a sign of life."""
+    console = Console(file=unguarded_output(), highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        with console.status(escape(what)):
+            yield
+    else:
+        console.print(f"{what} ...", markup=False)
+        yield
 
 
 def _timing_line(result: Timing | Failure) -> str:

@@ -64,6 +64,8 @@ def split_rows(spec: RunSpec) -> dict[str, int] | None:
     source, splits = spec.dataset.rows, spec.dataset.splits
     if source is None:
         return None
+    if spec.dataset.embedded is not None:  # they come in these splits
+        return {name: min(count, spec.limit or count) for name, count in source.items()}
     left = 0 if splits.train is None else source.get(splits.train, 0)
     rows = {}
     for name, split in (("test", splits.test), ("calibration", splits.calibration)):

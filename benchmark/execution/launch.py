@@ -158,6 +158,35 @@ def gpu_count() -> int:
     return int(torch.cuda.device_count())
 
 
+def use_device(name: str) -> None:
+    """Let this process, and those that it starts, use a device; before torch looks for one.
+
+    Args:
+        name: auto (the GPUs there are, else the CPU), cpu, cuda (all GPUs), or one of them, as
+            cuda:1.
+
+    Raises:
+        LaunchError: there is no such device, or the launcher has dealt out devices already.
+    """
+    kind, colon, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not index.isdecimal())):
+        raise LaunchError(f"--device {name}: unknown; take auto, cpu, cuda or cuda:1")
+    if kind == "auto":
+        return
+    if launched_processes() > 1:
+        raise LaunchError("--device: the launcher deals out devices to several processes")
+    if kind == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        return
+    os.environ.pop("ACCELERATE_USE_CPU", None)
+    if colon:
+        listed = [word for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word]
+        known = int(index) < len(listed)
+        os.environ["CUDA_VISIBLE_DEVICES"] = listed[int(index)] if known else index
+    if not gpu_count():
+        raise LaunchError(f"--device {name}: no such CUDA device here")
+
+
 def device_for_timing() -> str:
     """Return the device that models are timed on."""
     return "cuda" if gpu_count() else "cpu"

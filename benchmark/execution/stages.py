@@ -229,6 +229,11 @@ class _Run:
         self.stage = "logits"
         self._predict(inputs, accelerator)
 
+    def _enter(self, stage: str) -> None:
+        """Begin what tells no progress of its own."""
+        self.stage = stage
+        self.progress.stage(stage, 1)
+
     def _load(self, train: bool, device: torch.device) -> Inputs:
         from torch.nn import Module
 
@@ -240,10 +245,10 @@ class _Run:
             load_trained_model,
         )
 
-        self.stage = "data"
+        self._enter("data")
         spec, cache = self.spec, shared_cache(self.results)
         corpus = load_corpus(spec.dataset, revision=spec.data_revision, limit=spec.limit)
-        self.stage = "checkpoint"
+        self._enter("checkpoint")
         preprocessor = load_preprocessor(spec, corpus, cache)
         if train:
             model = build_model(spec, corpus, preprocessor.processor)
@@ -251,7 +256,7 @@ class _Run:
             model = load_trained_model(self.folder.model, spec.model)
         Module.to(model, device)
         preprocessor = fit_to_model(preprocessor, model, spec.dataset.max_length)
-        self.stage = "encoding"
+        self._enter("encoding")
         splits = encode_splits(spec, corpus, preprocessor, cache, train=train)
         padding = choose_padding(model, preprocessor, splits["calibration"])
         return Inputs(corpus, preprocessor, splits, model, padding)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.data import load_corpus
+from benchmark.execution.launch import gpu_count
 from benchmark.execution.measurer import Measurer
 from benchmark.execution.resolution import resolve, usable_head
 from benchmark.execution.trackers import RunTracker
@@ -23,6 +24,7 @@ from benchmark.records import (
     Record,
     ResultsError,
     Timing,
+    available_cores,
     claimed,
     set_aside,
     shared_cache,
@@ -143,7 +145,8 @@ def _quick(
     """Measure in one process for all; peak memory comes from a clean process of its own."""
     from benchmark.timing import measure_memory
 
-    memories = measure_memory([_job(group[0], results) for group in groups])
+    at_once = 1 if gpu_count() else available_cores()
+    memories = measure_memory([_job(group[0], results) for group in groups], at_once=at_once)
     with closing(Measurer(results)) as measurer:
         for group, memory in zip(groups, memories, strict=True):
             own_code = group[0].model.trust_remote_code  # stays out of a process of others

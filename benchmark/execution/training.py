@@ -45,6 +45,7 @@ from benchmark.models import (
     EncodedSplit,
     Padding,
     add_adapters,
+    image_moves,
     load_batches,
     share_of_process,
     training_batches,
@@ -122,6 +123,8 @@ class _Loop:
         accelerator: Accelerator,
         padding: Padding,
     ) -> None:
+        if split.lengths is not None and (recipe.random_flip or recipe.random_shift):
+            raise RunError("the recipe mirrors or moves images, but these are texts")
         self.split, self.recipe, self.seed = split, recipe, seed
         self.accelerator, self.padding = accelerator, padding
         self.module = model
@@ -228,10 +231,15 @@ class _Loop:
 
     def _batches(self, epoch: int) -> tuple[list[_Step], Iterator[dict[str, Tensor]]]:
         steps = self._steps(epoch)
-        return steps, self._load([part for step in steps for part in step.micro_batches])
+        micro_batches = [part for step in steps for part in step.micro_batches]
+        moves = image_moves(self.recipe, len(self.split), seed=self.seed, epoch=epoch)
+        return steps, self._load(micro_batches, moves)
 
-    def _load(self, micro_batches: list[IntArray]) -> Iterator[dict[str, Tensor]]:
-        return load_batches(self.split, micro_batches, self.padding, self.accelerator.device)
+    def _load(
+        self, micro_batches: list[IntArray], moves: IntArray | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        device = self.accelerator.device
+        return load_batches(self.split, micro_batches, self.padding, device, moves)
 
     def _steps(self, epoch: int) -> list[_Step]:
         batches = training_batches(

@@ -86,6 +86,7 @@ def run_in_workers(
             for worker in pool:
                 if worker.spec is None and (spec := queue.take()) is not None:
                     worker.give(spec)
+                    yield StageProgress(spec.name, "starting", 0, 1)
             for worker in _ready(pool):
                 event = _settled(worker, queue, results)
                 if event is not None:

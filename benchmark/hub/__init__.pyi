@@ -8,6 +8,7 @@ from .own_code import fetch_model_with_code as fetch_model_with_code
 from .own_code import refusal_of_code as refusal_of_code
 from .own_code import remote_code_is_allowed as remote_code_is_allowed
 from .own_code import secrets_hidden as secrets_hidden
+from .requests import hub_state as hub_state
 from .revisions import resolve_hub_revision as resolve_hub_revision
 from .settings import access_token as access_token
 from .sizes import data_size as data_size

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmark.hub.errors import may_pass
-from benchmark.hub.settings import access_token
+from benchmark.hub.settings import access_token, endpoint, is_offline
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,3 +62,17 @@ def request_errors() -> tuple[type[Exception], ...]:
     from httpx2 import HTTPError
 
     return (OSError, ValueError, RuntimeError, HTTPError)
+
+
+def hub_state() -> tuple[str, str]:
+    """Return the hub's address and why it cannot be asked, in words; "" where it answers."""
+    import httpx2
+
+    address = endpoint()
+    if is_offline():
+        return address, "not asked (HF_HUB_OFFLINE)"
+    try:
+        httpx2.head(f"{address}/api/models", timeout=5, follow_redirects=True)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return address, f"no answer ({error or type(error).__name__})"
+    return address, ""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.arguments import Parser, parse, program
 from benchmark.importing import file_command, lm_eval_command
 from benchmark.shell import command
 
@@ -31,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.importing", description=_DESCRIPTION)
+    parser = Parser(prog=program("", "python -m benchmark.importing"), description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     file_command.add(commands)
     lm_eval_command.add(commands)
     show = commands.add_parser("show", help="print what the logits files of runs hold")
     show.add_argument("folder", type=Path, help="a run's folder, or any folder above runs")
-    return parser.parse_args(arguments)
+    return parse(parser, arguments)
 
 
 def _show(folder: Path) -> int:

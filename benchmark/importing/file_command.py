@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from benchmark.arguments import Parser
 from benchmark.importing import arguments
 from benchmark.importing.arguments import UsageError
 from benchmark.importing.errors import require_file
@@ -32,7 +33,7 @@ _FACTS = (
 )
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "import",

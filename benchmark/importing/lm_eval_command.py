@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.arguments import Parser
 from benchmark.importing import arguments
 from benchmark.registry import did_you_mean
 
@@ -26,7 +27,7 @@ Evaluate with --log_samples --output_path FOLDER; the harness then writes
 FOLDER/<model>/samples_<task>_<time>.jsonl. docs/logits.md says how they are read and checked."""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "lm-eval",

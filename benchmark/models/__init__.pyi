@@ -1,5 +1,7 @@
 from .adapters import Adapters as Adapters
 from .adapters import add_adapters as add_adapters
+from .augmentation import image_moves as image_moves
+from .augmentation import moved as moved
 from .batches import BatchLimit as BatchLimit
 from .batches import collate as collate
 from .batches import evaluation_batches as evaluation_batches

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmark.arrays import IntArray
+from benchmark.models.augmentation import moved
 from benchmark.models.encoding import EncodedSplit
 from benchmark.models.padding import Padding
 
@@ -27,6 +28,10 @@ _AHEAD = 4
 _MAKERS = 2
 """Threads that make them: one alone feeds 1,800 images of 224 pixels a second, fewer than an H100
 takes."""
+
+
+_MOVES = "moves"
+"""What `image_moves` says of a batch, among its tensors on their way to the device."""
 
 
 class BatchLimit(NamedTuple):
@@ -102,10 +107,17 @@ def collate(split: EncodedSplit, positions: IntArray, padding: Padding) -> dict[
 
 
 def _on_host(
-    split: EncodedSplit, positions: IntArray, padding: Padding, *, pinned: bool = False
+    split: EncodedSplit,
+    positions: IntArray,
+    padding: Padding,
+    moves: IntArray | None = None,
+    *,
+    pinned: bool = False,
 ) -> dict[str, Tensor]:
     features = split.features.take(positions, pinned=pinned)
     tensors = {"labels": torch.from_numpy(split.labels[positions])}
+    if moves is not None:
+        tensors[_MOVES] = torch.from_numpy(moves[positions])
     for name, rows in features.items():
         if isinstance(rows, Tensor):
             tensors[name] = rows
@@ -117,13 +129,22 @@ def _on_host(
     return {name: value.pin_memory() for name, value in tensors.items()} if pinned else tensors
 
 
+def _finished(split: EncodedSplit, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a model takes of what has come to its device, images moved."""
+    moves = tensors.pop(_MOVES, None)
+    if moves is not None:
+        tensors["pixel_values"] = moved(tensors["pixel_values"], moves)
+    return split.features.on_device(tensors)
+
+
 def load_batches(
     split: EncodedSplit,
     batches: Sequence[IntArray],
     padding: Padding,
     device: torch.device | str = "cpu",
+    moves: IntArray | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield what `collate` makes of each batch, on the device.
+    """Yield what `collate` makes of each batch, on the device; images moved as `moves` says.
 
     For a GPU, batches are put together ahead in a thread and copied from pinned memory, so that
     neither the device nor the host waits for the other. A CPU does one thing at a time.
@@ -131,11 +152,12 @@ def load_batches(
     device = torch.device(device)
     if device.type != "cuda":
         for positions in batches:
-            yield {k: v.to(device) for k, v in collate(split, positions, padding).items()}
+            on_host = _on_host(split, positions, padding, moves)
+            yield _finished(split, {k: v.to(device) for k, v in on_host.items()})
         return
 
     def pinned(positions: IntArray) -> dict[str, Tensor]:
-        return _on_host(split, positions, padding, pinned=True)
+        return _on_host(split, positions, padding, moves, pinned=True)
 
     # A thread starts with the first GPU as its own, whichever its process works on.
     gpu = torch.cuda.current_device() if device.index is None else device.index
@@ -147,6 +169,6 @@ def load_batches(
             if following is not None:
                 ready.append(pool.submit(pinned, following))
             copied = {k: v.to(device, non_blocking=True) for k, v in on_host.items()}
-            yield split.features.on_device(copied)
+            yield _finished(split, copied)
     finally:
         pool.shutdown(cancel_futures=True)

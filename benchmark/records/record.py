@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from itertools import product
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmark.notebook import Shown
 from benchmark.records.timing import Timing
 from benchmark.registry import Loss, MixedPrecision, Mixer, Modality
 from benchmark.statistics import Estimate
@@ -131,7 +133,7 @@ class Failure(_Stored):
     details: str = ""
 
 
-class Record(_Stored):
+class Record(Shown, _Stored):
     """Everything known of one run.
 
     `keys` says which inputs each stage's result came from. Seeds share one measurement of
@@ -162,6 +164,38 @@ class Record(_Stored):
     def name(self) -> str:
         """The run's name as printed everywhere: model/dataset/seed-n."""
         return f"{self.model}/{self.dataset}/seed-{self.seed}"
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        """Return the record's headline, under the names of the columns of `load_results`."""
+        facts = {"suite": self.suite, "status": self.status}
+        if self.failure is not None:
+            facts["reason"] = f"{self.failure.stage}: {self.failure.message}"
+        facts |= {
+            name: str(value)
+            for name in ("mixer", "family", "modality", "parameters")
+            if (value := getattr(self.facts, name)) is not None
+        }
+        if self.temperature is not None:
+            facts["temperature"] = _shown_value(self.temperature)
+        test = self.scores.get("test")
+        maps = test.maps if isinstance(test, SplitScores) else {}
+        for metric, name in product(_HEADLINE, ("none", "temperature")):
+            if metric in maps.get(name, {}):
+                facts[f"{metric}_{name}"] = _shown_value(maps[name][metric])
+        others = [split for split in self.scores if split != "test"]
+        if others:
+            facts["other splits"] = ", ".join(others)
+        return f"Record of {self.name}", facts
+
+
+_HEADLINE = ("accuracy", "ece_15", "debiased_calibration_error", "nll", "brier")
+
+
+def _shown_value(estimate: Estimate | Temperature) -> str:
+    value = f"{estimate.value:.4f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} ({estimate.low:.4f} to {estimate.high:.4f})"
 
 
 class RecordHead(Record):

@@ -23,4 +23,7 @@ from .loading import DEFAULT_REGISTRY as DEFAULT_REGISTRY
 from .loading import Registry as Registry
 from .recipe import Lora as Lora
 from .recipe import Recipe as Recipe
+from .settings import Settings as Settings
+from .settings import changed as changed
+from .settings import parse_settings as parse_settings
 from .source import RegistryError as RegistryError

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from benchmark.arguments import Parser, parse, program
 from benchmark.registry.entries import Mixer, Modality
 from benchmark.registry.loading import DEFAULT_REGISTRY, RegistryFiles, refuse
 from benchmark.registry.source import RegistryError
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str] | None = None, *, check_data: CheckData | None
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Nothing heavy is imported before this is done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.registry",
+    parser = Parser(
+        prog=program("registry", "python -m benchmark.registry"),
         description=_DESCRIPTION,
         epilog="docs/registry.md has every field.",
     )
@@ -71,7 +72,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add.set_defaults(run=_add)
     schema = commands.add_parser("schema", help="print the JSON schema of registry files")
     schema.set_defaults(run=_schema)
-    return parser.parse_args(arguments)
+    return parse(parser, arguments)
 
 
 def _add_registry(parser: argparse.ArgumentParser) -> None:

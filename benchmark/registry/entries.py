@@ -164,7 +164,10 @@ class ModelEntry(Entry):
         None, description="what its image processor does instead of what its file says"
     )
     parameters: int | None = Field(
-        None, ge=1, description="of the published checkpoint; records hold the measured number"
+        None,
+        ge=1,
+        description="of the published checkpoint, or of one from scratch with the head of the "
+        "first data set it was meant for; records hold the measured number",
     )
     evaluation_resolution: int | None = Field(
         None, ge=1, description="pixels a side at which its authors report its accuracy"
@@ -261,8 +264,11 @@ class DatasetEntry(Entry):
     columns: Columns = Columns()
     splits: Splits = Splits()
     rows: dict[str, int] | None = Field(
-        None, description="source split: how many rows it has, for estimates of what a run costs"
+        None,
+        description="source split: how many rows it has, for overviews and estimates of what a "
+        "run costs",
     )
+    class_count: int | None = Field(None, ge=2, description="for overviews; the data decide")
     split_seed: int = 0
     classes: tuple[str | int, ...] | None = Field(
         None,
@@ -291,6 +297,11 @@ class DatasetEntry(Entry):
     licence: str | None = None
     reference: str | None = None
     note: str | None = None
+
+    @property
+    def all_rows(self) -> int | None:
+        """The rows of all its splits; None where the registry does not tell."""
+        return None if self.rows is None else sum(self.rows.values())
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,26 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from benchmark.notebook import Shown
 from benchmark.registry.entries import Claim, DatasetEntry, Entry, ModelEntry, Suite
 from benchmark.registry.problems import broken_references, invalid_nodes, owner
 from benchmark.registry.recipe import Recipe
 from benchmark.registry.source import Location, RegistryError, Source
 from benchmark.registry.twins import twin_problems
 
-DEFAULT_REGISTRY = Path(__file__).parents[2] / "registry.yaml"
+_NAME = "registry.yaml"
+_PACKAGE = Path(__file__).parents[1]
+_PLACES = (_PACKAGE.parent, _PACKAGE)  # of a checkout, and of a wheel
+BUNDLED_REGISTRY = next((p / _NAME for p in _PLACES if (p / _NAME).is_file()), _PLACES[0] / _NAME)
+"""The registry that comes with this package; files name it as `extends: default`."""
+DEFAULT_REGISTRY = Path.cwd() / _NAME if Path(_NAME).is_file() else BUNDLED_REGISTRY
+"""The one of the folder that this process was started in, else the bundled one."""
 
 SECTIONS = ("suites", "recipes", "models", "datasets")
 NAMED_SECTIONS = ("suites", "models", "datasets")
 
 
-class Registry(Entry):
+class Registry(Shown, Entry):
     """Everything that can be run: models, datasets, recipes, suites and the claim."""
 
     version: Literal[1] = 1
@@ -51,6 +59,14 @@ class Registry(Entry):
                 except RegistryError:
                     continue
         return self
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        shown = {}
+        for section in SECTIONS:
+            entries = getattr(self, section)
+            text = f"{len(entries)}: {', '.join(entries)}"
+            shown[section] = textwrap.shorten(text, 100, placeholder=" ...")
+        return f"Registry {self.file}".rstrip(), shown
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_REGISTRY) -> Registry:
@@ -134,7 +150,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[Source]:
     yield source
     seen = (*seen, path.resolve())
     for location, name in _extended(source):
-        base = _local(path.parent, name)
+        base = BUNDLED_REGISTRY if name == "default" else _local(path.parent, name)
         if not _is_file(base):
             text = f"no registry file '{name}' in {path.parent.resolve()}"
             raise RegistryError(source.describe(location, text))

@@ -36,6 +36,15 @@ class Recipe(Entry):
     clip_norm: float | None = Field(1.0, gt=0, description="gradient norm; null: no clipping")
     mixed_precision: MixedPrecision = "no"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    random_flip: bool = Field(
+        False, description="in training, mirror images left to right, at random"
+    )
+    random_shift: int = Field(
+        0,
+        ge=0,
+        description="in training, move images by up to so many pixels down or up and aside, at "
+        "random; what comes in repeats the edge",
+    )
     tf32: bool = Field(
         False,
         description="on a GPU, round the factors of float32 products to TensorFloat-32, in matrix "

@@ -118,6 +118,8 @@ def _dataset_row(data: DatasetEntry, used: Mapping[tuple[str, str], list[str]]) 
         "dataset": data.name,
         "source": _source(data),
         "modality": data.modality,
+        "classes": _text(data.class_count),
+        "rows": _text(data.all_rows),
         "shifts": _text(data.shifts),
         "licence": _text(data.licence),
         "suites": _suites(used.get(("datasets", data.name), [])),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmark.markup import decimals, percent
+from benchmark.markup import decimals, percent, plural
 
 if TYPE_CHECKING:
     from benchmark.report.choice import Candidate
@@ -89,7 +89,7 @@ def _to_apply(best: Candidate) -> str:
     if len(best.datasets) == 1:
         mean = f" (mean of {best.seeds} seeds)" if best.seeds > 1 else ""
         return f"apply T = {least}{mean}"
-    some = "" if len(applied) == len(best.datasets) else f" on {len(applied)} datasets"
+    some = "" if len(applied) == len(best.datasets) else f" on {plural(len(applied), 'dataset')}"
     which = f"T = {least}" if least == most else f"each dataset's T ({least} to {most})"
     return f"apply {which}{some}"
 

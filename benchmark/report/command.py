@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.arguments import Parser, parse, program
 from benchmark.markup import escape_csv, file_name, to_csv, without_credentials
 from benchmark.records import (
     ResultsError,
@@ -250,9 +251,10 @@ def _write(path: Path, text: str) -> None:
     path.write_text(without_credentials(text), encoding="utf-8")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.report", description="Write the report of a result tree."
+def _parser() -> Parser:
+    parser = Parser(
+        prog=program("report", "python -m benchmark.report"),
+        description="Write the report of a result tree.",
     )
     parser.add_argument("--results", type=as_folder, default=Path("results"))
     parser.add_argument("--reports", type=as_folder, default=Path("reports"))
@@ -286,7 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_table_options(parser: argparse.ArgumentParser) -> None:
+def _add_table_options(parser: Parser) -> None:
     parser.add_argument(
         "--table", type=Path, metavar="FILE.csv", help="report a published table instead of runs"
     )
@@ -299,7 +301,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.json and options.compare:
         parser.error("--json and --compare do not go together")
     if (options.table is None) != (options.columns is None):

@@ -191,10 +191,15 @@ def shorten(text: str, limit: int = 26) -> str:
 def short_names(names: Iterable[str], limit: int = 26) -> dict[str, str]:
     """Return what each name is called where there is room for `limit` characters.
 
-    No two are called alike: where cutting their middle out leaves the same, they are cut around
-    the place where they part.
+    What all begin with tells none apart and is left out first, up to a hyphen or the like. No two
+    are called alike: where cutting their middle out leaves the same, they are cut around the place
+    where they part.
     """
-    shown = {name: shorten(name, limit) for name in dict.fromkeys(names)}
+    kinds = list(dict.fromkeys(names))
+    left_out = _common_words(kinds) if any(len(name) > limit for name in kinds) else 0
+    shown = {
+        name: shorten(f"…{name[left_out:]}" if left_out and name else name, limit) for name in kinds
+    }
     head = limit // 4
     for _ in range(_ROUNDS):
         groups: dict[str, list[str]] = {}
@@ -212,6 +217,15 @@ def short_names(names: Iterable[str], limit: int = 26) -> dict[str, str]:
     return {name: name for name in shown}
 
 
+def _common_words(names: Iterable[str]) -> int:
+    """Return how many characters of whole words all names begin with; 0 for few, or one name."""
+    written = [name for name in names if name]
+    common = os.path.commonprefix(written) if len(written) > 1 else ""  # noqa: RUF071 (no folders)
+    length = max(common.rfind(mark) for mark in "-_/ ") + 1
+    return length if length >= _WORTH_LEAVING_OUT else 0
+
+
+_WORTH_LEAVING_OUT = 4
 _ROUNDS = 8
 """Names that are still alike after this many cuts are written out."""
 

@@ -63,7 +63,7 @@ def pass_peak(
 
 
 def measure_memory(
-    jobs: Sequence[TimingJob], *, timeout_s: float = 600
+    jobs: Sequence[TimingJob], *, at_once: int = 1, timeout_s: float | None = None
 ) -> list[Memory | TimingError]:
     """Measure every job's peak memory in a clean copy of a process with the libraries loaded.
 
@@ -75,7 +75,9 @@ def measure_memory(
 
     Args:
         jobs: how to load each model and sample.
-        timeout_s: for all jobs together.
+        at_once: copies side by side, which does not matter to a resident set; 1 on a GPU, whose
+            memory they would share.
+        timeout_s: for all jobs together; None: ten minutes, and half a minute for each.
 
     Returns:
         One entry per job, in order: its memory, or the error that kept us from it.
@@ -83,7 +85,12 @@ def measure_memory(
     if not jobs:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        request = {"jobs": [job.model_dump() for job in jobs], "folder": folder}
+        request = {
+            "jobs": [job.model_dump() for job in jobs],
+            "folder": folder,
+            "at_once": at_once,
+        }
+        timeout_s = 600 + 30 * len(jobs) if timeout_s is None else timeout_s
         own_code = any(job.own_code for job in jobs)
         log = run_module("benchmark.timing.memory", request, timeout_s, own_code=own_code)
         return [_answer(Path(folder) / f"{i}.json", job, log) for i, job in enumerate(jobs)]
@@ -116,7 +123,7 @@ def peak_rss_bytes() -> int:
 
 
 def _serve(request: dict[str, Any]) -> None:
-    """Import everything once, then measure each job in a fork, one after the other."""
+    """Import everything once, then measure each job in a fork."""
     helper = os.getpid()
     jobs = [TimingJob.model_validate(job) for job in request["jobs"]]
     for name in (*_LIBRARIES, *dict.fromkeys(job.loader.partition(":")[0] for job in jobs)):
@@ -125,11 +132,14 @@ def _serve(request: dict[str, Any]) -> None:
     _touch_libraries()
     baseline = current_rss_bytes()
     for position, job in enumerate(jobs):
-        child = os.fork()
-        if child == 0:
+        if position >= request["at_once"]:
+            os.wait()
+        if os.fork() == 0:
             end_with_parent(helper)  # threads are not forked
             _measure_in_fork(job, baseline, Path(request["folder"]) / f"{position}.json")
-        os.waitpid(child, 0)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def _measure_in_fork(job: TimingJob, baseline: int, path: Path) -> None:
