@@ -1,6 +1,7 @@
 """Agreement across the processes of a launch, so that none goes on or waits alone.
 
-Processes meet only in votes and in exchanges of data that begin with a vote. A vote brings
+Processes meet only in votes and in exchanges of data that begin with a vote (those of a training's
+gradients with the vote of the step before, see `gradients`). A vote brings
 along how many there were before and where it stands, so that processes that have parted notice it
 at the next one instead of mixing what belongs to different runs. An error that a process runs into
 between votes is brought to the next vote (see `settle`). An exchange that does not come about

@@ -231,8 +231,9 @@ class _Loop:
 
     def _batches(self, epoch: int) -> tuple[list[_Step], Iterator[dict[str, Tensor]]]:
         steps = self._steps(epoch)
+        micro_batches = [part for step in steps for part in step.micro_batches]
         moves = image_moves(self.recipe, len(self.split), seed=self.seed, epoch=epoch)
-        return steps, self._load([part for step in steps for part in step.micro_batches], moves)
+        return steps, self._load(micro_batches, moves)
 
     def _load(
         self, micro_batches: list[IntArray], moves: IntArray | None = None
