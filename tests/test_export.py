@@ -532,7 +532,9 @@ def test_a_hub_that_refuses(exports: Path, tmp_path: Path, hub: LoopbackHub) -> 
     assert "the hub refuses access (401): check HF_TOKEN" in told("ann/a")
     assert set(hub.repositories) == {("model", "ann/seen")}
     hub.stop()
-    assert "cannot be reached" in told("ann/a")
+    lost = told("ann/a")
+    assert "cannot be reached" in lost
+    assert "HF_HUB_OFFLINE" not in lost
 
 
 def test_push_of_results(tmp_path: Path, hub: LoopbackHub) -> None:

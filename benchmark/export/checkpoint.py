@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 _TOKENIZER = "tokenizer_config.json"
-_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_OF_THE_MODEL = (".safetensors", ".safetensors.index.json", ".py")
 _SEAL = "checksums.json"  # of the run's folder; what an export changes would not match it
 _OF_THIS_MACHINE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
@@ -61,17 +61,20 @@ def write_checkpoint(
         folder: where.
         options: of the tokenizer.
         code: of an architecture of ours.
-        weights: whether they go along; without them it is what belongs to an ONNX graph.
+        weights: whether they go along; without them, and the code of a model, it is what belongs
+            to an ONNX graph.
     """
     for source in sorted(path for path in run.folder.model.rglob("*") if path.is_file()):
-        if source.name == _SEAL or (source.name.endswith(_WEIGHTS) and not weights):
+        if source.name == _SEAL or (source.name.endswith(_OF_THE_MODEL) and not weights):
             continue
         target = folder / source.relative_to(run.folder.model)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     for path in sorted(folder.glob("*config.json")):
-        _rewrite(path, lambda content: _without_this_machine(cleaned(content)))
+        _rewrite(path, lambda content: _without(cleaned(content), _OF_THIS_MACHINE))
     _rewrite(folder / CONFIG, lambda content: _with_calibration(content, run, code))
+    if not weights:  # nothing is left that would need the code of a model
+        _rewrite(folder / CONFIG, lambda content: _without(content, ("auto_map",)))
     if options.max_length is not None and (folder / _TOKENIZER).exists():
         _rewrite(folder / _TOKENIZER, lambda content: content | _limit(options))
     for name, source_text in ({} if code is None else code.files).items():
@@ -88,8 +91,8 @@ def _rewrite(path: Path, change: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _without_this_machine(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}
+def _without(content: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}
 
 
 def _with_calibration(

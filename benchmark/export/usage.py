@@ -10,6 +10,9 @@ from benchmark.report import pipeline_lines
 
 Form = Literal["transformers", "onnx"]
 
+Pictures = Literal["colour", "grey", "timm"]
+"""What a model's image processor takes: timm's gives tensors of torch only."""
+
 _GREY = 'np.asarray(Image.open("picture.png").convert("L"))[:, :, None]'
 
 
@@ -20,7 +23,7 @@ def usage_lines(
     options: TextOptions,
     *,
     has_own_code: bool = False,
-    is_grey: bool = False,
+    pictures: Pictures = "colour",
 ) -> list[str]:
     """Return the lines that an export's README shows.
 
@@ -30,12 +33,12 @@ def usage_lines(
         form: of the export.
         options: of the tokenizer.
         has_own_code: whether the checkpoint comes with code of its own.
-        is_grey: whether the model takes images of one channel, which pipelines do not read.
+        pictures: that the model takes; pipelines read no grey ones.
     """
     modality, classes = run.spec.model.modality, len(run.data.label_names)
     if modality == "image" and form == "onnx":
-        return _graph_of_images(place, is_grey)
-    if modality == "image" and is_grey:
+        return _graph_of_images(place, pictures)
+    if modality == "image" and pictures == "grey":
         return _grey_checkpoint(place, has_own_code)
     is_pair = run.spec.dataset.columns.text_pair is not None
     arguments = [f"{name}={_python(value)}" for name, value in options.arguments().items()]
@@ -56,11 +59,12 @@ def _python(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _session(place: str, call: str) -> list[str]:
+def _session(place: str, call: str, *, of_torch: bool = False) -> list[str]:
+    value = "inputs[one.name].numpy()" if of_torch else "inputs[one.name]"
     return [
         f'session = onnxruntime.InferenceSession("{place}/model.onnx")',
         f"inputs = {call}",
-        "taken = {one.name: inputs[one.name] for one in session.get_inputs()}",
+        f"taken = {{one.name: {value} for one in session.get_inputs()}}",
         "print(session.run(None, taken)[0])  # classes in the order of calibration.json",
     ]
 
@@ -81,9 +85,12 @@ def _processor(place: str) -> str:
     return f'processor = AutoImageProcessor.from_pretrained("{place}", backend="pil")'
 
 
-def _graph_of_images(place: str, is_grey: bool) -> list[str]:
+def _graph_of_images(place: str, pictures: Pictures) -> list[str]:
+    is_grey, of_torch = pictures == "grey", pictures == "timm"
     picture = _GREY if is_grey else 'Image.open("picture.png").convert("RGB")'
     form = ', input_data_format="channels_last"' if is_grey else ""
+    tensors = "pt" if of_torch else "np"
+    call = f'processor(picture{form}, return_tensors="{tensors}")'
     return [
         *(["import numpy as np"] if is_grey else []),
         "import onnxruntime",
@@ -92,7 +99,7 @@ def _graph_of_images(place: str, is_grey: bool) -> list[str]:
         "",
         _processor(place),
         f"picture = {picture}",
-        *_session(place, f'processor(picture{form}, return_tensors="np")'),
+        *_session(place, call, of_torch=of_torch),
     ]
 
 

@@ -30,8 +30,8 @@ from benchmark.export.errors import ExportError
 from benchmark.export.finding import FinishedRun
 from benchmark.export.inference import Caller, TextOptions, probabilities
 from benchmark.export.own_code import OwnCode, own_code
-from benchmark.export.usage import Form, usage_lines
-from benchmark.failures import UnavailableError
+from benchmark.export.usage import Form, Pictures, usage_lines
+from benchmark.failures import UnavailableError, first_line
 from benchmark.records import explained_errors
 from benchmark.registry import Modality
 from benchmark.report import run_diagram
@@ -73,8 +73,15 @@ class _Job:
     code: OwnCode | None
 
     @property
-    def is_grey(self) -> bool:
-        return getattr(getattr(self.model, "config", None), "num_channels", None) == 1
+    def has_code(self) -> bool:
+        return self.code is not None or self.run.spec.model.trust_remote_code
+
+    @property
+    def pictures(self) -> Pictures:
+        config = getattr(self.model, "config", None)
+        if getattr(config, "model_type", None) == "timm_wrapper":
+            return "timm"
+        return "grey" if getattr(config, "num_channels", None) == 1 else "colour"
 
 
 def export_run(
@@ -102,16 +109,17 @@ def export_run(
             f"{run.name}: a graph is tried on rows before it is kept: {job.unchecked}"
         )
     with explained_errors(target), _new_folder(target) as folder:
-        write_checkpoint(run, folder, job.options, _code_of(job, form), weights=form != "onnx")
+        code = job.code if form == "transformers" else None  # a graph needs none
+        write_checkpoint(run, folder, job.options, code, weights=form != "onnx")
         labels = label_names(folder)
         graph, graph_check = None, None
         if form == "onnx":
             graph, by_torch = _write_graph(job, folder, labels)
             graph_check = compare(graph, by_torch, tolerance or SAME_MACHINE, "torch's")
         check = _check(job, folder, graph, allowed_difference(run, tolerance))
-        has_code = _code_of(job, form) is not None
+        has_code = form == "transformers" and job.has_code
         lines = usage_lines(
-            run, target.name, form, job.options, has_own_code=has_code, is_grey=job.is_grey
+            run, target.name, form, job.options, has_own_code=has_code, pictures=job.pictures
         )
         facts = card.Facts(form, lines, labels, check, graph_check, has_code, job.options.is_fixed)
         _write_words(folder, run, facts)
@@ -128,7 +136,8 @@ def _prepare(run: FinishedRun) -> _Job:
     except UnavailableError as error:
         problems.append(str(error))
     except ImportError as error:
-        problems.append(f"its library is not installed here ({error})")
+        lacking = first_line(error).partition(" You can install")[0].rstrip(".")
+        problems.append(f"its library is not installed here ({lacking})")
     try:
         sample = draw_sample(run)
     except ExportError as error:
@@ -143,11 +152,6 @@ def _prepare(run: FinishedRun) -> _Job:
     )
 
 
-def _code_of(job: _Job, form: Form) -> OwnCode | None:
-    """Return the code that goes along; a graph needs none."""
-    return job.code if form == "transformers" else None
-
-
 def _check(job: _Job, folder: Path, graph: Float64Array | None, allowed: float) -> Check | str:
     """Compare an export with the cached logits; return why where that cannot be done."""
     if job.model is None or job.sample is None:
@@ -158,7 +162,7 @@ def _check(job: _Job, folder: Path, graph: Float64Array | None, allowed: float) 
 
 
 def _caller(job: _Job, folder: Path) -> Caller:
-    return Caller.read(folder, job.run.spec.model.modality, job.options, job.is_grey)
+    return Caller.read(folder, job.run.spec.model.modality, job.options, job.pictures == "grey")
 
 
 def _as_loaded(job: _Job, folder: Path, sample: Sample) -> Float64Array:

@@ -44,8 +44,18 @@ def _is_broken_connection(error: BaseException) -> bool:
     return isinstance(error, TransportError | ConnectionError) or cut_short
 
 
-def explain(error: BaseException, repository: str, revision: str, kind: Kind) -> str:
-    """Return what is wrong with a request to the hub and what to do, in one line."""
+def explain(
+    error: BaseException, repository: str, revision: str, kind: Kind, *, upload: bool = False
+) -> str:
+    """Return what is wrong with a request to the hub and what to do, in one line.
+
+    Args:
+        error: what the library raised.
+        repository: owner/name.
+        revision: that was asked for.
+        kind: of the repository.
+        upload: whether something was brought there: then no cache can help.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     what = f"{kind} {repository} (revision {revision})"
@@ -58,10 +68,10 @@ def explain(error: BaseException, repository: str, revision: str, kind: Kind) ->
         if isinstance(cause, HfHubHTTPError):
             return f"{what}: {_explain_answer(cause, repository, revision, kind)}"
         if _is_broken_connection(cause):
+            cached = "" if upload else ", or set HF_HUB_OFFLINE=1 to use what is cached"
             return (
                 f"{what}: the hub ({endpoint()}) cannot be reached or broke off "
-                f"({first_line(cause)}): check the network; {_AGAIN}, or set HF_HUB_OFFLINE=1 to "
-                "use what is cached"
+                f"({first_line(cause)}): check the network; {_AGAIN}{cached}"
             )
     reason = first_line(error)
     if "scripts are no longer supported" in reason:

@@ -53,7 +53,7 @@ def upload_files(
     except request_errors() as error:
         if isinstance(error, UnavailableError):
             raise
-        raise UnavailableError(explain(error, repository, "main", kind)) from error
+        raise UnavailableError(explain(error, repository, "main", kind, upload=True)) from error
     return str(done.commit_url)
 
 
