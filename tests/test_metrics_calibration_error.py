@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
 from benchmark.statistics.calibration_error import (
     assign_bins,
     debiased_calibration_error,
+    debiased_sums,
     expected_calibration_error,
     max_calibration_error,
     rms_calibration_error,
@@ -295,3 +296,16 @@ class TestProperties:
         confidence, correct = map(np.array, zip(*pairs, strict=True))
         assert ks_calibration_error(confidence, correct) == pytest.approx(ks)
         assert smooth_ece(confidence, correct) == pytest.approx(smooth)
+
+
+@given(st.integers(2, 60), st.integers(1, 16), st.floats(1e-4, 1))
+@example(18, 13, 0.002738500170148095)
+def test_rows_that_are_all_off_by_the_same_have_an_interval(n: int, bins: int, gap: float) -> None:
+    """The variance of the gaps is then 0, and by rounding may come out below it."""
+    sums = debiased_sums(np.full(n, gap), np.arange(n) % bins, bins)
+    if math.isnan(sums.squared):  # no bin has two rows
+        return
+    assert sums.variance_slope >= 0
+    found = sums.interval()
+    assert 0 <= found.standard_error < 1e-6
+    assert found.root == pytest.approx(gap, rel=1e-6)

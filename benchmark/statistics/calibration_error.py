@@ -324,5 +324,6 @@ def debiased_sums(gap: Float64Array, index: IntArray, n_bins: int) -> DebiasedSu
     # in its place are biased, but never negative, and a ratio of them is hardly biased.
     mass = (weight * mean_square).sum()
     linear = (weight * (4 * mean_square * spread + mean_square**2)).sum() - mass**2
-    slope = linear / mass / n.sum() if mass > 0 else 0.0
+    # By Jensen's inequality never below 0, but for rounding.
+    slope = max(linear, 0.0) / mass / n.sum() if mass > 0 else 0.0
     return DebiasedSums(float(squared), float(null_variance), float(slope))
