@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -57,7 +58,25 @@ def _make_bars(console: Console, *columns: ProgressColumn, auto_refresh: bool = 
     )
 
 
-class RunDisplay:
+class _Display:
+    """Bars that are drawn from the beginning of a `with` to its end."""
+
+    _bars: Progress
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+
+class RunDisplay(_Display):
     """Shows runs as they go on, with the time left."""
 
     def __init__(self, total: int, *, silent: bool = False) -> None:
@@ -72,18 +91,6 @@ class RunDisplay:
         note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True))
         self._bars = _make_bars(self.console, MofNCompleteColumn(), note)
         self._overall = self._bars.add_task("runs", total=total, note="")
-
-    def __enter__(self) -> RunDisplay:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def progress(self, event: StageProgress) -> None:
         """Show that a run has advanced, or entered a stage."""
@@ -146,7 +153,7 @@ class DisplayProgress:
         self._display.progress(self._event)
 
 
-class TimingDisplay:
+class TimingDisplay(_Display):
     """Shows the timing of one model after the other.
 
     Args:
@@ -160,19 +167,6 @@ class TimingDisplay:
         # A bar that is drawn anew would take part of what is measured: it stands still.
         self._bars = _make_bars(self._console, MofNCompleteColumn(), auto_refresh=False)
         self._task = self._bars.add_task(self._under_way(), total=len(names))
-
-    def __enter__(self) -> TimingDisplay:
-        self._bars.start()
-        self._bars.refresh()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def finished(self, name: str, result: Timing | Failure) -> None:
         """Print one line for a model that has been measured."""
