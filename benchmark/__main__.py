@@ -114,7 +114,7 @@ def _print_completion(words: Sequence[str]) -> int:
     shell = parse_line(parser, words).shell
     from argcomplete.shell_integration import shellcode
 
-    print(shellcode([PROGRAM], shell=shell))
+    print(shellcode([PROGRAM], shell=shell))  # nosec B604 - the name of a shell, one of five
     return 0
 
 
