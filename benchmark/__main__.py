@@ -6,7 +6,6 @@ What follows the command is up to it; nothing of another command is imported.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -85,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     elif words[0] not in COMMANDS and not words[0].startswith("-"):
-        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        hint = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(COMMANDS)}"
-        parser.error(f"no command '{words[0]}'{hint}")
+        from benchmark.registry import did_you_mean
+
+        parser.error(f"no command '{words[0]}'{did_you_mean(words[0], COMMANDS)}")
     name = words[0] if words[0] in COMMANDS else parser.parse_args(words[:1]).command
     return _call(name, words[1:])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -57,8 +58,6 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """See `argparse`; options of the environment go before those of the line."""
-        import sys
-
         given = list(sys.argv[1:] if args is None else args)
         told = [word for _, words in self._of_environment() for word in words]
         return super().parse_known_args([*told, *given], namespace)
@@ -68,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         names = [
             variable_name(action)
             for action, words in self._of_environment()
-            if any(f"{word.split('=')[0]}" in message for word in words[:1])
+            if words and words[0].partition("=")[0] in message
         ]
         cause = f" ({', '.join(names)} is set)" if names else ""
         text = f"{self.prog}: error: {message}{cause}\n{self.prog} --help tells what there is\n"

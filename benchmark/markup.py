@@ -14,7 +14,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MISSING = "\N{EN DASH}"
 """What a cell shows where there is no number. Nothing is ever imputed."""
@@ -104,6 +107,46 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow([escape_csv(name) for name in header])
     writer.writerows([[escape_csv(value) for value in row] for row in rows])
     return buffer.getvalue()
+
+
+class Markdown(str):
+    """Text that is markdown already; everything else is escaped when a template is filled in."""
+
+    __slots__ = ()
+
+
+def markdown_environment(package: str, most_rows: int | None = None) -> Environment:
+    """Return templates of a package that make markdown: every value is escaped.
+
+    Args:
+        package: that has the folder `templates`.
+        most_rows: of a table; None: all.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    def to_markdown(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, Table):
+            return value.to_markdown(most_rows)
+        return value if isinstance(value, Markdown) else escape_markdown(str(value))
+
+    environment = Environment(  # nosec B701 # finalize escapes markdown, by its own rules
+        loader=PackageLoader(package),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=to_markdown,
+    )
+    environment.globals.update(plural=plural, decimals=decimals)
+    return environment
+
+
+def tidy_markdown(text: str) -> str:
+    """Collapse runs of blank lines that empty template blocks leave."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _markdown_cell(cell: Cell, column: Column) -> str:

@@ -20,7 +20,7 @@ from benchmark.execution.launch import LaunchError, gpu_count, launched_processe
 from benchmark.execution.machine import alone
 from benchmark.execution.own_code import run_apart
 from benchmark.execution.progress import StageProgress
-from benchmark.execution.timing_stage import TimingOrders, models_to_time, time_groups
+from benchmark.execution.timing_stage import TimingOrders, time_groups
 from benchmark.execution.workers import Finished
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, Timing, available_cores
@@ -176,10 +176,10 @@ def time_models(engine: Engine, specs: Sequence[RunSpec], options: argparse.Name
 
 
 def _time_here(specs: Sequence[RunSpec], results: Path, orders: TimingOrders) -> None:
-    if not _groups(specs, results, orders):
+    if not orders.groups(specs, results):
         return
     with alone(lambda: print("waiting to time: other commands of ours are at work here")):
-        groups = _groups(specs, results, orders)  # another launch may have timed some
+        groups = orders.groups(specs, results)  # another launch may have timed some
         if not groups:
             return
         print(f"timing {len(groups)} models, one after the other ({orders.level})")
@@ -194,7 +194,7 @@ def _time_here(specs: Sequence[RunSpec], results: Path, orders: TimingOrders) ->
 def _time_there(
     engine: Cluster, specs: Sequence[RunSpec], results: Path, orders: TimingOrders
 ) -> None:
-    groups = _groups(specs, results, orders)
+    groups = orders.groups(specs, results)
     if not groups:
         return
     print(f"timing {len(groups)} models, one after the other ({orders.level}), on one node")
@@ -208,9 +208,3 @@ def _time_there(
 
 def _names(groups: Sequence[Sequence[RunSpec]]) -> list[str]:
     return [group[0].name for group in groups]
-
-
-def _groups(specs: Sequence[RunSpec], results: Path, orders: TimingOrders) -> list[list[RunSpec]]:
-    return models_to_time(
-        specs, results, orders.level, force=orders.force, cross_check=orders.cross_check
-    )

@@ -25,7 +25,7 @@ from benchmark.execution.progress import StageProgress
 from benchmark.execution.resolution import usable_head, usable_record
 from benchmark.execution.shards import longest_first
 from benchmark.execution.shared_folder import Errand, SharedFolder, require_mark
-from benchmark.execution.timing_stage import TimingOrders, models_to_time, time_alone
+from benchmark.execution.timing_stage import TimingOrders, time_alone
 from benchmark.execution.workers import Death, Finished, needs_work
 from benchmark.plan import RunSpec
 from benchmark.records import Failure, RunFolder, Timing, available_cores, shared_cache
@@ -66,9 +66,7 @@ class SlurmEngine:
     ) -> Generator[tuple[str, Timing | Failure]]:
         """See `Cluster.time`."""
         results, kind = self._orders.results, str(self._orders.timing_node)
-        groups = models_to_time(
-            specs, results, orders.level, force=orders.force, cross_check=orders.cross_check
-        )
+        groups = orders.groups(specs, results)
         before = {group[0].name: _state(group[0].folder(results)) for group in groups}
         with SharedFolder(results) as folder:
             executor = self._executor(self._settings(kind))

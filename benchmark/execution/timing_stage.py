@@ -52,6 +52,12 @@ class TimingOrders:
     force: bool = False
     cross_check: bool = False
 
+    def groups(self, specs: Sequence[RunSpec], results: Path) -> list[list[RunSpec]]:
+        """Return what `models_to_time` says of these orders."""
+        return models_to_time(
+            specs, results, self.level, force=self.force, cross_check=self.cross_check
+        )
+
 
 def needs_timing(spec: RunSpec, results: Path, level: Level, *, cross_check: bool = False) -> bool:
     """Say whether a resolved run's record lacks a measurement at `level` or better.
@@ -138,10 +144,11 @@ def time_alone(
         results: the results tree.
         orders: what needs it, and how.
     """
-    level, cross_check = orders.level, orders.cross_check
     with alone(lambda: print("waiting to time: other commands of ours are at work here")):
-        groups = models_to_time(specs, results, level, force=orders.force, cross_check=cross_check)
-        for group, result in time_groups(groups, results, level, cross_check=cross_check):
+        groups = orders.groups(specs, results)
+        for group, result in time_groups(
+            groups, results, orders.level, cross_check=orders.cross_check
+        ):
             yield group[0].name, result
 
 

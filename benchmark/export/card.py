@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmark.export import calibration
 from benchmark.export.checking import Check
@@ -20,12 +17,13 @@ from benchmark.markup import (
     MISSING,
     Cell,
     Column,
+    Markdown,
     Table,
     compact,
     decimals,
-    escape_markdown,
     estimate,
-    plural,
+    markdown_environment,
+    tidy_markdown,
 )
 from benchmark.statistics import METRICS, Estimate
 
@@ -65,33 +63,10 @@ class Facts:
     is_fixed: bool = False
 
 
-class Markdown(str):
-    """Text that is markdown already; everything else is escaped when a card is filled in."""
-
-    __slots__ = ()
-
-
-def _to_markdown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Table):
-        return value.to_markdown()
-    return value if isinstance(value, Markdown) else escape_markdown(str(value))
-
-
 def fill_in(template: str, **values: Any) -> str:
     """Return a template of this package, every value escaped but tables and `Markdown`."""
-    environment = Environment(  # nosec B701 # finalize escapes markdown
-        loader=PackageLoader("benchmark.export"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        finalize=_to_markdown,
-    )
-    environment.globals.update(plural=plural, decimals=decimals)
-    text = environment.get_template(template).render(**values)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    text = markdown_environment("benchmark.export").get_template(template).render(**values)
+    return tidy_markdown(text)
 
 
 def model_card(run: FinishedRun, facts: Facts) -> str:

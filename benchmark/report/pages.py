@@ -13,13 +13,16 @@ from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
 
 from benchmark.markup import (
+    Markdown,
     Table,
     compact,
     decimals,
     escape_markdown,
     file_name,
+    markdown_environment,
     percent,
     plural,
+    tidy_markdown,
     visible,
 )
 from benchmark.report.choice_flags import by_kind
@@ -120,51 +123,44 @@ NOTES = {
 }
 
 
-class Markdown(str):
-    """Text that is markdown already; everything else is escaped when a page is filled in."""
-
-    __slots__ = ()
-
-
-def _to_markdown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Table):
-        return value.to_markdown(MAX_TABLE_ROWS)
-    return value if isinstance(value, Markdown) else escape_markdown(str(value))
-
-
 def _to_html(value: Any) -> Any:
     """Make text visible; jinja escapes it. What is HTML already, or no text, stays as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _environment(markdown: bool) -> Environment:
-    environment = Environment(  # nosec B701 # finalize escapes markdown
-        loader=PackageLoader("benchmark.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        # Markdown is escaped by `finalize`, for its own rules, in place of HTML's.
-        autoescape=not markdown,
-        finalize=_to_markdown if markdown else _to_html,
+    environment = (
+        markdown_environment("benchmark.report", MAX_TABLE_ROWS)
+        if markdown
+        else _html_environment()
     )
     environment.globals.update(notes=NOTES, plural=plural, percent=percent, decimals=decimals)
     environment.globals["file_name"] = file_name
     return environment
 
 
+def _html_environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("benchmark.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+        finalize=_to_html,
+    )
+
+
 def render_readme(contents: Contents) -> str:
     """Return README.md of a report."""
     template = _environment(markdown=True).get_template("readme.md.jinja")
-    return _tidy(template.render(**_shared(contents), **_IN_MARKDOWN))
+    return tidy_markdown(template.render(**_shared(contents), **_IN_MARKDOWN))
 
 
 def render_table_readme(contents: Contents, page: TablePage) -> str:
     """Return README.md of a published table's report."""
     template = _environment(markdown=True).get_template("table.md.jinja")
-    return _tidy(template.render(contents=contents, page=page, link=_link, **_IN_MARKDOWN))
+    return tidy_markdown(template.render(contents=contents, page=page, link=_link, **_IN_MARKDOWN))
 
 
 def render_table_html(contents: Contents, page: TablePage) -> str:
@@ -207,7 +203,7 @@ def _advised(group: Group) -> tuple[str, str]:
 def render_model_page(page: ModelPage, data: ReportData) -> str:
     """Return a model's page in markdown; its files lie beside it."""
     template = _environment(markdown=True).get_template("model.md.jinja")
-    return _tidy(template.render(page=page, data=data, code=_code))
+    return tidy_markdown(template.render(page=page, data=data, code=_code))
 
 
 def render_html(contents: Contents) -> str:
@@ -228,7 +224,7 @@ def render_html(contents: Contents) -> str:
 def render_comparison(comparison: TreeComparison, changed: Table) -> str:
     """Return the page on two result trees in markdown."""
     settings = Counter(setting for pair in comparison.pairs for setting in pair.settings)
-    return _tidy(
+    return tidy_markdown(
         _environment(markdown=True)
         .get_template("comparison.md.jinja")
         .render(
@@ -246,11 +242,6 @@ def render_comparison(comparison: TreeComparison, changed: Table) -> str:
 def diagram(evaluation: Evaluation) -> str:
     """Return the small reliability diagram of an evaluation as SVG text."""
     return diagram_svg(evaluation, to_hex(MIXER_COLORS[evaluation.mixer]))
-
-
-def _tidy(text: str) -> str:
-    """Collapse runs of blank lines that empty template blocks leave."""
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _code(text: str) -> Markdown:
